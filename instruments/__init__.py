@@ -1,0 +1,1 @@
+"""One instrument, one file: dropping a file in here is all it takes."""

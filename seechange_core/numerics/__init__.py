@@ -1,0 +1,1 @@
+"""Bricks that several stages share: arrays in, arrays out. Neither SQL, nor disk, nor settings."""

@@ -1,0 +1,1 @@
+"""Numbers and pictures about frames: what a person looks at. Changes nothing."""

@@ -1,0 +1,1 @@
+"""Mechanism that knows no product: engine, rows, atomic files with checksums, migrations."""
