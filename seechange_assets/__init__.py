@@ -1,0 +1,1 @@
+"""Dagster and the command line: wiring. No arithmetic, no SQL."""

@@ -34,6 +34,13 @@ class CalibrationStep(IntFlag):
     GAIN = 1 << 8
 
 
+class ExposureFlag(IntFlag):
+    """Bits of an exposure's `bitflag`: why it is not wholly good."""
+
+    MARKED_BAD = 1 << 0
+    SECTIONS_LOST = 1 << 1
+
+
 PIXEL_FLAG_MEANINGS: dict[PixelFlag, str] = {
     PixelFlag.BAD_PIXEL: "in the bad-pixel mask: dead, hot or unstable",
     PixelFlag.NO_DATA: "not a finite number, or no detector there",

@@ -119,6 +119,10 @@ class MasterFrame:
         (H, W) uint16 `PixelFlag` bits.
     n_frames
         How many frames went in.
+    exposure_time_s
+        Mean of the frames that went in; NaN if unknown.
+    holds_pedestal
+        True for a dark made without bias and overscan: it fits exposures of its own length only.
     """
 
     kind: str
@@ -126,6 +130,8 @@ class MasterFrame:
     variance: Float32
     flags: Flags
     n_frames: int
+    exposure_time_s: float = np.nan
+    holds_pedestal: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,9 @@ class ImageFrame:
         `CalibrationStep` bits of what was really done.
     header
         Raw cards that go with it.
+    resamplings
+        How often its pixels were interpolated: 0 for a single image, 1 for a coadd. Interpolation
+        correlates the noise of neighbours; `weight` then stands for white noise of the same power.
     """
 
     data: Float32
@@ -171,6 +180,7 @@ class ImageFrame:
     saturation_e: float = np.inf
     calibration_steps: int = 0
     header: Cards = field(default_factory=dict)
+    resamplings: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -550,7 +560,7 @@ class Measurements(Table):
     flux_psf, flux_psf_err, chi2
         PSF fit at that position on the difference, electrons.
     flux_aper, flux_aper_err
-        In the best aperture, electrons.
+        In the best aperture, scaled to the total by the PSF's share of it, electrons.
     fwhm_pix, elongation, theta_rad
         Of a Gaussian fitted to the difference.
     offset_pix
@@ -558,7 +568,8 @@ class Measurements(Table):
     n_bad
         Flagged pixels within the core box.
     negative_fraction, negative_flux_fraction
-        Of pixels beyond 2 sigma in the core box: how many, and how much flux, of the opposite sign.
+        Of the 3 x 3 pixel sums beyond 2.5 sigma in the core box: how many, and how much flux, of the
+        opposite sign.
     is_bad
         Fails one of the cuts of the parameters.
     bad_reasons

@@ -1,17 +1,21 @@
 """The base of all rows: keys, types and the columns that many tables share. Knows no product."""
 
+import math
 import os
 import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, MetaData, String, Uuid
+import numpy as np
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, MetaData, String, Uuid, event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 JsonDict = dict[str, Any]
 JSON_TYPE = JSON().with_variant(JSONB(), "postgresql")
+#: For nullable columns: None is SQL's NULL, not JSON's.
+JSON_OR_NULL = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 _NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -27,6 +31,27 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=_NAMES)
     type_annotation_map: ClassVar[dict[Any, Any]] = {JsonDict: JSON_TYPE, datetime: DateTime(timezone=True)}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as both databases keep it: no numpy types, and NULL for not a number."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _json(item) for key, item in value.items()}
+    return [_json(item) for item in value] if isinstance(value, list | tuple | np.ndarray) else value
+
+
+def _json(value: Any) -> Any:
+    value = plain(value)
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+@event.listens_for(Base, "attribute_instrument", propagate=True)
+def _keep_plain(_kind: type[Base], _key: str, attribute: Any) -> None:
+    event.listen(attribute, "set", lambda _row, value, _old, _by: plain(value), retval=True, propagate=True)
 
 
 def new_id() -> uuid.UUID:
@@ -64,4 +89,19 @@ class OnSky:
     dec: Mapped[float] = mapped_column(doc="Declination, ICRS deg.")
     healpix: Mapped[int] = mapped_column(
         BigInteger, index=True, doc="HEALPix pixel of (ra, dec), order 29, nested."
+    )
+
+
+class Produced:
+    """Mixin: a product of the walk, and what it was made from.
+
+    The same product made twice, even at the same moment, has the same `data_version` and ends as one
+    row; another provenance, or other inputs (a newer master, another reference), makes a row beside it.
+    """
+
+    provenance_id: Mapped[str] = mapped_column(
+        ForeignKey("provenances.id"), index=True, doc="Code version, parameters and upstreams."
+    )
+    data_version: Mapped[str] = mapped_column(
+        String(20), unique=True, doc="Hash of the provenance and of every row this was made from."
     )

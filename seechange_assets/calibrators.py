@@ -1,0 +1,98 @@
+"""Master frames: one asset for each kind, by night and section."""
+
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from seechange_assets import partitions
+from seechange_assets.chain import WalkConfig, asset_key, split
+from seechange_assets.checks import outcome_checks
+from seechange_assets.events import Recorder
+from seechange_assets.resources import Workers
+from seechange_core import chain as core
+from seechange_core.chain import Outcome, StepReport
+from seechange_core.errors import SeeChangeError
+from seechange_core.settings import Settings
+
+#: What each kind is corrected with, in the order they are built.
+NEEDS: dict[str, tuple[str, ...]] = {"bias": (), "dark": ("bias",), "flat": ("bias", "dark")}
+DESCRIPTIONS = {
+    "bias": "Master bias: combined zero-second frames of a night, electrons.",
+    "dark": "Master dark: bias-corrected dark current, electrons per second; hot pixels come from it.",
+    "flat": "Master flat: relative response of the pixels in one filter, median 1.",
+}
+
+
+def dimension(kind: str) -> str:
+    """Name the dynamic dimension of a kind: a flat has its filter with the night."""
+    return "night_filter" if kind == "flat" else "night"
+
+
+def master_assets(
+    instrument: str, sections: Sequence[str], code_versions: dict[str, str]
+) -> list[dg.AssetsDefinition]:
+    """Make an instrument's calibration assets."""
+    return [_master(instrument, kind, sections, code_versions.get(kind)) for kind in NEEDS]
+
+
+def _master(
+    instrument: str, kind: str, sections: Sequence[str], code_version: str | None
+) -> dg.AssetsDefinition:
+    by_section = partitions.by_section(instrument, dimension(kind), sections)
+    key = asset_key(instrument, kind)
+    deps = [
+        dg.AssetDep(asset_key(instrument, name), partition_mapping=_mapping(kind)) for name in NEEDS[kind]
+    ]
+
+    @dg.multi_asset(
+        name=f"{instrument}_{kind}",
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=deps,
+                description=DESCRIPTIONS[kind],
+                group_name=instrument,
+                code_version=code_version,
+                skippable=True,
+                kinds={"fits"},
+            )
+        ],
+        check_specs=outcome_checks([key], by_section),
+        partitions_def=by_section,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        can_subset=True,
+    )
+    def combine_frames(
+        context: dg.AssetExecutionContext,
+        config: WalkConfig,
+        settings: dg.ResourceParam[Settings],
+        workers: dg.ResourceParam[Workers],
+    ) -> Iterator[dg.Output[None]]:
+        tasks = {
+            partition: (settings, instrument, kind, *_arguments(partition), config.redo)
+            for partition in context.partition_keys
+        }
+        recorder = Recorder(context, {kind: key}, {}, settings.data_root)
+
+        def crashed(partition: str, error: SeeChangeError) -> list[StepReport]:
+            night, section = split(partition)
+            return [StepReport(night, section, kind, Outcome.FAILED, error.reason, str(error))]
+
+        for partition, reports, trace in workers.reports(core.build_master, tasks, crashed):
+            recorder.section(partition, reports, trace)
+        recorder.finish()
+        yield from ()
+
+    return combine_frames
+
+
+def _arguments(partition: str) -> tuple[str, str, str | None]:
+    """Take a key apart: night, section, filter."""
+    first, section = split(partition)
+    night, band = partitions.split_night_filter(first)
+    return night, section, band
+
+
+def _mapping(kind: str) -> dg.PartitionMapping | None:
+    """Take the masters of every night for a flat; a dark has a night's bias at its side."""
+    return partitions.same_section() if kind == "flat" else None

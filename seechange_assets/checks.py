@@ -1,0 +1,47 @@
+"""Asset checks: what became of each section, and why.
+
+Every asset has the check ``outcome``, evaluated for each section by itself. It passes when the product
+is there, warns when the section *stopped* for a reason that is nobody's bug, and fails on an error.
+"""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from seechange_assets.partitions import quiet
+from seechange_core.chain import Outcome, StepReport
+
+OUTCOME = "outcome"
+SEVERITY = {Outcome.STOPPED: dg.AssetCheckSeverity.WARN, Outcome.FAILED: dg.AssetCheckSeverity.ERROR}
+
+
+def outcome_checks(
+    keys: Iterable[dg.AssetKey], partitions: dg.PartitionsDefinition
+) -> list[dg.AssetCheckSpec]:
+    """Declare the outcome check of some assets."""
+    with quiet():
+        return [
+            dg.AssetCheckSpec(
+                OUTCOME,
+                asset=key,
+                partitions_def=partitions,
+                description="Whether the section has this product, and if not, why.",
+            )
+            for key in keys
+        ]
+
+
+def evaluate(key: dg.AssetKey, partition: str, report: StepReport) -> dg.AssetCheckEvaluation:
+    """Turn a step's report into the evaluation of its outcome check."""
+    metadata = {"outcome": report.outcome.value}
+    if report.reason:
+        metadata |= {"reason": report.reason, "message": report.message}
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=OUTCOME,
+        partition=partition,
+        passed=report.outcome.has_product,
+        severity=SEVERITY.get(report.outcome, dg.AssetCheckSeverity.ERROR),
+        description=report.message or None,
+        metadata=metadata,
+    )

@@ -1,0 +1,188 @@
+"""Commands that show what there is: show, candidates, lightcurve."""
+
+# ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seechange_assets.cli.output import as_dict, print_json, print_table
+from seechange_assets.cli.tables import TableFormat, write_table
+from seechange_core.errors import UserError
+
+if TYPE_CHECKING:
+    from seechange_core.chain import LightCurveTable
+    from seechange_core.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+#: Quality figures in the order people look for them; the first five a step has are shown.
+FIGURES = (
+    *("fwhm_pix", "background_e", "n_sources", "n_stars", "rms_mas", "n_matched", "zp", "zp_err"),
+    *("limiting_mag", "score_rms", "n_detections", "n_good", "n_objects"),
+)
+FIGURES_SHOWN = 5
+DRAWINGS = (".png", ".pdf", ".svg")
+
+
+class Photometry(StrEnum):
+    """What fluxes were forced on."""
+
+    IMAGE = "image"
+    DIFFERENCE = "difference"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("show")(show)
+    app.command("candidates")(candidates)
+    app.command("lightcurve")(lightcurve)
+
+
+def show(
+    exposure: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of exposures, for every step; default: an overview of all."),
+    ] = None,
+    outdated: Annotated[
+        bool, typer.Option("--outdated", help="Only what the present settings would make differently.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Show what exists: outcomes, quality figures, versions, and what is outdated.
+
+    A version is the start of the provenance id; those of other settings than the present ones are marked.
+
+    Example: seechange show demo_20250101_033000_sci --outdated
+    """
+    from seechange_core import chain
+    from seechange_core.settings import get_settings
+
+    settings = get_settings()
+    known = chain.exposures(settings, exposure or None)
+    rows = [as_dict(row) for row in chain.status(settings, exposure or None)]
+    if outdated:
+        rows = [row for row in rows if row["outdated"]]
+    if as_json:
+        print_json(rows)
+    elif not known:
+        typer.echo("no exposures yet (seechange ingest)")
+    elif outdated and not rows:
+        typer.echo("nothing is outdated")
+    elif exposure or outdated:
+        print_table(
+            [{**row, "version": _version(row), "figures": _figures(row)} for row in rows],
+            ["exposure", "section", "step", "status", "version", "figures"],
+        )
+    else:
+        last = chain.STEPS[-1].name
+        by_name: dict[str, list[dict[str, Any]]] = {row.name: [] for row in known}
+        for row in rows:
+            by_name.setdefault(row["exposure"], []).append(row)
+        print_table(
+            [_overview(name, group, last) for name, group in by_name.items()], ["exposure", "sections"]
+        )
+    return 0
+
+
+def candidates(
+    night: Annotated[str | None, typer.Option("--night", help="Only this night, YYYY-MM-DD.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
+    as_json: Json = False,
+) -> int:
+    """List what changed, best first.
+
+    Example: seechange candidates --night 2026-03-14 -n 10
+    """
+    from seechange_core import chain
+    from seechange_core.settings import get_settings
+
+    rows = [as_dict(row) for row in chain.candidates(get_settings(), night, limit=limit)]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(rows, list(rows[0]))
+    else:
+        typer.echo(f"no candidates{f' in the night of {night}' if night else ''}")
+    return 0
+
+
+def lightcurve(
+    name: Annotated[str | None, typer.Option("--object", help="Name of an object.")] = None,
+    ra: Annotated[float | None, typer.Option("--ra", help="Right ascension, ICRS deg.")] = None,
+    dec: Annotated[float | None, typer.Option("--dec", help="Declination, ICRS deg.")] = None,
+    on: Annotated[
+        Photometry, typer.Option("--on", help="Fluxes forced on the images or on the differences.")
+    ] = Photometry.DIFFERENCE,
+    kind: Annotated[TableFormat, typer.Option("--format", "-f", help="How to write it.")] = TableFormat.TABLE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Also draw it into this file: PNG, PDF, SVG.")
+    ] = None,
+) -> int:
+    """Print the light curve of an object, or of any place on the sky: every epoch, upper limits too.
+
+    Example: seechange lightcurve --ra 150.1134 --dec 2.2057 --format csv --plot sn.png
+    """
+    from seechange_core.settings import get_settings
+
+    if (name is None) == (ra is None) or (ra is None) != (dec is None):
+        raise UserError("lightcurve needs one target", cure="give --object NAME, or --ra and --dec")
+    if plot is not None and plot.suffix.lower() not in DRAWINGS:
+        raise UserError(f"cannot draw into {plot.name}", cure=f"name it *{', *'.join(DRAWINGS)}")
+    curve = _curve(get_settings(), name, ra, dec, on)
+    write_table(curve, kind, output)
+    if plot is not None:
+        _draw(curve, name or f"ra {ra:.5f} dec {dec:.5f}", plot)
+    return 0
+
+
+def _curve(
+    settings: "Settings", name: str | None, ra: float | None, dec: float | None, on: Photometry
+) -> "LightCurveTable":
+    from seechange_core import chain
+
+    if name is not None and on is Photometry.DIFFERENCE:
+        return chain.object_light_curve(settings, name)
+    if name is not None:
+        found = chain.object_named(settings, name)
+        ra, dec = found.ra, found.dec
+    return chain.position_light_curve(settings, ra, dec, on.value)
+
+
+def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
+    from seechange_core.qa.lightcurve import LightCurve, plot
+
+    drawn = LightCurve(label, curve.mjd_mid, curve.flux, curve.flux_err, curve.zp, curve.filter)
+    plot([drawn]).savefig(file)
+    typer.echo(f"drawn: {file}", err=True)
+
+
+def _overview(name: str, rows: Sequence[dict[str, Any]], last: str) -> dict[str, str]:
+    """Say in a line how far the sections of an exposure came under the present settings."""
+    reached: dict[str, str] = {}
+    for row in rows:
+        if row["current"]:
+            done = "done" if row["step"] == last else f"done through {row['step']}"
+            reason = f"{row['status']} at {row['step']} ({row['reason']})"
+            reached[row["section"]] = done if row["status"] == "done" else reason
+    counts = Counter(reached.values())
+    words = [f"{count} {fate}" for fate, count in counts.items()]
+    outdated = len({row["section"] for row in rows if row["outdated"]})
+    words += [f"{outdated} outdated"] if outdated else []
+    return {"exposure": name, "sections": ", ".join(words) or "not processed"}
+
+
+def _version(row: dict[str, Any]) -> str:
+    note = " outdated" if row["outdated"] else "" if row["current"] else " other settings"
+    return f"{row['provenance'][:8]}{note}"
+
+
+def _figures(row: dict[str, Any]) -> str:
+    if row["message"]:
+        return str(row["message"])
+    metrics = row["metrics"]
+    names = [name for name in FIGURES if name in metrics] or list(metrics)
+    return "  ".join(f"{name} {metrics[name]:.4g}" for name in names[:FIGURES_SHOWN])

@@ -1,0 +1,175 @@
+"""What commands print: tables for people, JSON for programs, and progress on standard error."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import typer
+from tqdm import tqdm
+
+if TYPE_CHECKING:  # the chain imports all numerics, which `--help` can do without
+    from seechange_core.chain import StepReport
+
+
+def as_dict(row: Any) -> dict[str, Any]:
+    """Turn a row (dataclass, named tuple, mapping) into plain values."""
+    if dataclasses.is_dataclass(row) and not isinstance(row, type):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return dict(row._asdict() if hasattr(row, "_asdict") else row)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; what is not a number becomes null."""
+    typer.echo(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print some columns of rows, aligned."""
+    if not rows:
+        return
+    cells = [list(columns), *([_cell(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    numeric = [all(_is_number(row.get(name)) for row in rows) for name in columns]
+    for line in cells:
+        padded = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numeric, strict=True))
+        typer.echo("  ".join(padded).rstrip())
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def plain(value: Any) -> Any:
+    """Reduce to what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(as_dict(value))
+    item = getattr(value, "item", None)  # a numpy scalar
+    return plain(item()) if callable(item) else str(value)
+
+
+class Progress:
+    """A bar on a terminal, plain lines elsewhere; always on standard error.
+
+    Parameters
+    ----------
+    unit
+        What a task is: ``section``, ``master``, ``reference``, ``file``.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._total = 0
+        self._done = 0
+        self._counts: dict[str, int] = {}
+        self._bar = tqdm(
+            total=0, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def expect(self, tasks: int, in_all: bool = False) -> None:
+        """Add to the number of tasks to come, or state how many there are in all."""
+        self._total = tasks if in_all else self._total + tasks
+        self._bar.total = self._total
+        self._bar.refresh()
+
+    def hear(self, reports: "Sequence[StepReport]") -> None:
+        """Count one finished task; a watcher of `Runner`."""
+        if not reports:
+            return
+        last = deciding(reports)
+        self._counts[last.outcome] = self._counts.get(last.outcome, 0) + 1
+        seconds = sum(report.seconds for report in reports)
+        place = f"{last.exposure} {last.section}"
+        words = f"{place}: {last.outcome} in {seconds:.1f} s"
+        self.step(
+            words if last.outcome.has_product else f"{place}: {last.outcome} at {last.step}: {last.message}"
+        )
+
+    def step(self, words: str) -> None:
+        """Count one task, with a line about it where there is no bar."""
+        self._done += 1
+        if self._bar.disable:
+            typer.echo(f"[{self._done}/{self._total}] {words}", err=True)
+        else:
+            self._bar.set_postfix(self._counts, refresh=False)
+            self._bar.update()
+
+
+def deciding(reports: "Sequence[StepReport]") -> "StepReport":
+    """Choose the report that tells a section's fate: where it stopped or failed, or the last one."""
+    ended = (r for r in reports if r.outcome in ("stopped", "failed"))
+    return next(ended, reports[-1])
+
+
+def summarize(reports: "Iterable[StepReport]", unit: str, as_json: bool) -> int:
+    """Print what came of a command's tasks.
+
+    Parameters
+    ----------
+    reports
+        Of every step and section.
+    unit
+        What a task is, in the singular.
+    as_json
+        Print all reports as JSON instead.
+
+    Returns
+    -------
+    int
+        The exit status: 1 if anything failed.
+    """
+    by_place: dict[tuple[str, str], list[StepReport]] = {}
+    for report in reports:
+        by_place.setdefault((report.exposure, report.section), []).append(report)
+    if as_json:
+        print_json([_without_preview(report) for group in by_place.values() for report in group])
+    fates = [deciding(group) for group in by_place.values()]
+    failed = [fate for fate in fates if fate.outcome == "failed"]
+    stopped = [fate for fate in fates if fate.outcome == "stopped"]
+    if not as_json:
+        counts = {
+            name: sum(fate.outcome == name for fate in fates)
+            for name in ("done", "loaded", "stopped", "failed")
+        }
+        words = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        typer.echo(f"{len(fates)} {unit}{'' if len(fates) == 1 else 's'}: {words or 'nothing to do'}")
+        for fate in stopped:
+            typer.echo(f"stopped: {fate.exposure} {fate.section} {fate.step}: {fate.message}")
+    for fate in failed:
+        typer.echo(f"failed: {fate.exposure} {fate.section} {fate.step}: {fate.message}", err=True)
+    return 1 if failed else 0
+
+
+def _without_preview(report: "StepReport") -> dict[str, Any]:
+    return {name: value for name, value in as_dict(report).items() if name != "preview"}

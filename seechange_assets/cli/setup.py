@@ -1,0 +1,83 @@
+"""Commands that prepare the ground: init, ui."""
+
+# ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seechange_core.errors import PipelineError
+
+WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("init")(init)
+    app.command("ui")(ui)
+
+
+def init() -> int:
+    """Make the folders, the database and Dagster's instance; what is there already is kept.
+
+    Example: seechange init
+    """
+    from seechange_assets.home import make_home
+    from seechange_core.settings import get_settings
+    from seechange_core.storage.migrate import upgrade
+
+    settings = get_settings()
+    upgrade(settings)
+    home = make_home(settings)
+    typer.echo(f"data root   {settings.data_root}")
+    typer.echo(f"database    {_without_password(settings.database_url)}")
+    typer.echo(f"dagster     {home}")
+    return 0
+
+
+def ui(
+    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Port on 127.0.0.1.")] = 3000,
+) -> int:
+    """Open the web UI on this machine, with the daemon that runs what it is asked to; Ctrl-C ends both.
+
+    Example: seechange ui --port 3001
+    """
+    from seechange_assets.home import make_home
+    from seechange_core.settings import get_settings
+
+    home = make_home(get_settings())
+    program = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-w",
+        str(WORKSPACE),
+    ]
+    typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)")
+    process = subprocess.Popen(program, env={**os.environ, "DAGSTER_HOME": str(home)}, cwd=home)
+    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
+    while True:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the terminal has told the UI too: wait until it has ended its own
+            continue
+        break
+    if status not in (0, -signal.SIGINT, 130):
+        raise PipelineError(f"the web UI ended with status {status}", cure=f"is port {port} free? try --port")
+    return 0
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy import make_url
+
+    return make_url(url).render_as_string(hide_password=True)

@@ -1,0 +1,63 @@
+"""The one place that assembles everything Dagster is told."""
+
+from typing import Any
+
+import dagster as dg
+
+from seechange_assets.calibrators import master_assets
+from seechange_assets.chain import chain_assets
+from seechange_assets.jobs import instrument_jobs
+from seechange_assets.references import reference_asset
+from seechange_assets.resources import own_workers
+from seechange_core import chain as core
+from seechange_core.instrument import get_instrument_instance
+from seechange_core.settings import Settings, get_settings
+
+#: The instrument of those who have configured none.
+DEFAULT_INSTRUMENT = "demo"
+
+
+def instruments_of(settings: Settings) -> list[str]:
+    """Name the instruments in use."""
+    return list(settings.instruments) or [DEFAULT_INSTRUMENT]
+
+
+def sections_of(instrument: str) -> list[str]:
+    """Name an instrument's sections as Dagster's keys."""
+    return [str(section) for section in get_instrument_instance(instrument).get_section_ids()]
+
+
+def instrument_assets(settings: Settings, instrument: str) -> list[dg.AssetsDefinition]:
+    """Make all assets of one instrument."""
+    versions = {name: key.id for name, key in core.provenances(settings, instrument).items()}
+    sections = sections_of(instrument)
+    return [
+        chain_assets(instrument, sections, versions),
+        *master_assets(instrument, sections, versions),
+        reference_asset(instrument, versions.get("reference")),
+    ]
+
+
+def define(settings: Settings, workers: Any = own_workers) -> dg.Definitions:
+    """Assemble the assets, jobs and resources under some settings.
+
+    Parameters
+    ----------
+    settings
+        Which instruments there are, and what their code versions are made of.
+    workers
+        The resource that carries out tasks: by default each run opens its own processes.
+    """
+    names = instruments_of(settings)
+    return dg.Definitions(
+        assets=[asset for name in names for asset in instrument_assets(settings, name)],
+        jobs=[job for name in names for job in instrument_jobs(name)],
+        resources={"settings": settings, "workers": workers},
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Assemble under the settings of this process: what the web UI, the daemon and their runs load."""
+    return define(get_settings())

@@ -1,0 +1,89 @@
+"""Dagster's home: where its instance lives, and how a process of ours opens it."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from seechange_core.errors import NotFoundError, UserError
+from seechange_core.settings import Settings
+
+CONFIG = Path(__file__).resolve().parents[1] / "dagster.yaml"
+#: Says which process carries out a run, to tell later whether it still does; the UI hides such tags.
+PROCESS_TAG = ".dagster/seechange_process"
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Return the folder of the instance: ``DAGSTER_HOME`` if set, else in the data root."""
+    named = os.environ.get("DAGSTER_HOME")
+    return Path(named).expanduser().absolute() if named else settings.data_root / "dagster"
+
+
+def make_home(settings: Settings) -> Path:
+    """Create the instance's folder with its configuration; what is there already is kept.
+
+    Raises
+    ------
+    NotFoundError
+        If the project's ``dagster.yaml`` is missing: the package is used without its checkout.
+    """
+    home = dagster_home(settings)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        if not CONFIG.exists():
+            raise NotFoundError(
+                "no such file", cure="install from the checkout: pip install -e .", file=str(CONFIG)
+            )
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(CONFIG, config)
+    nux = home / ".nux" / "nux.yaml"
+    if not nux.exists():  # the web UI then asks nobody for an address
+        nux.parent.mkdir(exist_ok=True)
+        nux.write_text("seen: 1\n")
+    return home
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Open the instance that the web UI uses too.
+
+    Raises
+    ------
+    UserError
+        If there is none yet.
+    """
+    home = dagster_home(settings)
+    if not (home / "dagster.yaml").exists():
+        raise UserError(f"no Dagster instance in {home}", cure="run: seechange init")
+    os.environ["DAGSTER_HOME"] = str(home)  # dagster.yaml refers to it, and so do Dagster's own processes
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        fail_abandoned_runs(instance)
+        yield instance
+
+
+def process_tag() -> dict[str, str]:
+    """Return the tag that names this process."""
+    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+
+
+def fail_abandoned_runs(instance: dg.DagsterInstance) -> None:
+    """Mark as failed the runs of processes of this machine that are no more: nobody else would."""
+    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
+        host, _, pid = run.tags.get(PROCESS_TAG, "").rpartition(":")
+        if host == socket.gethostname() and not _alive(int(pid)):
+            instance.report_run_failed(run, message=f"process {pid} ended without finishing this run")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

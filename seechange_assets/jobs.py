@@ -1,0 +1,25 @@
+"""Jobs: what an operator starts by name. Each covers assets that are partitioned alike."""
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from seechange_assets.calibrators import NEEDS as MASTERS
+from seechange_assets.chain import asset_key
+from seechange_assets.references import NAME as REFERENCE
+from seechange_core import chain as core
+
+
+def instrument_jobs(instrument: str) -> list[UnresolvedAssetJobDefinition]:
+    """Define an instrument's jobs: the walk over an exposure, the masters of a night, a reference."""
+    masters = [_job(instrument, f"{instrument}_{kind}_masters", [kind]) for kind in MASTERS]
+    return [
+        _job(instrument, f"{instrument}_process", [step.name for step in core.STEPS]),
+        *masters,
+        _job(instrument, f"{instrument}_references", [REFERENCE]),
+    ]
+
+
+def _job(instrument: str, name: str, assets: list[str]) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        name, selection=dg.AssetSelection.assets(*(asset_key(instrument, a) for a in assets))
+    )

@@ -1,0 +1,252 @@
+"""Materialize assets from Python: what the command line, the demo and scripts do.
+
+The same assets, jobs and instance as in the web UI; only the workers are shared by all runs of a
+`Runner`, and it tells its watcher of every section as it is finished.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import dagster as dg
+
+from seechange_assets import calibrators, partitions, references
+from seechange_assets.chain import asset_key, steps_through
+from seechange_assets.definitions import define, sections_of
+from seechange_assets.home import open_instance, process_tag
+from seechange_assets.resources import Workers
+from seechange_core import chain as core
+from seechange_core.chain import StepReport
+from seechange_core.errors import PipelineError
+from seechange_core.pool import WorkerPool
+from seechange_core.settings import Settings
+
+#: What Dagster calls a Ctrl-C inside and outside its own code.
+INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class Watcher(Protocol):
+    """Is told how work goes on, e.g. a progress bar."""
+
+    def expect(self, tasks: int) -> None:
+        """So many more tasks will come."""
+
+    def hear(self, reports: Sequence[StepReport]) -> None:
+        """One task has ended so."""
+
+
+class Runner:
+    """Runs jobs in this process, on one pool of workers.
+
+    Parameters
+    ----------
+    settings
+        What to run under.
+    jobs
+        Sections worked on at once; 0 takes one per core.
+    watcher
+        Is told how many tasks there will be, and of each section, master or reference as it ends.
+    verbose
+        Print Dagster's own log to standard error.
+
+    Examples
+    --------
+    >>> with Runner(settings) as runner:  # doctest: +SKIP
+    ...     reports = runner.process("demo", ["demo_20250101_030000_sci"])
+    """
+
+    def __init__(
+        self, settings: Settings, jobs: int = 0, watcher: Watcher | None = None, verbose: bool = False
+    ) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._watcher = watcher
+        self._level = "DEBUG" if verbose else "CRITICAL"
+        self._stack = ExitStack()
+        self._heard: list[StepReport] = []
+
+    def __enter__(self) -> Self:
+        self.instance = self._stack.enter_context(open_instance(self._settings))
+        self.pool = self._stack.enter_context(WorkerPool(self._jobs))
+        self._defs = define(self._settings, Workers(self.pool, self._hear))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def register(self, instrument: str, exposures: Iterable[str]) -> list[str]:
+        """Add exposures to the partitions, and return those that are new."""
+        return partitions.register(self.instance, instrument, "exposure", exposures)
+
+    def process(
+        self,
+        instrument: str,
+        exposures: Sequence[str],
+        sections: Sequence[str] | None = None,
+        through: str | None = None,
+        redo: bool = False,
+    ) -> list[StepReport]:
+        """Take exposures through the chain, one run for each over all its sections.
+
+        Parameters
+        ----------
+        instrument, exposures
+            Names.
+        sections
+            Section ids; None takes all, any choice has a run for each.
+        through
+            Name of the last step; None goes to the end.
+        redo
+            Make again what is there already.
+
+        Returns
+        -------
+        list of StepReport
+            Of every section and step, as they were finished.
+        """
+        self.register(instrument, exposures)
+        names = steps_through(through)
+        config = {f"{instrument}_chain": {"config": {"redo": redo}}}
+        job = f"{instrument}_process"
+        every = sections_of(instrument)
+        reports: list[StepReport] = []
+        self._expect(len(exposures) * len(every if sections is None else sections))
+        for exposure in exposures:
+            ranges = [(every[0], every[-1])] if sections is None else [(s, s) for s in sections]
+            for first, last in ranges:
+                span = tuple(partitions.key(exposure=exposure, section=s) for s in (first, last))
+                reports += self._run(job, instrument, names, span, config)
+        return reports
+
+    def build_masters(self, instrument: str, nights: Sequence[str] | None = None) -> list[StepReport]:
+        """Build the master frames that can be built from what was ingested, one run for each.
+
+        Parameters
+        ----------
+        instrument
+            Name.
+        nights
+            Nights (YYYY-MM-DD); None takes all.
+        """
+        every = sections_of(instrument)
+        reports: list[StepReport] = []
+        wanted = core.masters_wanted(self._settings, instrument, nights)
+        self._expect(len(wanted) * len(every))
+        for kind in calibrators.NEEDS:
+            for night, band in [(n, b) for k, n, b in wanted if k == kind]:
+                dimension = calibrators.dimension(kind)
+                name = partitions.night_filter(night, band) if kind == "flat" else night
+                partitions.register(self.instance, instrument, dimension, [name])
+                span = tuple(partitions.key(**{dimension: name, "section": s}) for s in (every[0], every[-1]))
+                reports += self._run(f"{instrument}_{kind}_masters", instrument, [kind], span, {})
+        return reports
+
+    def build_references(
+        self,
+        instrument: str,
+        wanted: Sequence[tuple[str, str]],
+        leave_one_out: bool = False,
+        redo: bool = False,
+        nights: Sequence[str] = (),
+    ) -> list[StepReport]:
+        """Build references, in one run for each filter and contiguous range of regions.
+
+        Parameters
+        ----------
+        instrument
+            Name.
+        wanted
+            Regions and filters.
+        leave_one_out
+            Also make, for each exposure that goes in, the reference without it.
+        redo
+            Make again what is there already.
+        nights
+            Only images of these nights (YYYY-MM-DD); none given takes all.
+        """
+        self._expect(len(wanted))
+        partitions.register(self.instance, instrument, "region", [region for region, _ in wanted])
+        partitions.register(self.instance, instrument, "filter", [band for _, band in wanted])
+        order = self.instance.get_dynamic_partitions(partitions.set_name(instrument, "region"))
+        options = {"redo": redo, "leave_one_out": leave_one_out, "nights": list(nights)}
+        config = {f"{instrument}_{references.NAME}": {"config": options}}
+        reports: list[StepReport] = []
+        for band in dict.fromkeys(band for _, band in wanted):
+            regions = {region for region, own in wanted if own == band}
+            for first, last in contiguous(order, regions):
+                span = tuple(partitions.key(region=r, filter=band) for r in (first, last))
+                job = f"{instrument}_references"
+                reports += self._run(job, instrument, [references.NAME], span, config)
+        return reports
+
+    def _hear(self, reports: Sequence[StepReport]) -> None:
+        self._heard.extend(reports)
+        if self._watcher is not None:
+            self._watcher.hear(reports)
+
+    def _expect(self, tasks: int) -> None:
+        if self._watcher is not None:
+            self._watcher.expect(tasks)
+
+    def _run(
+        self,
+        job: str,
+        instrument: str,
+        assets: Sequence[str],
+        span: tuple[dg.MultiPartitionKey, ...],
+        config: dict[str, Any],
+    ) -> list[StepReport]:
+        """Run some assets over a range of partitions, and return what was reported."""
+        first, last = span
+        single = first == last
+        self._heard = []
+        over = {name: value for name, value in first.keys_by_dimension.items() if name != "section"}
+        tags = process_tag() | {f"seechange/{name}": value for name, value in over.items()}
+        result = self._defs.resolve_job_def(job).execute_in_process(
+            run_config={"ops": config, "loggers": {"console": {"config": {"log_level": self._level}}}},
+            instance=self.instance,
+            partition_key=first if single else None,
+            tags=tags if single else tags | {RANGE_START: first, RANGE_END: last},
+            asset_selection=[asset_key(instrument, name) for name in assets],
+            raise_on_error=False,
+        )
+        self._check(result, job)
+        return self._heard
+
+    def _check(self, result: dg.ExecuteInProcessResult, job: str) -> None:
+        """Raise what is not the fate of a section: an interrupt, or a bug between Dagster and us."""
+        if result.success:
+            return
+        failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+        if failures and all(failure.user_failure_data is not None for failure in failures):
+            return  # our own word that some sections failed: the reports have them
+        causes = [failure.error.cause or failure.error for failure in failures if failure.error]
+        run = self.instance.get_run_by_id(result.run_id)
+        if run is not None and any(cause.cls_name in INTERRUPTS for cause in causes):
+            self.instance.report_run_canceled(run, message="interrupted by a person")
+            raise KeyboardInterrupt
+        words = "; ".join(" ".join(cause.message.split()) for cause in causes) or "no reason given"
+        raise PipelineError(
+            f"run {result.run_id} of {job} failed: {words}",
+            cure="see it in the web UI (seechange ui), and report it",
+        )
+
+
+def contiguous(order: Sequence[str], chosen: set[str]) -> list[tuple[str, str]]:
+    """Split a choice into ranges (first and last) that are contiguous in an order."""
+    ranges: list[tuple[str, str]] = []
+    for before, name in zip((None, *order), order, strict=False):
+        if name not in chosen:
+            continue
+        if before in chosen and ranges:
+            ranges[-1] = (ranges[-1][0], name)
+        else:
+            ranges.append((name, name))
+    return ranges

@@ -1,0 +1,41 @@
+"""The walk from raw exposures to light curves: one step loads products, calls a stage, saves the product.
+
+`STEPS` is the visible list. Nothing here computes: that is what `stages` are for.
+"""
+
+from seechange_core.chain.light_curves import (
+    LightCurveTable,
+    object_light_curve,
+    object_named,
+    position_light_curve,
+)
+from seechange_core.chain.lineage import PROCESSES, provenances
+from seechange_core.chain.masters import build_master, masters_wanted
+from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.queries import candidates, exposures, references, status
+from seechange_core.chain.references import build_reference, references_wanted
+from seechange_core.chain.step import Step
+from seechange_core.chain.steps import STEPS
+from seechange_core.chain.walk import walk
+
+__all__ = [
+    "PROCESSES",
+    "STEPS",
+    "LightCurveTable",
+    "Outcome",
+    "Step",
+    "StepReport",
+    "build_master",
+    "build_reference",
+    "candidates",
+    "exposures",
+    "masters_wanted",
+    "object_light_curve",
+    "object_named",
+    "position_light_curve",
+    "provenances",
+    "references",
+    "references_wanted",
+    "status",
+    "walk",
+]

@@ -1,0 +1,259 @@
+"""Light curves: of an object from its forced fluxes, or of any place on the sky from the pixels."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from sqlalchemy import select
+
+from seechange_core.chain.lineage import provenances
+from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
+from seechange_core.chain.steps_force import measure_difference
+from seechange_core.errors import NotFoundError
+from seechange_core.frames import Float, Sources, Table, WcsSolution
+from seechange_core.numerics.background import level_map
+from seechange_core.numerics.timing import bjd_tdb
+from seechange_core.products.base import overlapping
+from seechange_core.products.exposure import Exposure
+from seechange_core.products.forced_flux import ForcedFlux
+from seechange_core.products.image import Image
+from seechange_core.products.object import Object
+from seechange_core.products.outcome import StepOutcome
+from seechange_core.products.world_coordinates import WorldCoordinates
+from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.settings import Settings, use_settings
+from seechange_core.stages.force import ForceParams, force
+from seechange_core.storage.archive import Archive
+from seechange_core.storage.engine import open_session
+
+Kind = Literal["image", "difference"]
+
+
+@dataclass(frozen=True, eq=False)
+class LightCurveTable(Table):
+    """Forced fluxes of one place, one row per exposure that covers it, in the order of time.
+
+    Attributes
+    ----------
+    exposure, section, filter
+        (n,) text.
+    mjd_mid, bjd_tdb
+        Middle of the exposure, UTC; barycentric, NaN where the site is unknown.
+    flux, flux_err
+        Electrons; of the difference from the reference, or of all light there.
+    zp, zp_err
+        ``mag = zp - 2.5 log10(flux)``; the error is common to all stars of an image.
+    flags
+        `PixelFlag` bits near the place.
+    """
+
+    exposure: np.ndarray
+    section: np.ndarray
+    filter: np.ndarray
+    mjd_mid: Float
+    bjd_tdb: Float
+    flux: Float
+    flux_err: Float
+    zp: Float
+    zp_err: Float
+    flags: np.ndarray
+
+    @property
+    def mag(self) -> Float:
+        """Magnitude; NaN where the flux is not positive."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(self.flux > 0, self.zp - 2.5 * np.log10(self.flux), np.nan))
+
+    @property
+    def mag_err(self) -> Float:
+        """Its error from `flux_err` alone."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(self.flux > 0, 2.5 / np.log(10) * self.flux_err / self.flux, np.nan))
+
+    @property
+    def limiting_mag(self) -> Float:
+        """Magnitude of 5 sigma: the upper limit where nothing is seen."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.zp - 2.5 * np.log10(5 * self.flux_err))
+
+
+def object_named(settings: Settings, name: str) -> Object:
+    """Return an object.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none of that name.
+    """
+    with open_session(settings, read_only=True) as session:
+        found = session.scalar(select(Object).where(Object.name == name))
+    if found is None:
+        raise NotFoundError(f"there is no object {name!r}", cure="`seechange candidates` lists them")
+    return found
+
+
+def object_light_curve(settings: Settings, name: str) -> LightCurveTable:
+    """Return the forced fluxes of an object in all differences, also from before it was found.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such object.
+    """
+    found = object_named(settings, name)
+    query = (
+        select(ForcedFlux, Exposure.name, Image.section_id)
+        .join(Image, Image.id == ForcedFlux.image_id)
+        .join(Exposure, Exposure.id == Image.exposure_id)
+        .join(StepOutcome, StepOutcome.data_version == Image.data_version)
+        .where(ForcedFlux.object_id == found.id, StepOutcome.step == "subtraction")
+        .order_by(ForcedFlux.mjd_mid, Image.section_id)
+    )
+    with open_session(settings, read_only=True) as session:
+        rows = list(session.execute(query))
+    nan = np.nan
+    return LightCurveTable(
+        exposure=np.array([name for _, name, _ in rows]),
+        section=np.array([section for _, _, section in rows]),
+        filter=np.array([f.filter for f, _, _ in rows]),
+        mjd_mid=np.array([f.mjd_mid for f, _, _ in rows]),
+        bjd_tdb=np.array([nan if f.bjd_tdb is None else f.bjd_tdb for f, _, _ in rows]),
+        flux=np.array([nan if f.flux is None else f.flux for f, _, _ in rows]),
+        flux_err=np.array([nan if f.flux_err is None else f.flux_err for f, _, _ in rows]),
+        zp=np.array([f.zp for f, _, _ in rows]),
+        zp_err=np.array([f.zp_err for f, _, _ in rows]),
+        flags=np.array([f.flags for f, _, _ in rows], dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One image that covers a place, with all that is needed to measure there."""
+
+    exposure: Exposure
+    rows: CalibratedRows
+    difference: Image | None
+
+    def sources(self, archive: Archive) -> tuple[Sources, WcsSolution]:
+        """Return the image's sources and its astrometric solution."""
+        return self.rows.source_list.read(archive), self.rows.wcs.solution()
+
+
+def epochs_at(
+    settings: Settings, ra: float, dec: float, on: Kind, exposures: Sequence[str] | None = None
+) -> list[Epoch]:
+    """Return the present images (or differences) that cover a place, the earliest first."""
+    step = "zero_point" if on == "image" else "subtraction"
+    with open_session(settings, read_only=True) as session:
+        instruments = session.scalars(select(Exposure.instrument).distinct()).all()
+        ids = [provenances(settings, i)[step].id for i in instruments]
+        done = (
+            (StepOutcome.step == step) & (StepOutcome.status == "done") & StepOutcome.provenance_id.in_(ids)
+        )
+        if on == "image":
+            query = (
+                select(WorldCoordinates)
+                .join(ZeroPoint, ZeroPoint.world_coordinates_id == WorldCoordinates.id)
+                .join(StepOutcome, StepOutcome.data_version == ZeroPoint.data_version)
+                .where(done)
+            )
+            covering = overlapping(session, query, [[ra, dec]])
+            solved = {row.id: None for row in covering}
+            zero_points = session.scalars(
+                select(ZeroPoint).where(
+                    ZeroPoint.world_coordinates_id.in_(list(solved)), ZeroPoint.provenance_id.in_(ids)
+                )
+            )
+            pairs: list[tuple[uuid.UUID, Image | None]] = [(zp.id, None) for zp in zero_points]
+        else:
+            query_diff = (
+                select(Image).join(StepOutcome, StepOutcome.data_version == Image.data_version).where(done)
+            )
+            differences = overlapping(session, query_diff, [[ra, dec]])
+            pairs = []
+            for image in differences:
+                newest = (
+                    select(ZeroPoint.id)
+                    .where(ZeroPoint.image_id == image.new_image_id)
+                    .order_by(ZeroPoint.id.desc())
+                    .limit(1)
+                )
+                pairs.append((session.scalars(newest).one(), image))
+        parts = rows_of_zero_points(session, [zp for zp, _ in pairs])
+        found = {e.id: e for e in session.scalars(select(Exposure))} if parts else {}
+    result = [
+        Epoch(found[part.image.exposure_id], part, image)
+        for part, (_, image) in zip(parts, pairs, strict=True)
+        if part.image.exposure_id in found
+    ]
+    if exposures is not None:
+        result = [e for e in result if e.exposure.name in set(exposures)]
+    return sorted(result, key=lambda e: (e.exposure.mjd, e.rows.image.section_id))
+
+
+def force_epoch(
+    settings: Settings, epoch: Epoch, ra: Float, dec: Float, on: Kind
+) -> tuple[Float, Float, np.ndarray]:
+    """Force the flux at sky positions in one epoch: flux, error (electrons) and flags, NaN off the image."""
+    archive = Archive(settings)
+    params = settings.params(ForceParams, "force", epoch.exposure.instrument)
+    wcs = epoch.rows.wcs.solution()
+    if on == "difference" and epoch.difference is not None:
+        frame = epoch.difference.read_subtraction(archive)
+        fluxes = measure_difference(frame, wcs, ra, dec, params)
+    else:
+        image = epoch.rows.image.read(archive)
+        x, y = wcs.to_pixels(ra, dec)
+        data = image.data - level_map(epoch.rows.background.read(archive))
+        psf = epoch.rows.psf.read(archive)
+        fluxes = force(data, image.weight, image.flags, psf, x, y, image.gain, params)
+    return fluxes.flux, fluxes.flux_err, fluxes.flags
+
+
+def position_light_curve(
+    settings: Settings, ra: float, dec: float, on: Kind = "difference"
+) -> LightCurveTable:
+    """Force the flux at a place in every present image or difference that covers it.
+
+    Parameters
+    ----------
+    settings
+        Whose.
+    ra, dec
+        ICRS deg.
+    on
+        ``image``: all light there, on the calibrated images; ``difference``: what changed.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing covers the place.
+    """
+    with use_settings(settings):
+        epochs = epochs_at(settings, ra, dec, on)
+        if not epochs:
+            raise NotFoundError(
+                f"no {on} covers ra {ra:.5f} dec {dec:.5f}",
+                cure="process exposures of that field"
+                + (", or try --on image" if on == "difference" else ""),
+            )
+        place = np.array([ra]), np.array([dec])
+        measured = [force_epoch(settings, e, *place, on) for e in epochs]
+        bjd = [
+            float(bjd_tdb(e.exposure.mjd_mid, ra, dec, e.exposure.site)) if e.exposure.site else np.nan
+            for e in epochs
+        ]
+    return LightCurveTable(
+        exposure=np.array([e.exposure.name for e in epochs]),
+        section=np.array([e.rows.image.section_id for e in epochs]),
+        filter=np.array([e.rows.image.filter for e in epochs]),
+        mjd_mid=np.array([e.exposure.mjd_mid for e in epochs]),
+        bjd_tdb=np.array(bjd),
+        flux=np.array([m[0][0] for m in measured]),
+        flux_err=np.array([m[1][0] for m in measured]),
+        zp=np.array([e.rows.zero_point.zp for e in epochs]),
+        zp_err=np.array([e.rows.zero_point.zp_err for e in epochs]),
+        flags=np.array([m[2][0] for m in measured], dtype=np.int64),
+    )

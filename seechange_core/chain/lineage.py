@@ -1,0 +1,126 @@
+"""Which process builds on which, and the provenance of each under given settings."""
+
+from dataclasses import dataclass
+
+from seechange_core.params import Params
+from seechange_core.products.provenance import record_provenance, set_tag
+from seechange_core.provenance import ProvenanceKey, digest
+from seechange_core.settings import Settings
+from seechange_core.stages import (
+    associate,
+    astrometry,
+    combine,
+    cut,
+    detect,
+    extract,
+    force,
+    measure,
+    photometry,
+    preprocess,
+    reference,
+    subtract,
+)
+from seechange_core.storage.engine import open_session
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: the stages whose code and parameters it runs, and the processes it builds on.
+
+    Attributes
+    ----------
+    stages
+        Settings block, parameters and code version of each stage.
+    upstreams
+        Names of other processes.
+    """
+
+    stages: tuple[tuple[str, type[Params], str], ...]
+    upstreams: tuple[str, ...] = ()
+
+
+_COMBINE = ("combine", combine.CombineParams, combine.CODE_VERSION)
+_EXTRACT = ("extract", extract.ExtractParams, extract.CODE_VERSION)
+_PHOTOMETRY = ("photometry", photometry.PhotometryParams, photometry.CODE_VERSION)
+
+#: Every process by the name of its asset, upstreams before downstreams.
+PROCESSES: dict[str, Process] = {
+    "exposure": Process(()),
+    "bias": Process((_COMBINE,), ("exposure",)),
+    "dark": Process((_COMBINE,), ("exposure", "bias")),
+    "flat": Process((_COMBINE,), ("exposure", "bias", "dark")),
+    "bad_pixels": Process((("bad_pixels", combine.BadPixelParams, combine.CODE_VERSION),), ("dark", "flat")),
+    "image": Process(
+        (("preprocess", preprocess.PreprocessParams, preprocess.CODE_VERSION),),
+        ("exposure", "bias", "dark", "flat", "bad_pixels"),
+    ),
+    "source_list": Process((_EXTRACT,), ("image",)),
+    "world_coordinates": Process(
+        (("astrometry", astrometry.AstrometryParams, astrometry.CODE_VERSION),), ("source_list",)
+    ),
+    "zero_point": Process((_PHOTOMETRY,), ("source_list", "world_coordinates")),
+    "reference": Process(
+        (("reference", reference.ReferenceParams, reference.CODE_VERSION), _EXTRACT, _PHOTOMETRY),
+        ("image", "source_list", "world_coordinates", "zero_point"),
+    ),
+    "subtraction": Process(
+        (("subtract", subtract.SubtractParams, subtract.CODE_VERSION),), ("zero_point", "reference")
+    ),
+    "detections": Process((("detect", detect.DetectParams, detect.CODE_VERSION),), ("subtraction",)),
+    "cutouts": Process((("cut", cut.CutParams, cut.CODE_VERSION),), ("detections",)),
+    "measurement": Process(
+        (
+            ("measure", measure.MeasureParams, measure.CODE_VERSION),
+            ("associate", associate.AssociateParams, associate.CODE_VERSION),
+        ),
+        ("cutouts",),
+    ),
+    "forced_photometry": Process(
+        (("force", force.ForceParams, force.CODE_VERSION),), ("subtraction", "measurement")
+    ),
+}
+
+
+def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]:
+    """Return the provenance of every process of an instrument under these settings.
+
+    Raises
+    ------
+    SettingsError
+        If a stage's parameters are wrong: this is where all blocks are checked.
+    """
+    keys: dict[str, ProvenanceKey] = {}
+    for name, process in PROCESSES.items():
+        parameters: dict[str, object] = {"instrument": instrument, "options": settings.options(instrument)}
+        if name != "exposure":
+            parameters = {
+                stage: settings.params(kind, stage, instrument).critical()
+                for stage, kind, _ in process.stages
+            }
+        if name == "world_coordinates" and settings.catalog is not None:
+            parameters["catalog"] = settings.catalog
+        keys[name] = ProvenanceKey(
+            process=name,
+            code_version="+".join(version for _, _, version in process.stages) or "1",
+            parameters=parameters,
+            upstreams=tuple(keys[upstream].id for upstream in process.upstreams),
+        )
+    return keys
+
+
+_recorded: set[tuple[str, str, str]] = set()
+
+
+def record_provenances(settings: Settings, instrument: str) -> None:
+    """Make sure that the database knows the provenance of every process, and let the tag name them.
+
+    Remembers what it did, so that it costs nothing in every section.
+    """
+    keys = provenances(settings, instrument)
+    done = (settings.database_url, settings.tag, digest(instrument, [key.id for key in keys.values()]))
+    if done in _recorded:
+        return
+    with open_session(settings) as session:
+        for key in keys.values():
+            set_tag(session, settings.tag, record_provenance(session, key), instrument)
+    _recorded.add(done)

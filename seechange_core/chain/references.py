@@ -1,0 +1,345 @@
+"""References: which regions of the sky have images for one, and building one."""
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import select
+
+from seechange_core.chain.lineage import provenances, record_provenances
+from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
+from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.steps_image import catalog_of, release_row
+from seechange_core.chain.walk import peak_mb, placed
+from seechange_core.errors import NoReference, SeeChangeError, Stop
+from seechange_core.frames import CalibratedImage, WcsSolution, ZeroPointSolution
+from seechange_core.instrument import get_instrument_instance
+from seechange_core.numerics.regions import region_named, region_wcs, regions_overlapping
+from seechange_core.numerics.sky import bounding_cone, footprint
+from seechange_core.numerics.timing import decimal_year
+from seechange_core.products.background import Background
+from seechange_core.products.base import save
+from seechange_core.products.exposure import Exposure
+from seechange_core.products.image import Image, set_parents
+from seechange_core.products.outcome import StepOutcome
+from seechange_core.products.place import Place
+from seechange_core.products.psf import Psf
+from seechange_core.products.reference import Reference
+from seechange_core.products.source_list import SourceList
+from seechange_core.products.world_coordinates import WorldCoordinates
+from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.provenance import digest
+from seechange_core.qa.metrics import metrics
+from seechange_core.qa.preview import thumb
+from seechange_core.settings import Settings, use_settings
+from seechange_core.stages.extract import Extraction, ExtractParams, extract
+from seechange_core.stages.photometry import PhotometryParams, calibrate
+from seechange_core.stages.reference import (
+    CoaddResult,
+    InputFacts,
+    ReferenceParams,
+    coadd,
+    coadds_without_each,
+    select_inputs,
+)
+from seechange_core.storage.archive import Archive
+from seechange_core.storage.engine import open_session
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A calibrated image that a reference could be made from."""
+
+    exposure: str
+    exposure_id: uuid.UUID
+    zero_point_id: uuid.UUID
+    filter: str
+    regions: tuple[str, ...]
+    corners: tuple[tuple[float, ...], tuple[float, ...]]
+    facts: InputFacts
+
+
+def candidates_for_references(
+    settings: Settings, instrument: str, nights: Sequence[str] | None = None
+) -> list[Candidate]:
+    """List the calibrated images under the present settings, of certain nights if told so."""
+    params = settings.params(ReferenceParams, "reference", instrument)
+    query = (
+        select(Exposure.name, Exposure.id, ZeroPoint, WorldCoordinates, Psf.fwhm_pix)
+        .join(StepOutcome, StepOutcome.exposure_id == Exposure.id)
+        .join(ZeroPoint, ZeroPoint.data_version == StepOutcome.data_version)
+        .join(WorldCoordinates, WorldCoordinates.id == ZeroPoint.world_coordinates_id)
+        .join(SourceList, SourceList.id == ZeroPoint.source_list_id)
+        .join(Psf, Psf.data_version == SourceList.data_version)
+        .where(
+            Exposure.instrument == instrument,
+            Exposure.bitflag == 0,
+            StepOutcome.step == "zero_point",
+            StepOutcome.status == "done",
+            StepOutcome.provenance_id == provenances(settings, instrument)["zero_point"].id,
+        )
+        .order_by(Exposure.mjd, StepOutcome.section_id)
+    )
+    if nights is not None:
+        query = query.where(Exposure.night.in_(list(nights)))
+    found = []
+    with open_session(settings, read_only=True) as session:
+        for name, exposure_id, zero_point, wcs, fwhm_pix in session.execute(query):
+            ra, dec = (tuple(c[i] for c in wcs.corners or []) for i in (0, 1))
+            regions = regions_overlapping(ra, dec, params.region_size_deg)
+            limit = np.nan if zero_point.limiting_mag is None else zero_point.limiting_mag
+            facts = InputFacts(name, fwhm_pix * wcs.pixel_scale_arcsec, limit)
+            names = tuple(region.name for region in regions)
+            found.append(
+                Candidate(name, exposure_id, zero_point.id, zero_point.filter, names, (ra, dec), facts)
+            )
+    return found
+
+
+def references_wanted(
+    settings: Settings, instrument: str, region: str | None = None, band: str | None = None
+) -> list[tuple[str, str]]:
+    """List the regions and filters that have calibrated images, whether or not a reference exists."""
+    with use_settings(settings):
+        found = {(r, c.filter) for c in candidates_for_references(settings, instrument) for r in c.regions}
+    return sorted(f for f in found if region in (None, f[0]) and band in (None, f[1]))
+
+
+def build_reference(
+    settings: Settings,
+    instrument: str,
+    region: str,
+    filter: str,  # noqa: A002 - what the field calls it
+    leave_one_out: bool = False,
+    redo: bool = False,
+    nights: Sequence[str] | None = None,
+) -> list[StepReport]:
+    """Build the reference of a region and filter from its best images, and calibrate it like an image.
+
+    Parameters
+    ----------
+    settings, instrument
+        Whose.
+    region, filter
+        Which.
+    leave_one_out
+        Also build, for each image in it, the reference without that image.
+    redo
+        Build again even if the same images were used before.
+    nights
+        Take images of these nights only.
+
+    Returns
+    -------
+    list of StepReport
+        The reference first; `exposure` is the region, `section` the filter. Failures are reported, not
+        raised.
+    """
+    start = time.perf_counter()
+    with use_settings(settings):
+        try:
+            record_provenances(settings, instrument)
+            build = _Build(settings, instrument, region, filter, nights)
+            return list(build.run(leave_one_out, redo))
+        except Exception as error:  # noqa: BLE001 - other regions must go on
+            known = placed(error, region, filter)
+            outcome = Outcome.STOPPED if isinstance(known, Stop) else Outcome.FAILED
+            seconds = time.perf_counter() - start
+            return [StepReport(region, filter, "reference", outcome, known.reason, str(known), seconds)]
+
+
+class _Build:
+    def __init__(
+        self, settings: Settings, instrument: str, region: str, band: str, nights: Sequence[str] | None
+    ) -> None:
+        self.settings, self.instrument, self.region, self.band = settings, instrument, region, band
+        self.archive = Archive(settings)
+        self.place = Place.of_reference(instrument, region, band)
+        self.params = settings.params(ReferenceParams, "reference", instrument)
+        self.provenance = provenances(settings, instrument)["reference"].id
+        every = candidates_for_references(settings, instrument, nights)
+        self.inputs = self._choose([c for c in every if region in c.regions and c.filter == band])
+
+    def _choose(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Choose whole exposures by the medians of their sections' figures."""
+        if not candidates:
+            raise NoReference(
+                "no calibrated image covers it",
+                cure="process exposures of this field through zero_point first",
+            )
+        sections: dict[str, list[Candidate]] = defaultdict(list)
+        for c in candidates:
+            sections[c.exposure].append(c)
+        facts = [
+            InputFacts(
+                name,
+                float(np.median([c.facts.fwhm_arcsec for c in of])),
+                float(np.median([c.facts.limiting_mag for c in of])),
+            )
+            for name, of in sections.items()
+        ]
+        chosen = select_inputs(facts, self.params).chosen
+        names = [facts[i].label for i in chosen]
+        return [c for name in names for c in sections[name]]
+
+    def run(self, leave_one_out: bool, redo: bool) -> Iterator[StepReport]:
+        with open_session(self.settings, read_only=True) as session:
+            rows = rows_of_zero_points(session, [c.zero_point_id for c in self.inputs])
+        wanted = [None, *range(len(rows))] if leave_one_out else [None]
+        missing = [i for i in wanted if redo or self._existing(rows, i) is None]
+        for index in wanted:
+            if index not in missing and (row := self._existing(rows, index)) is not None:
+                yield self._report(Outcome.LOADED, row, {}, None, 0.0)
+        if not missing:
+            return
+        images = [
+            r.read(self.archive, f"{c.exposure}/{r.image.section_id}")
+            for r, c in zip(rows, self.inputs, strict=True)
+        ]
+        grid = self._grid(rows)
+        if None in missing:
+            start = time.perf_counter()
+            yield self._finish(coadd(images, grid, self.params), rows, None, start)
+        if leave_one_out:
+            yield from self._without_each(images, grid, rows, missing)
+
+    def _without_each(
+        self,
+        images: list[CalibratedImage],
+        grid: WcsSolution,
+        rows: list[CalibratedRows],
+        missing: Sequence[int | None],
+    ) -> Iterator[StepReport]:
+        start = time.perf_counter()
+        for index, result in enumerate(coadds_without_each(images, grid, self.params)):
+            if index in missing:
+                try:
+                    yield self._finish(result, rows, index, start)
+                except SeeChangeError as error:
+                    known = placed(error, self.region, self.band)
+                    outcome = Outcome.STOPPED if isinstance(known, Stop) else Outcome.FAILED
+                    label = f"{self.region} without {images[index].label}"
+                    yield StepReport(label, self.band, "reference", outcome, known.reason, str(known))
+            start = time.perf_counter()
+
+    def _grid(self, rows: list[CalibratedRows]) -> WcsSolution:
+        scale = get_instrument_instance(self.instrument).pixel_scale_arcsec
+        if scale is None:
+            scale = float(np.median([r.wcs.pixel_scale_arcsec for r in rows]))
+        region = region_named(self.region, self.params.region_size_deg)
+        return region_wcs(region, scale, [c.corners for c in self.inputs])
+
+    def _used(self, rows: list[CalibratedRows], left_out: int | None) -> list[CalibratedRows]:
+        return [row for i, row in enumerate(rows) if i != left_out]
+
+    def _version(self, rows: list[CalibratedRows], left_out: int | None) -> str:
+        used = sorted(row.zero_point.data_version for row in self._used(rows, left_out))
+        without = "" if left_out is None else rows[left_out].zero_point.data_version
+        return digest(self.provenance, self.region, self.band, used, without)
+
+    def _existing(self, rows: list[CalibratedRows], left_out: int | None) -> Reference | None:
+        version = self._version(rows, left_out)
+        with open_session(self.settings, read_only=True) as session:
+            return session.scalar(select(Reference).where(Reference.data_version == version))
+
+    def _finish(
+        self, result: CoaddResult, rows: list[CalibratedRows], left_out: int | None, start: float
+    ) -> StepReport:
+        """Calibrate a coadd like an image and save everything in one transaction."""
+        found = extract(result.image, self.settings.params(ExtractParams, "extract", self.instrument))
+        used = self._used(rows, left_out)
+        zero_point = self._zero_point(found, result, used)
+        version = self._version(rows, left_out)
+        keys = {"provenance_id": self.provenance, "data_version": version}
+        image = Image(
+            type="coadd",
+            section_id=self.region,
+            instrument=self.instrument,
+            filter=self.band,
+            mjd_start=min(r.image.mjd_start for r in used),
+            mjd_mid=float(np.mean([r.image.mjd_mid for r in used])),
+            fwhm_pix=found.psf.fwhm_pix,
+            **keys,
+        ).cover(result.grid)
+        image.write(self.archive, result.image, self.place)
+        sources, psf, background = SourceList(**keys), Psf(**keys), Background(**keys)
+        sources.write(self.archive, found.sources, self.place)
+        psf.write(self.archive, found.psf, self.place)
+        background.write(self.archive, found.background, self.place)
+        with open_session(self.settings) as session:
+            image = save(session, image, replace=True)
+            set_parents(session, image, [r.image.id for r in used])
+            sources.image_id = psf.image_id = background.image_id = image.id
+            sources, psf = save(session, sources, replace=True), save(session, psf, replace=True)
+            background = save(session, background, replace=True)
+            catalog = release_row(session, catalog_of(self.settings).info)
+            links = {"image_id": image.id, "source_list_id": sources.id, **keys}
+            wcs = save(
+                session,
+                WorldCoordinates(catalog_id=catalog.id, **links).take(result.grid),
+                replace=True,
+            )
+            zp = ZeroPoint(
+                world_coordinates_id=wcs.id, catalog_id=catalog.id, filter=self.band, **links
+            ).take(zero_point)
+            zp = save(session, zp, replace=True)
+            row = Reference(
+                ref_set=self.params.ref_set,
+                instrument=self.instrument,
+                region=self.region,
+                filter=self.band,
+                psf_id=psf.id,
+                background_id=background.id,
+                world_coordinates_id=wcs.id,
+                zero_point_id=zp.id,
+                left_out_exposure_id=None if left_out is None else rows[left_out].image.exposure_id,
+                n_images=len(used),
+                **links,
+            ).cover(result.grid)
+            row = save(session, row, replace=True)
+        numbers = {
+            **metrics(found.sources),
+            **metrics(found.psf),
+            **metrics(zero_point),
+            "n_images": len(used),
+            "clipped_fraction": float(np.mean(result.clipped_fraction)),
+            "peak_mb": round(peak_mb(), 1),
+        }
+        picture = thumb(result.image.data, result.image.flags)
+        return self._report(Outcome.DONE, row, numbers, picture, time.perf_counter() - start, image.filepath)
+
+    def _zero_point(
+        self, found: Extraction, result: CoaddResult, used: list[CalibratedRows]
+    ) -> ZeroPointSolution:
+        params = self.settings.params(PhotometryParams, "photometry", self.instrument)
+        band = params.catalog_band or get_instrument_instance(self.instrument).band_of(self.band)
+        epoch = decimal_year(float(np.mean([r.image.mjd_mid for r in used])))
+        cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
+        stars = catalog_of(self.settings).query(*cone, band, params.catalog_color, epoch)
+        return calibrate(found.sources, result.grid, stars, found.background, found.psf, band, params)
+
+    def _report(
+        self,
+        outcome: Outcome,
+        row: Reference,
+        numbers: dict[str, float],
+        picture: bytes | None,
+        seconds: float,
+        path: str | None = None,
+    ) -> StepReport:
+        return StepReport(
+            exposure=self.region,
+            section=self.band,
+            step="reference",
+            outcome=outcome,
+            seconds=seconds,
+            code_version=self.provenance,
+            data_version=row.data_version,
+            metrics=numbers or {"n_images": row.n_images},
+            preview=picture,
+            product_id=str(row.id),
+            path=path,
+        )

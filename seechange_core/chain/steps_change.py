@@ -1,0 +1,225 @@
+"""The steps from a calibrated image to what changed: subtraction, detections, cutouts, measurement."""
+
+from sqlalchemy import delete, select
+
+from seechange_core.chain import load
+from seechange_core.chain.choice import references_for
+from seechange_core.chain.objects import assign_objects
+from seechange_core.chain.section import Section
+from seechange_core.chain.step import Made, Step
+from seechange_core.errors import InReference, NoReference
+from seechange_core.frames import Detections, Stamps, SubtractionFrame
+from seechange_core.products.base import save
+from seechange_core.products.cutouts import Cutouts, read_stamps, write_cutouts
+from seechange_core.products.image import Image
+from seechange_core.products.measurement import Measurement, make_measurements
+from seechange_core.products.reference import set_references
+from seechange_core.products.sighting import Sighting, make_sightings
+from seechange_core.products.source_list import SourceList
+from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.qa.metrics import metrics
+from seechange_core.qa.preview import Marks, thumb
+from seechange_core.stages.cut import CutParams, cut
+from seechange_core.stages.detect import DetectParams, detect
+from seechange_core.stages.measure import MeasureParams, measure
+from seechange_core.stages.subtract import SubtractParams, subtract
+from seechange_core.storage.engine import open_session
+
+# --- subtraction ----------------------------------------------------------------------------------
+
+
+def _references_used(section: Section) -> tuple[str, ...]:
+    choice = section.product("references", lambda: references_for(section))
+    return (*(row.data_version for row in choice.rows), *choice.containing)
+
+
+def _make_subtraction(section: Section) -> Made:
+    choice = section.product("references", lambda: references_for(section))
+    if not choice.rows:
+        name, band = section.exposure.name, section.band
+        if choice.containing:
+            raise InReference(
+                "its only reference was made with this exposure",
+                cure="build the reference with --leave-one-out, or from other nights",
+                exposure=name,
+                section=section.section,
+            )
+        raise NoReference(
+            f"references in {band} cover 0.000 of it",
+            cure="build one: seechange reference build",
+            exposure=name,
+            section=section.section,
+        )
+    references = [
+        rows.read(section.archive, row.region) for row, rows in zip(choice.rows, choice.parts, strict=True)
+    ]
+    frame = subtract(load.calibrated(section), references, section.params(SubtractParams, "subtract"))
+    new = section.needed(Image, "image")
+    row = Image(
+        type="difference",
+        exposure_id=new.exposure_id,
+        section_id=new.section_id,
+        new_image_id=new.id,
+        instrument=new.instrument,
+        filter=new.filter,
+        mjd_start=new.mjd_start,
+        mjd_mid=new.mjd_mid,
+        header=new.header,
+        provenance_id=section.provenance_id("subtraction"),
+        data_version=section.versions["subtraction"],
+    ).cover(load.wcs(section))
+    row.write_subtraction(section.archive, frame, section.place)
+    with open_session(section.settings) as session:
+        row = save(session, row, replace=True)
+        set_references(session, row, [r.id for r in choice.rows])
+    section.products["difference"] = frame
+    picture = thumb(frame.image.data, frame.image.flags)
+    return Made(str(row.id), row.filepath, metrics(frame), picture)
+
+
+def difference(section: Section) -> SubtractionFrame:
+    """Return the section's difference image."""
+    return section.product(
+        "difference", lambda: section.needed(Image, "subtraction").read_subtraction(section.archive)
+    )
+
+
+# --- detections -----------------------------------------------------------------------------------
+
+
+def _make_detections(section: Section) -> Made:
+    frame = difference(section)
+    found = detect(frame, section.params(DetectParams, "detect"))
+    row = SourceList(
+        image_id=section.needed(Image, "subtraction").id,
+        provenance_id=section.provenance_id("detections"),
+        data_version=section.versions["detections"],
+    )
+    row.write(section.archive, found, section.place)
+    with open_session(section.settings) as session:
+        row = save(session, row, replace=True)
+        for sighting in make_sightings(row, found, load.wcs(section), section.exposure.mjd_mid):
+            save(session, sighting)
+        beyond = (Sighting.source_list_id == row.id) & (Sighting.number >= len(found))
+        session.execute(delete(Sighting).where(beyond))
+    section.products["detections"] = found
+    picture = thumb(frame.score, None, Marks(found.x, found.y))
+    return Made(str(row.id), row.filepath, metrics(found), picture)
+
+
+def detections(section: Section) -> Detections:
+    """Return the section's detections."""
+    return section.product(
+        "detections", lambda: section.needed(SourceList, "detections").read_detections(section.archive)
+    )
+
+
+def _sightings(section: Section) -> list[Sighting]:
+    source_list = section.needed(SourceList, "detections")
+    query = select(Sighting).where(Sighting.source_list_id == source_list.id).order_by(Sighting.number)
+    with open_session(section.settings, read_only=True) as session:
+        return list(session.scalars(query))
+
+
+# --- cutouts --------------------------------------------------------------------------------------
+
+
+def _make_cutouts(section: Section) -> Made:
+    stamps = cut(
+        load.calibrated(section), difference(section), detections(section), section.params(CutParams, "cut")
+    )
+    rows = write_cutouts(
+        section.archive,
+        stamps,
+        _sightings(section),
+        section.place,
+        provenance_id=section.provenance_id("cutouts"),
+        data_version=section.versions["cutouts"],
+    )
+    with open_session(section.settings) as session:
+        for row in rows:
+            save(session, row, replace=True)
+    section.products["stamps"] = stamps
+    path = rows[0].filepath if rows else None
+    return Made(None, path, {"n_cutouts": len(rows)}, None)
+
+
+def _cutouts(section: Section) -> list[Cutouts]:
+    ids = [s.id for s in _sightings(section)]
+    query = select(Cutouts).where(
+        Cutouts.sighting_id.in_(ids), Cutouts.provenance_id == section.provenance_id("cutouts")
+    )
+    with open_session(section.settings, read_only=True) as session:
+        return list(session.scalars(query.order_by(Cutouts.number)))
+
+
+def _stamps(section: Section, rows: list[Cutouts]) -> Stamps:
+    return section.product("stamps", lambda: read_stamps(section.archive, rows[0]))
+
+
+# --- measurement ----------------------------------------------------------------------------------
+
+
+def _make_measurement(section: Section) -> Made:
+    rows = _cutouts(section)
+    if not rows:
+        return Made(None, None, {"n_measurements": 0, "n_good": 0, "n_new_objects": 0})
+    measured = measure(
+        _stamps(section, rows),
+        detections(section),
+        difference(section).psf,
+        section.params(MeasureParams, "measure"),
+    )
+    made = make_measurements(
+        rows,
+        measured,
+        load.wcs(section),
+        section.needed(ZeroPoint, "zero_point"),
+        section.exposure.mjd_mid,
+        section.provenance_id("measurement"),
+    )
+    n_new = assign_objects(section, made)
+    return Made(None, None, {**metrics(measured), "n_new_objects": n_new})
+
+
+def _has_measurements(section: Section) -> bool:
+    ids = [row.id for row in _cutouts(section)]
+    query = select(Measurement.id).where(
+        Measurement.cutouts_id.in_(ids), Measurement.provenance_id == section.provenance_id("measurement")
+    )
+    with open_session(section.settings, read_only=True) as session:
+        return len(list(session.scalars(query))) == len(ids)
+
+
+CHANGE_STEPS: tuple[Step, ...] = (
+    Step(
+        "subtraction",
+        "Difference from the reference, with its score image and PSF.",
+        ("zero_point",),
+        _make_subtraction,
+        lambda section: section.has_file(Image, "subtraction"),
+        _references_used,
+        ("reference",),
+    ),
+    Step(
+        "detections",
+        "What changed: peaks and troughs of the score image.",
+        ("subtraction",),
+        _make_detections,
+        lambda section: section.has_file(SourceList, "detections"),
+    ),
+    Step(
+        "cutouts",
+        "Stamps of the new, reference and difference images around each detection.",
+        ("detections",),
+        _make_cutouts,
+        lambda section: len(_cutouts(section)) == len(_sightings(section)),
+    ),
+    Step(
+        "measurement",
+        "Fluxes, shapes and quality of each detection, and the object it belongs to.",
+        ("cutouts",),
+        _make_measurement,
+        _has_measurements,
+    ),
+)

@@ -1,0 +1,300 @@
+"""The steps from a raw section to a calibrated image: exposure, image, sources, astrometry, zero point."""
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from seechange_core.catalogs.provider import CatalogInfo
+from seechange_core.catalogs.store import LocalCatalog, installed
+from seechange_core.chain import load
+from seechange_core.chain.section import Section
+from seechange_core.chain.step import Made, Step
+from seechange_core.errors import NoCatalog, UserError
+from seechange_core.frames import CatalogStars, Masters, RawFrame
+from seechange_core.numerics.timing import decimal_year
+from seechange_core.products.background import Background
+from seechange_core.products.base import save
+from seechange_core.products.calibrator import Calibrator, find_calibrator
+from seechange_core.products.catalog_release import CatalogRelease
+from seechange_core.products.image import Image
+from seechange_core.products.psf import Psf
+from seechange_core.products.source_list import SourceList
+from seechange_core.products.world_coordinates import WorldCoordinates
+from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.qa.metrics import metrics
+from seechange_core.qa.preview import Marks, thumb
+from seechange_core.settings import Settings
+from seechange_core.stages.astrometry import AstrometryParams, query_radius_deg, solve
+from seechange_core.stages.extract import ExtractParams, extract
+from seechange_core.stages.photometry import PhotometryParams, calibrate
+from seechange_core.stages.preprocess import PreprocessParams, preprocess
+from seechange_core.storage.engine import open_session
+
+MASTER_KINDS = ("bias", "dark", "flat", "bad_pixels")
+
+
+# --- exposure -------------------------------------------------------------------------------------
+
+
+def read_raw(section: Section) -> RawFrame:
+    """Read the raw section, from memory if it was read before."""
+    return section.product(
+        "raw",
+        lambda: section.exposure.load_raw_frame(section.section_id),
+    )
+
+
+def _raw_metrics(raw: RawFrame) -> dict[str, float]:
+    # One pixel in a hundred is plenty for a median.
+    return {"raw_median_adu": float(np.median(raw.data[::10, ::10])), "exposure_time_s": raw.exposure_time_s}
+
+
+def _searchable(section: Section) -> dict[str, object]:
+    """Return what is worth searching for beside the row's columns: the exposure's own facts, lower case."""
+    exposure = section.exposure
+    facts = {"target": exposure.target, "project": exposure.project, "airmass": exposure.airmass}
+    return {**exposure.header, **{k: v for k, v in facts.items() if v is not None}}
+
+
+def _make_exposure(section: Section) -> Made:
+    raw = read_raw(section)
+    return Made(str(section.exposure.id), section.exposure.filename, _raw_metrics(raw), thumb(raw.data))
+
+
+# --- image ----------------------------------------------------------------------------------------
+
+
+def _masters(section: Section) -> dict[str, Calibrator]:
+    """Return the rows of the masters nearest in time, by kind; kinds that have none are absent."""
+    exposure = section.exposure
+    found: dict[str, Calibrator] = {}
+    with open_session(section.settings, read_only=True) as session:
+        for kind in MASTER_KINDS:
+            row = find_calibrator(
+                session,
+                kind,
+                instrument=exposure.instrument,
+                section_id=section.section,
+                mjd=exposure.mjd_mid,
+                band=section.band if kind == "flat" else "",
+                provenance_id=section.provenance_id(kind),
+            )
+            if row is not None:
+                found[kind] = row
+    return found
+
+
+def _masters_used(section: Section) -> tuple[str, ...]:
+    masters = section.product("masters", lambda: _masters(section))
+    return tuple(masters[kind].data_version if kind in masters else "" for kind in MASTER_KINDS)
+
+
+def _make_image(section: Section) -> Made:
+    rows: dict[str, Calibrator] = section.product("masters", lambda: _masters(section))
+    masters = Masters(**{kind: row.read(section.archive) for kind, row in rows.items()})
+    frame = preprocess(read_raw(section), masters, section.params(PreprocessParams, "preprocess"))
+    exposure = section.exposure
+    hint = exposure.get_pointing_hint(section.section_id)
+    row = Image(
+        type="science",
+        ra=hint.ra,
+        dec=hint.dec,
+        exposure_id=exposure.id,
+        section_id=section.section,
+        instrument=exposure.instrument,
+        filter=section.band,
+        mjd_start=exposure.mjd,
+        mjd_mid=exposure.mjd_mid,
+        provenance_id=section.provenance_id("image"),
+        data_version=section.versions["image"],
+        header=_searchable(section),
+        **{f"{kind}_id": used.id for kind, used in rows.items()},
+    )
+    row.write(section.archive, frame, section.place)
+    with open_session(section.settings) as session:
+        row = save(session, row, replace=True)
+    section.products["image"] = frame
+    section.products.pop("raw", None)
+    return Made(str(row.id), row.filepath, metrics(frame), thumb(frame.data, frame.flags))
+
+
+# --- source_list ----------------------------------------------------------------------------------
+
+
+def _make_source_list(section: Section) -> Made:
+    frame = load.image(section)
+    found = extract(frame, section.params(ExtractParams, "extract"))
+    keys = {
+        "image_id": section.needed(Image, "image").id,
+        "provenance_id": section.provenance_id("source_list"),
+        "data_version": section.versions["source_list"],
+    }
+    sources, psf, background = SourceList(**keys), Psf(**keys), Background(**keys)
+    sources.write(section.archive, found.sources, section.place)
+    psf.write(section.archive, found.psf, section.place)
+    background.write(section.archive, found.background, section.place)
+    with open_session(section.settings) as session:
+        row = save(session, sources, replace=True)
+        save(session, psf, replace=True)
+        save(session, background, replace=True)
+    section.products |= {"sources": found.sources, "psf": found.psf, "background": found.background}
+    picture = thumb(frame.data, frame.flags, Marks(found.sources.x, found.sources.y))
+    figures = metrics(found.sources) | metrics(found.psf) | metrics(found.background)
+    return Made(str(row.id), row.filepath, figures, picture)
+
+
+# --- world_coordinates ----------------------------------------------------------------------------
+
+
+def catalog_of(settings: Settings) -> LocalCatalog:
+    """Return the local reference catalog that the settings name, or the only one there is.
+
+    Raises
+    ------
+    NoCatalog
+        If there is none.
+    UserError
+        If there are several and the settings name none.
+    """
+    root = settings.data_root / "catalogs"
+    if settings.catalog is not None:
+        return LocalCatalog(root, settings.catalog)
+    names = installed(root)
+    if not names:
+        raise NoCatalog("there is no reference catalog yet", cure="seechange catalog import FILE")
+    if len(names) > 1:
+        raise UserError(
+            f"several reference catalogs are installed: {', '.join(names)}",
+            cure="say which with the setting `catalog`",
+        )
+    return LocalCatalog(root, names[0])
+
+
+def release_row(session: Session, info: CatalogInfo) -> CatalogRelease:
+    """Return the row of a catalog's present content, made if need be."""
+    row = CatalogRelease(
+        name=info.name,
+        content_hash=info.checksum,
+        description=info.source,
+        n_stars=info.n_stars,
+        path=f"catalogs/{info.name}",
+        epoch=info.epoch,
+        bands=list(info.bands),
+    )
+    return save(session, row)
+
+
+def _stars(section: Section) -> CatalogStars:
+    """Return the catalog stars around the section, in its band, at its time."""
+
+    def query() -> CatalogStars:
+        frame, exposure = load.image(section), section.exposure
+        params = section.params(PhotometryParams, "photometry")
+        hint = exposure.get_pointing_hint(section.section_id)
+        return catalog_of(section.settings).query(
+            hint.ra,
+            hint.dec,
+            query_radius_deg(hint, frame.shape),
+            params.catalog_band or section.instrument.band_of(section.band),
+            params.catalog_color,
+            decimal_year(exposure.mjd_mid),
+        )
+
+    return section.product("stars", query)
+
+
+def _catalog_used(section: Section) -> tuple[str, ...]:
+    return (catalog_of(section.settings).info.checksum,)
+
+
+def _make_world_coordinates(section: Section) -> Made:
+    exposure, shape = section.exposure, load.image(section).shape
+    hint = exposure.get_pointing_hint(section.section_id)
+    solution = solve(
+        load.sources(section), _stars(section), hint, shape, section.params(AstrometryParams, "astrometry")
+    )
+    info = catalog_of(section.settings).info
+    with open_session(section.settings) as session:
+        row = WorldCoordinates(
+            image_id=section.needed(Image, "image").id,
+            source_list_id=section.needed(SourceList, "source_list").id,
+            catalog_id=release_row(session, info).id,
+            provenance_id=section.provenance_id("world_coordinates"),
+            data_version=section.versions["world_coordinates"],
+        ).take(solution)
+        row = save(session, row, replace=True)
+    section.products["wcs"] = solution
+    return Made(str(row.id), None, metrics(solution))
+
+
+# --- zero_point -----------------------------------------------------------------------------------
+
+
+def _make_zero_point(section: Section) -> Made:
+    params = section.params(PhotometryParams, "photometry")
+    band = params.catalog_band or section.instrument.band_of(section.band)
+    solution = calibrate(
+        load.sources(section),
+        load.wcs(section),
+        _stars(section),
+        load.background(section),
+        load.psf(section),
+        band,
+        params,
+    )
+    wcs_row = section.needed(WorldCoordinates, "world_coordinates")
+    row = ZeroPoint(
+        image_id=wcs_row.image_id,
+        source_list_id=wcs_row.source_list_id,
+        world_coordinates_id=wcs_row.id,
+        catalog_id=wcs_row.catalog_id,
+        filter=section.band,
+        provenance_id=section.provenance_id("zero_point"),
+        data_version=section.versions["zero_point"],
+    ).take(solution)
+    with open_session(section.settings) as session:
+        row = save(session, row, replace=True)
+    section.products["zero_point"] = solution
+    return Made(str(row.id), None, metrics(solution))
+
+
+IMAGE_STEPS: tuple[Step, ...] = (
+    Step(
+        "exposure",
+        "The raw section, read from the file the telescope wrote.",
+        (),
+        _make_exposure,
+        lambda section: True,
+    ),
+    Step(
+        "image",
+        "Calibrated image in electrons, with flags and inverse background variance.",
+        ("exposure",),
+        _make_image,
+        lambda section: section.has_file(Image, "image"),
+        _masters_used,
+        ("bias", "dark", "flat"),
+    ),
+    Step(
+        "source_list",
+        "Sources, background and point spread function.",
+        ("image",),
+        _make_source_list,
+        lambda section: section.has_file(SourceList, "source_list"),
+    ),
+    Step(
+        "world_coordinates",
+        "Astrometric solution.",
+        ("source_list",),
+        _make_world_coordinates,
+        lambda section: section.row(WorldCoordinates, "world_coordinates") is not None,
+        _catalog_used,
+    ),
+    Step(
+        "zero_point",
+        "Photometric solution.",
+        ("source_list", "world_coordinates"),
+        _make_zero_point,
+        lambda section: section.row(ZeroPoint, "zero_point") is not None,
+        _catalog_used,
+    ),
+)

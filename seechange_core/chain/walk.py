@@ -1,0 +1,252 @@
+"""Take one section of one exposure through the steps, and say truly what became of each."""
+
+import logging
+import resource
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+
+from seechange_core.chain.lineage import record_provenances
+from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.pictures import preview_path, read_preview, write_preview
+from seechange_core.chain.section import Section
+from seechange_core.chain.step import Made, Step
+from seechange_core.chain.steps import STEPS
+from seechange_core.errors import NotFoundError, PipelineError, SeeChangeError, Stop
+from seechange_core.products.outcome import StepOutcome, record_outcome
+from seechange_core.provenance import digest
+from seechange_core.settings import Settings, use_settings
+from seechange_core.storage.engine import open_session
+
+log = logging.getLogger(__name__)
+
+
+def walk(
+    settings: Settings,
+    exposure_name: str,
+    section_id: str,
+    steps: Sequence[str] | None = None,
+    redo: bool = False,
+) -> list[StepReport]:
+    """Walk one section through the chain.
+
+    A step whose product is there and whose inputs have not changed is loaded, not made again. The
+    first step that stops or fails ends the walk: later ones are reported as skipped. Nothing that
+    goes wrong in one section leaves this function as an exception, so that its neighbours go on.
+
+    Parameters
+    ----------
+    settings
+        Sent along to worker processes.
+    exposure_name, section_id
+        Which section.
+    steps
+        Names of the steps to run; None for all. Those before them must have been made.
+    redo
+        Make the named steps again even if nothing changed.
+
+    Returns
+    -------
+    list of StepReport
+        One for each step asked for, in the order of the chain.
+    """
+    wanted = [step for step in STEPS if steps is None or step.name in steps]
+    with use_settings(settings):
+        try:
+            section = Section.open(settings, exposure_name, section_id)
+            record_provenances(settings, section.exposure.instrument)
+        except Exception as error:  # noqa: BLE001 - the neighbours of a broken section must go on
+            return _nothing_ran(exposure_name, section_id, wanted, error)
+        reports: list[StepReport] = []
+        for step in STEPS[: STEPS.index(wanted[-1]) + 1] if wanted else ():
+            report = _run(section, step, redo=redo and step in wanted, only_load=step not in wanted)
+            if step in wanted:
+                reports.append(report)
+            if not report.outcome.has_product:
+                done = {r.step for r in reports}
+                left = [s for s in wanted if s.name not in done]
+                reports += [_skipped(section, s, report) for s in left]
+                break
+        return reports
+
+
+def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepReport:
+    """Run one step, or load what it made before; record the outcome."""
+    start = time.perf_counter()
+    version = ""
+    try:
+        version = section.versions[step.name] = data_version(section, step)
+        past = _past(section, step)
+        if past is not None and past.data_version == version and not redo:
+            if past.status == Outcome.STOPPED:
+                return _again(section, step, past)
+            if past.status == Outcome.DONE and step.is_there(section):
+                return _again(section, step, past)
+        if only_load:
+            raise NotFoundError(
+                f"its {step.name} has not been made under the present settings",
+                cure=f"process it through {step.name} first",
+            )
+        made = step.make(section)
+        return _done(section, step, made, version, start)
+    except Exception as error:
+        outcome = Outcome.STOPPED if isinstance(error, Stop) else Outcome.FAILED
+        if not isinstance(error, SeeChangeError | FileNotFoundError):
+            log.exception("%s of %s/%s", step.name, section.exposure.name, section.section)
+        report = _ended(section, step, outcome, error, version, time.perf_counter() - start)
+        if not only_load:
+            _record(
+                section, step, outcome, version, report.seconds, reason=report.reason, message=report.message
+            )
+        return report
+
+
+def data_version(section: Section, step: Step) -> str:
+    """Hash a step's provenance, the products it reads and the other rows it would use."""
+    return digest(
+        section.provenance_id(step.name),
+        section.exposure.name,
+        section.exposure.checksum,
+        section.section,
+        [section.versions[name] for name in step.needs],
+        list(step.uses(section)),
+    )
+
+
+def _past(section: Section, step: Step) -> StepOutcome | None:
+    with open_session(section.settings, read_only=True) as session:
+        return StepOutcome.find(
+            session, section.exposure.id, section.section, step.name, section.provenance_id(step.name)
+        )
+
+
+def _done(section: Section, step: Step, made: Made, version: str, start: float) -> StepReport:
+    seconds = time.perf_counter() - start
+    metrics = {**made.metrics, "seconds": round(seconds, 3), "peak_mb": round(peak_mb(), 1)}
+    if made.preview is not None:
+        write_preview(section.archive, preview_path(section, step.name, version), made.preview)
+    _record(section, step, Outcome.DONE, version, seconds, metrics=metrics)
+    return StepReport(
+        exposure=section.exposure.name,
+        section=section.section,
+        step=step.name,
+        outcome=Outcome.DONE,
+        seconds=seconds,
+        code_version=section.provenance_id(step.name),
+        data_version=version,
+        metrics=metrics,
+        preview=made.preview,
+        product_id=made.product_id,
+        path=made.path,
+    )
+
+
+def _again(section: Section, step: Step, past: StepOutcome) -> StepReport:
+    """Report what the database knows of a step that need not run again."""
+    return StepReport(
+        exposure=section.exposure.name,
+        section=section.section,
+        step=step.name,
+        outcome=Outcome.LOADED if past.status == Outcome.DONE else Outcome.STOPPED,
+        reason=past.reason,
+        message=past.message,
+        code_version=past.provenance_id,
+        data_version=past.data_version,
+        metrics={k: float(v) for k, v in past.metrics.items() if v is not None},
+        preview=read_preview(section.archive, preview_path(section, step.name, past.data_version)),
+    )
+
+
+def _ended(
+    section: Section, step: Step, outcome: Outcome, error: Exception, version: str, seconds: float
+) -> StepReport:
+    """Report a stop or a failure."""
+    error = placed(error, section.exposure.name, section.section)
+    return StepReport(
+        exposure=section.exposure.name,
+        section=section.section,
+        step=step.name,
+        outcome=outcome,
+        reason=error.reason,
+        message=str(error),
+        seconds=seconds,
+        code_version=section.provenance_id(step.name),
+        data_version=version,
+    )
+
+
+def _record(
+    section: Section,
+    step: Step,
+    outcome: Outcome,
+    version: str,
+    seconds: float,
+    *,
+    reason: str = "",
+    message: str = "",
+    metrics: dict[str, float] | None = None,
+) -> None:
+    row = StepOutcome(
+        exposure_id=section.exposure.id,
+        section_id=section.section,
+        step=step.name,
+        provenance_id=section.provenance_id(step.name),
+        status=outcome.value,
+        reason=reason,
+        message=message,
+        seconds=seconds,
+        data_version=version,
+        metrics=metrics or {},
+    )
+    with open_session(section.settings) as session:
+        record_outcome(session, row)
+
+
+def placed(error: Exception, exposure: str, section: str | None) -> SeeChangeError:
+    """Return an error of ours that names the exposure and section, also for a foreign one."""
+    if not isinstance(error, SeeChangeError):
+        kind = type(error).__name__
+        lost = isinstance(error, FileNotFoundError)
+        error = (NotFoundError if lost else PipelineError)(
+            f"{kind}: {textwrap.shorten(str(error).partition('[SQL')[0], 300)}",
+            cure="restore the file, or process again" if lost else "run again with --debug and report it",
+        )
+    if error.exposure is None:
+        error.exposure = exposure
+    if error.section is None:
+        error.section = section
+    return error
+
+
+def _skipped(section: Section, step: Step, because: StepReport) -> StepReport:
+    return StepReport(
+        exposure=section.exposure.name,
+        section=section.section,
+        step=step.name,
+        outcome=Outcome.SKIPPED,
+        reason=because.reason,
+        message=f"not attempted: its {because.step} {because.outcome}",
+    )
+
+
+def _nothing_ran(exposure: str, section: str, steps: Sequence[Step], error: Exception) -> list[StepReport]:
+    """Report a section that could not even be opened: the first step failed, the others were not tried."""
+    known = placed(error, exposure, section)
+    return [
+        StepReport(
+            exposure=exposure,
+            section=section,
+            step=step.name,
+            outcome=Outcome.SKIPPED if n else Outcome.FAILED,
+            reason=known.reason,
+            message=f"not attempted: its {steps[0].name} failed" if n else str(known),
+        )
+        for n, step in enumerate(steps)
+    ]
+
+
+def peak_mb() -> float:
+    """Return the largest memory this process has used, MB."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1024 if sys.platform != "darwin" else 1024**2)

@@ -1,0 +1,227 @@
+"""Sums in circular apertures and adaptive second moments.
+
+A pixel cut by the circle counts with exactly the area inside. Unusable pixels count as 0: sum the residuals
+of a fit and add the model's own share (`numerics.scene`), and the model stands in for them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from seechange_core.frames import Float, Float32
+
+_FWHM_PER_SIGMA = 2.3548200450309493
+_MOMENT_STEPS = 30
+
+
+def sum_circles(
+    data: Float32,
+    weight: Float32,
+    x: Float,
+    y: Float,
+    radii_pix: npt.ArrayLike,
+    *,
+    model: Float32 | None = None,
+    gain: float = 1.0,
+) -> tuple[Float, Float, Float]:
+    """Sum an image in circles around positions.
+
+    Parameters
+    ----------
+    data
+        (H, W) float32, background removed.
+    weight
+        (H, W) float32, 1 / background variance; 0 where unusable.
+    x, y
+        (n,) centres, pixels.
+    radii_pix
+        (m,) radii, pixels.
+    model
+        (H, W) float32, the sources' light, whose photon noise is added. None: it is left out.
+    gain
+        Photons per unit of flux; infinite if `weight` already has the sources' noise.
+
+    Returns
+    -------
+    flux, flux_err, usable_fraction
+        (n, m) float64; the last is the share of the circle's area on usable pixels. Flux and error are NaN
+        where no pixel is usable.
+    """
+    radii = np.array(np.atleast_1d(radii_pix), float)
+    # One memory layout for the compiled kernel, whatever the caller has.
+    image, weights = (np.ascontiguousarray(a, np.float32) for a in (data, weight))
+    light = np.zeros((0, 0), np.float32) if model is None else np.ascontiguousarray(model, np.float32)
+    out = np.zeros((3, len(x), len(radii)))
+    _sum_circles(image, weights, light, np.array(x, float), np.array(y, float), radii, 1 / gain, out)
+    return out[0], out[1], out[2]
+
+
+@nb.njit(cache=True, nogil=True)
+def _quadrant(x: float, y: float, r: float) -> float:
+    """Return the area of the circle of radius r within 0 < u < x, 0 < v < y, signed with x and y."""
+    a = min(abs(x), r)
+    b = min(abs(y), r)
+    if a * a + b * b <= r * r:
+        area = a * b
+    else:
+        # Below u0 the height is b, beyond it the circle's own: integral of sqrt(r^2 - u^2).
+        u0 = math.sqrt(r * r - b * b)
+        upper = 0.5 * (a * math.sqrt(max(r * r - a * a, 0.0)) + r * r * math.asin(a / r))
+        lower = 0.5 * (u0 * b + r * r * math.asin(u0 / r))
+        area = b * u0 + upper - lower
+    return area if (x >= 0) == (y >= 0) else -area
+
+
+@nb.njit(cache=True, nogil=True)
+def overlap(dx: float, dy: float, r: float) -> float:
+    """Return how much of the unit pixel centred at (dx, dy) lies within the circle of radius r at 0."""
+    far = math.sqrt((abs(dx) + 0.5) ** 2 + (abs(dy) + 0.5) ** 2)
+    if far <= r:
+        return 1.0
+    near = math.sqrt(max(abs(dx) - 0.5, 0.0) ** 2 + max(abs(dy) - 0.5, 0.0) ** 2)
+    if near >= r:
+        return 0.0
+    x0, x1, y0, y1 = dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5
+    return _quadrant(x1, y1, r) - _quadrant(x0, y1, r) - _quadrant(x1, y0, r) + _quadrant(x0, y0, r)
+
+
+@nb.njit(cache=True, nogil=True)
+def _sum_circles(
+    data: Float32,
+    weight: Float32,
+    light: Float32,
+    x: Float,
+    y: Float,
+    radii: Float,
+    inverse_gain: float,
+    out: Float,
+) -> None:
+    height, width = data.shape
+    for k in range(len(x)):
+        for m in range(len(radii)):
+            r = radii[m]
+            flux = 0.0
+            variance = 0.0
+            seen = 0.0
+            if not (math.isfinite(x[k]) and math.isfinite(y[k])):
+                out[0, k, m] = np.nan
+                out[1, k, m] = np.nan
+                continue
+            for j in range(math.floor(y[k] - r), math.ceil(y[k] + r) + 1):
+                for i in range(math.floor(x[k] - r), math.ceil(x[k] + r) + 1):
+                    area = overlap(i - x[k], j - y[k], r)
+                    if area <= 0.0 or j < 0 or i < 0 or j >= height or i >= width:
+                        continue
+                    w = weight[j, i]
+                    if w > 0 and math.isfinite(data[j, i]):
+                        seen += area
+                        flux += area * data[j, i]
+                        variance += area / w
+                        if light.size > 0:
+                            variance += area * max(light[j, i], 0.0) * inverse_gain
+            good = seen > 0.0
+            out[0, k, m] = flux if good else np.nan
+            out[1, k, m] = math.sqrt(variance) if good else np.nan
+            out[2, k, m] = seen / (np.pi * r * r)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Adaptive second moments, one entry per source; NaN where they do not converge.
+
+    Attributes
+    ----------
+    fwhm_pix
+        Of the round Gaussian with the same area.
+    elongation
+        Major over minor axis.
+    theta_rad
+        Of the major axis, from +x towards +y.
+    """
+
+    fwhm_pix: Float
+    elongation: Float
+    theta_rad: Float
+
+
+def adaptive_moments(data: Float32, weight: Float32, x: Float, y: Float, fwhm_pix: float) -> Moments:
+    """Measure sizes and shapes with the elliptical Gaussian weight that matches each source best.
+
+    The fixed point of Bernstein & Jarvis 2002 (AJ 123, 583, section 3.1): half the covariance of the
+    Gaussian-weighted profile equals half the weight's own. Unlike isophotal moments the result does not
+    shrink with the source's flux.
+
+    Parameters
+    ----------
+    data
+        (H, W) float32, background removed.
+    weight
+        (H, W) float32; pixels of weight 0 are left out, which distorts a source with such a core.
+    x, y
+        (n,) positions, pixels.
+    fwhm_pix
+        Where to start.
+    """
+    out = np.full((3, len(x)), np.nan)
+    start = (fwhm_pix / _FWHM_PER_SIGMA) ** 2
+    image, weights = (np.ascontiguousarray(a, np.float32) for a in (data, weight))
+    _moments(image, weights, np.array(x, float), np.array(y, float), start, out)
+    xx, yy, xy = out
+    root = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
+    middle = (xx + yy) / 2
+    with np.errstate(invalid="ignore"):
+        size = _FWHM_PER_SIGMA * np.sqrt(np.sqrt(xx * yy - xy**2))
+        elongation = np.sqrt((middle + root) / (middle - root))
+    return Moments(size, elongation, 0.5 * np.arctan2(2 * xy, xx - yy))
+
+
+@nb.njit(cache=True, nogil=True)
+def _moments(data: Float32, weight: Float32, x: Float, y: Float, start: float, out: Float) -> None:
+    for k in range(len(x)):
+        xx, yy, xy = start, start, 0.0
+        converged = False
+        for _ in range(_MOMENT_STEPS):
+            total, new_xx, new_yy, new_xy = _weighted(data, weight, x[k], y[k], xx, yy, xy)
+            if not total > 0:
+                break
+            new_xx, new_yy, new_xy = 2 * new_xx / total, 2 * new_yy / total, 2 * new_xy / total
+            determinant = new_xx * new_yy - new_xy * new_xy
+            if not (new_xx > 0 and new_yy > 0 and 0.01 < determinant < 1e4 * start * start):
+                break
+            change = abs(new_xx - xx) + abs(new_yy - yy) + abs(new_xy - xy)
+            xx, yy, xy = new_xx, new_yy, new_xy
+            if change < 1e-3 * (xx + yy):
+                converged = True
+                break
+        if converged:
+            out[0, k] = xx
+            out[1, k] = yy
+            out[2, k] = xy
+
+
+@nb.njit(cache=True, nogil=True)
+def _weighted(
+    data: Float32, weight: Float32, x: float, y: float, xx: float, yy: float, xy: float
+) -> tuple[float, float, float, float]:
+    """Return the sums of w d, w d dx^2, w d dy^2 and w d dx dy under an elliptical Gaussian w."""
+    determinant = xx * yy - xy * xy
+    a, b, c = yy / determinant, xx / determinant, -xy / determinant
+    reach_x = math.ceil(4 * math.sqrt(xx))
+    reach_y = math.ceil(4 * math.sqrt(yy))
+    column, row = math.floor(x + 0.5), math.floor(y + 0.5)
+    total = sum_xx = sum_yy = sum_xy = 0.0
+    for j in range(max(0, row - reach_y), min(data.shape[0], row + reach_y + 1)):
+        for i in range(max(0, column - reach_x), min(data.shape[1], column + reach_x + 1)):
+            dx, dy = i - x, j - y
+            q = a * dx * dx + b * dy * dy + 2 * c * dx * dy
+            if q > 16.0 or not weight[j, i] > 0 or not math.isfinite(data[j, i]):
+                continue
+            value = math.exp(-0.5 * q) * data[j, i]
+            total += value
+            sum_xx += value * dx * dx
+            sum_yy += value * dy * dy
+            sum_xy += value * dx * dy
+    return total, sum_xx, sum_yy, sum_xy

@@ -1,0 +1,97 @@
+"""Fill the unusable pixels of two images of the same sky before they are filtered and subtracted."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import label
+
+from seechange_core.flags import PixelFlag
+from seechange_core.frames import Bool, Flags, Float32, PsfModel
+from seechange_core.numerics.inpaint import fill_unusable
+from seechange_core.numerics.star_cores import rebuild_cores
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One of two images on common pixels and a common flux scale.
+
+    Attributes
+    ----------
+    data, weight
+        (H, W), background removed; anything where unusable.
+    usable
+        (H, W).
+    flags
+        (H, W) `PixelFlag` bits.
+    psf
+        On these pixels.
+    gain
+        Photons per unit of data.
+    """
+
+    data: Float32
+    weight: Float32
+    usable: Bool
+    flags: Flags
+    psf: PsfModel
+    gain: float
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """Both images without holes, and where their pixels are known: seen, or rebuilt star cores."""
+
+    new: Float32
+    ref: Float32
+    new_known: Bool
+    ref_known: Bool
+
+
+def fill_holes(new: Plane, ref: Plane) -> Filled:
+    """Fill each image's holes from the other one, and holes of both from around.
+
+    A star that is saturated in both images is rebuilt in the sharper one first; the other one's core
+    then follows from it by a convolution, which needs no deconvolving.
+
+    Parameters
+    ----------
+    new, ref
+        The images.
+
+    Returns
+    -------
+    Filled
+        Pixels that only one image knows hold the other one's values, not yet brought to its PSF.
+    """
+    hot = _hot_holes(new, ref)
+    new_data, new_known, ref_data, ref_known = new.data, new.usable, ref.data, ref.usable
+    if hot.any():
+        if ref.psf.fwhm_pix <= new.psf.fwhm_pix:
+            ref_data, ref_known = _rebuilt(ref, hot)
+        else:
+            new_data, new_known = _rebuilt(new, hot)
+    either = new_known | ref_known
+    first_new = np.where(new_known, new_data, ref_data)
+    first_ref = np.where(ref_known, ref_data, new_data)
+    return Filled(fill_unusable(first_new, either), fill_unusable(first_ref, either), new_known, ref_known)
+
+
+def _rebuilt(plane: Plane, hot: Bool) -> tuple[Float32, Bool]:
+    weight = np.where(plane.usable, plane.weight, np.float32(0))
+    data, done = rebuild_cores(plane.data, weight, hot & ~plane.usable, plane.psf, plane.gain)
+    return data, plane.usable | done
+
+
+def _hot_holes(new: Plane, ref: Plane) -> Bool:
+    """Return the holes of saturated stars that both images have in part."""
+    saturated = (new.flags | ref.flags) & np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED) > 0
+    labels, count = label(saturated & ~(new.usable & ref.usable), np.ones((3, 3), int))
+    both = np.zeros(count + 1, bool)
+    both[np.unique(labels[~new.usable & ~ref.usable])] = True
+    both[0] = False
+    return np.asarray(both[labels], bool)
+
+
+def moved_psf(psf: PsfModel, margin: int) -> PsfModel:
+    """Return the same PSF with positions counted on a canvas that begins `margin` pixels earlier."""
+    return replace(psf, centre=(psf.centre[0] + margin, psf.centre[1] + margin))

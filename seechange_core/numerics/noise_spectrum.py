@@ -1,0 +1,113 @@
+"""What interpolation does to noise: its power spectrum after resampling with the quintic spline.
+
+White noise read at source positions ``p`` and ``p + tau`` by the cardinal spline eta has the covariance
+``sum_k eta(p - k) eta(p + tau - k)``: it depends on the fraction of `p`. Averaged over the fractions that
+really occur in a patch, at the lags of the target's pixels, it gives the patch's spectrum.
+"""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import rfft2
+from scipy.ndimage import map_coordinates
+
+from seechange_core.frames import Float, Float32, Int
+from seechange_core.numerics.resample import CoordinateGrid
+
+_PHASES = 16
+_REACH = 8
+"""Lags, in target pixels, beyond which the covariance is below 0.1 %."""
+_TABLE_REACH = 16
+_SAMPLES = 24
+
+
+def cardinal_transfer(f: npt.NDArray[np.floating]) -> Float:
+    """Return the Fourier transform of the quintic cardinal spline at frequencies in cycles per pixel."""
+    spline = (66 + 52 * np.cos(2 * np.pi * f) + 2 * np.cos(4 * np.pi * f)) / 120
+    return np.asarray(np.sinc(f) ** 6 / spline)
+
+
+@cache
+def _covariance_table() -> Float:
+    """Tabulate the 1-d covariance: (phase, lag), phases i / 16, lags from -16 to 16 in steps of 1 / 16."""
+    impulse = np.zeros(129)
+    impulse[64] = 1
+    steps = np.arange(-40 * _PHASES, 40 * _PHASES + 1)
+    eta = map_coordinates(impulse, [64 + steps / _PHASES], order=5)
+    table = np.empty((_PHASES, 2 * _TABLE_REACH * _PHASES + 1))
+    whole = np.arange(-20, 21) * _PHASES + 40 * _PHASES
+    for phase in range(_PHASES):
+        first = eta[whole + phase]
+        for n, lag in enumerate(range(-_TABLE_REACH * _PHASES, _TABLE_REACH * _PHASES + 1)):
+            shifted = whole + phase + lag
+            inside = (shifted >= 0) & (shifted < len(eta))
+            table[phase, n] = first[inside] @ eta[shifted[inside]]
+    return table
+
+
+def _lookup(lags: Float) -> Float:
+    """Interpolate the table linearly: (n_phases, n_lags)."""
+    table = _covariance_table()
+    u = np.clip((lags + _TABLE_REACH) * _PHASES, 0, table.shape[1] - 1.001)
+    i = u.astype(int)
+    return np.asarray(table[:, i] * (1 - (u - i)) + table[:, i + 1] * (u - i))
+
+
+def warped_noise_power(
+    grid: CoordinateGrid, x: tuple[float, float], y: tuple[float, float], side: int
+) -> Float32:
+    """Return the power spectrum of white noise after the warp, in a patch of the target.
+
+    Parameters
+    ----------
+    grid
+        The warp's coordinates.
+    x, y
+        First and last pixel of the patch, target pixels.
+    side
+        Of the Fourier transform that the spectrum is for.
+
+    Returns
+    -------
+    Float32
+        (side, side // 2 + 1) as `scipy.fft.rfft2` orders them, 1 at frequency 0: relative to white
+        noise of the variance 1 / `Warped.weight`.
+    """
+    sx, sy = np.meshgrid(np.linspace(*x, _SAMPLES), np.linspace(*y, _SAMPLES))
+    px, py = grid.at(np.rint(sx.ravel()), np.rint(sy.ravel()))
+    bins = np.rint(px * _PHASES).astype(int) % _PHASES, np.rint(py * _PHASES).astype(int) % _PHASES
+    histogram = np.zeros((_PHASES, _PHASES))
+    np.add.at(histogram, bins, 1 / px.size)
+    jacobian = grid.jacobian(float(np.mean(x)), float(np.mean(y)))
+    lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
+    lag_y, lag_x = (a.ravel() for a in np.meshgrid(lag, lag, indexing="ij"))
+    tau_x, tau_y = jacobian @ np.array([lag_x, lag_y], float)
+    covariance = np.sum(_lookup(tau_x) * (histogram @ _lookup(tau_y)), axis=0)
+    return _to_power(covariance / covariance.sum(), lag_y, lag_x, side)
+
+
+def coadd_noise_power(side: int) -> Float32:
+    """Return the power spectrum of noise interpolated once at all phases alike, as in a dithered coadd.
+
+    Parameters
+    ----------
+    side
+        Of the Fourier transform that the spectrum is for.
+
+    Returns
+    -------
+    Float32
+        (side, side // 2 + 1), 1 at frequency 0.
+    """
+    lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
+    line = _lookup(lag.astype(float)).mean(axis=0)
+    lag_y, lag_x = (a.ravel() for a in np.meshgrid(lag, lag, indexing="ij"))
+    covariance = np.outer(line, line).ravel()
+    return _to_power(covariance / covariance.sum(), lag_y, lag_x, side)
+
+
+def _to_power(covariance: Float, lag_y: Int, lag_x: Int, side: int) -> Float32:
+    plane = np.zeros((side, side), np.float32)
+    np.add.at(plane, (lag_y % side, lag_x % side), covariance.astype(np.float32))
+    return np.asarray(np.maximum(np.asarray(rfft2(plane)).real, 1e-4), np.float32)

@@ -1,0 +1,186 @@
+"""How well an aligned reference sits on a new image: shift, scatter and flux ratio of their common stars."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seechange_core.frames import Bool, Float, Float32, PsfModel
+from seechange_core.numerics.alignment import Shift
+from seechange_core.numerics.peaks import Peaks, local_maxima, merge_close
+from seechange_core.numerics.psf_fit import PsfFits, fit
+from seechange_core.numerics.stats import mad_sigma
+
+_MAX_STARS = 300
+_MIN_STARS = 8
+_MIN_STARS_LINEAR = 30
+_N_SIGMA = 3.5
+_FLUX_FLOOR = 0.003
+"""Relative scatter of single stars' flux ratios that PSF errors cause at least."""
+_CONCENTRATION = 0.05
+"""Stars have the same flux in an aperture and by PSF within this fraction; galaxies don't."""
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """What common stars say.
+
+    Attributes
+    ----------
+    shift
+        New minus reference positions, pixels.
+    sigma_x, sigma_y
+        Registration error left at a random place after correcting it, pixels.
+    flux_ratio, flux_ratio_err
+        New flux over aligned reference flux.
+    flux_scatter
+        Relative scatter of single stars beyond their noise.
+    n_stars
+        Stars used.
+    """
+
+    shift: Shift
+    sigma_x: float
+    sigma_y: float
+    flux_ratio: float
+    flux_ratio_err: float
+    flux_scatter: float
+    n_stars: int
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two images on common pixels.
+
+    Attributes
+    ----------
+    data, weight
+        (H, W), background removed; weight 0 where unusable.
+    psf
+        On these pixels.
+    gain
+        Photons per unit of data.
+    """
+
+    data: Float32
+    weight: Float32
+    psf: PsfModel
+    gain: float
+
+
+def register(new: Side, ref: Side, min_snr: float = 50.0) -> Registration | None:
+    """Measure the registration on stars that both images show well.
+
+    Parameters
+    ----------
+    new, ref
+        The images, the reference aligned and scaled to the new one.
+    min_snr
+        Of the stars' fluxes in both images.
+
+    Returns
+    -------
+    Registration or None
+        None if there are too few stars to say anything.
+    """
+    x, y = _candidates(new, ref)
+    if len(x) < _MIN_STARS:
+        return None
+    a, b = _fit(new, x, y), _fit(ref, x, y)
+    good = (a.flux > min_snr * a.flux_err) & (b.flux > min_snr * b.flux_err) & _pointlike(ref, b)
+    good &= _pointlike(new, a)
+    good &= (a.usable_fraction > 0.98) & (b.usable_fraction > 0.98)
+    good &= np.hypot(a.x - b.x, a.y - b.y) < 1.0
+    if np.count_nonzero(good) < _MIN_STARS:
+        return None
+    a, b = a.select(good), b.select(good)
+    return _summary(a, b, new.data.shape)
+
+
+def _candidates(new: Side, ref: Side) -> tuple[Float, Float]:
+    """Bright isolated peaks of the reference with only usable pixels around, in both images."""
+    usable = (new.weight > 0) & (ref.weight > 0)
+    if not usable.any():
+        return np.zeros(0), np.zeros(0)
+    sigma = float(np.sqrt(np.median(1 / ref.weight[usable]) + np.median(1 / new.weight[usable])))
+    radius = int(np.ceil(1.5 * max(new.psf.fwhm_pix, ref.psf.fwhm_pix)))
+    peaks = local_maxima(np.where(usable, ref.data, np.float32(0)), 5 * sigma, border=radius + 1)
+    peaks = peaks.select(slice(0, 10 * _MAX_STARS))
+    keep = merge_close(peaks.y, peaks.x, 0.6 * radius) & _isolated(peaks, 2.0 * radius)
+    y, x = peaks.y[keep][: 3 * _MAX_STARS], peaks.x[keep][: 3 * _MAX_STARS]
+    boxes = (
+        (slice(j - radius, j + radius + 1), slice(i - radius, i + radius + 1))
+        for j, i in zip(y, x, strict=True)
+    )
+    clean = np.array([usable[box].all() for box in boxes], bool)
+    return x[clean][:_MAX_STARS].astype(float), y[clean][:_MAX_STARS].astype(float)
+
+
+def _isolated(peaks: Peaks, radius: float) -> Bool:
+    """Tell which peaks have no other one of a tenth of their height within a radius."""
+    distance2 = (peaks.y[:, None] - peaks.y) ** 2 + (peaks.x[:, None] - peaks.x) ** 2
+    rival = (distance2 < radius**2) & (peaks.value[None, :] > 0.1 * peaks.value[:, None])
+    np.fill_diagonal(rival, False)
+    return np.asarray(~rival.any(axis=1), bool)
+
+
+def _fit(side: Side, x: Float, y: Float) -> PsfFits:
+    radius = 1.3 * side.psf.fwhm_pix
+    start = np.zeros(len(x))
+    return fit(
+        side.data, side.weight, side.psf, x, y, start, radius_pix=radius, gain=side.gain, free_position=True
+    )
+
+
+def _pointlike(side: Side, fits: PsfFits) -> Bool:
+    """Compare fits with a narrow and a wide radius: a galaxy gains light."""
+    wide = fit(
+        side.data, side.weight, side.psf, fits.x, fits.y, np.zeros(len(fits)),
+        radius_pix=2.2 * side.psf.fwhm_pix, gain=np.inf,
+    )  # fmt: skip
+    core = fit(
+        side.data, side.weight, side.psf, fits.x, fits.y, np.zeros(len(fits)),
+        radius_pix=0.7 * side.psf.fwhm_pix, gain=np.inf,
+    )  # fmt: skip
+    excess = wide.flux / core.flux - 1
+    noise = wide.flux_err / np.maximum(np.abs(wide.flux), wide.flux_err)
+    return np.asarray(np.abs(excess) < _CONCENTRATION + 2 * noise, bool)
+
+
+def _summary(a: PsfFits, b: PsfFits, shape: tuple[int, ...]) -> Registration:
+    scale = max(shape) / 2
+    shift = Shift(np.zeros((3, 2)), ((shape[1] - 1) / 2, (shape[0] - 1) / 2), scale)
+    u, v = (a.x - shift.centre[0]) / scale, (a.y - shift.centre[1]) / scale
+    basis = np.stack([np.ones(len(u)), u, v], axis=1)
+    if len(u) < _MIN_STARS_LINEAR:
+        basis = basis[:, :1]
+    sigmas = []
+    for axis, (delta, error) in enumerate(
+        ((a.x - b.x, np.hypot(a.x_err, b.x_err)), (a.y - b.y, np.hypot(a.y_err, b.y_err)))
+    ):
+        coefficients, sigma = _robust_fit(basis, delta, error)
+        shift.coefficients[: basis.shape[1], axis] = coefficients
+        sigmas.append(sigma)
+    ratio = a.flux / b.flux
+    error = np.hypot(np.hypot(a.flux_err / a.flux, b.flux_err / b.flux), _FLUX_FLOOR)
+    fitted, _ = _robust_fit(np.ones((len(u), 1)), ratio, error)
+    scatter = float(np.sqrt(max(mad_sigma(ratio - fitted[0]) ** 2 - np.median(error**2), 0.0)))
+    return Registration(
+        shift, sigmas[0], sigmas[1], float(fitted[0]),
+        float(np.sqrt((np.median(error**2) + scatter**2) / len(u))), scatter, len(u),
+    )  # fmt: skip
+
+
+def _robust_fit(basis: Float, values: Float, errors: Float) -> tuple[Float, float]:
+    """Fit by weighted least squares with clipping; the error per axis left at a random place."""
+    keep = np.abs(values - np.median(values)) < 5 * mad_sigma(values) + 5 * errors
+    extra = 0.0
+    coefficients: Float = np.zeros(basis.shape[1])
+    for _ in range(4):
+        sigma = np.hypot(errors, extra)
+        rows = basis[keep] / sigma[keep, None]
+        coefficients = np.asarray(np.linalg.lstsq(rows, values[keep] / sigma[keep], rcond=None)[0], float)
+        residual = values - basis @ coefficients
+        extra = float(np.sqrt(max(mad_sigma(residual[keep]) ** 2 - np.median(errors[keep] ** 2), 0.0)))
+        keep = np.abs(residual) < _N_SIGMA * np.hypot(errors, extra)
+    formal = basis.shape[1] * np.median(errors**2 + extra**2) / max(np.count_nonzero(keep), 1)
+    return coefficients, float(np.sqrt(extra**2 + formal))

@@ -1,0 +1,57 @@
+"""Telling stars by their size."""
+
+import numpy as np
+
+from seechange_core.frames import Bool, Float
+from seechange_core.numerics.detection import half_sample_mode
+
+_MIN_TOLERANCE = 0.05
+_MAX_TOLERANCE = 0.2
+
+
+def stellar_fwhm(fwhm_pix: Float, snr: Float, min_fwhm_pix: float) -> tuple[float, float]:
+    """Return the FWHM at which the stars crowd, and the half width of that crowd.
+
+    Stars share one size, galaxies and blends are spread over larger ones, hits of cosmic rays and hot pixels
+    are sharper than `min_fwhm_pix`.
+
+    Parameters
+    ----------
+    fwhm_pix, snr
+        (n,) of the candidates; sizes that are not finite are left out.
+    min_fwhm_pix
+        Anything sharper did not come through the optics.
+
+    Returns
+    -------
+    fwhm, tolerance
+        Pixels, and relative (three robust sigmas, between 5 % and 20 %); NaN and 0 without candidates.
+    """
+    known = np.isfinite(fwhm_pix) & (fwhm_pix > min_fwhm_pix)
+    sizes, noise = np.log(fwhm_pix[known]), snr[known]
+    if not sizes.size:
+        return float("nan"), 0.0
+    # The brighter half is little scattered by noise and still has enough stars to make a crowd.
+    bright = np.argsort(-noise, kind="stable")[: max(10, len(sizes) // 2)]
+    middle = half_sample_mode(sizes[bright])
+    near = sizes[bright][np.abs(sizes[bright] - middle) < _MAX_TOLERANCE]
+    middle = float(np.median(near)) if near.size else middle
+    below = middle - near[near <= middle]
+    width = 3 * 1.4826 * float(np.median(below)) if below.size else 0.0
+    return float(np.exp(middle)), float(np.clip(width, _MIN_TOLERANCE, _MAX_TOLERANCE))
+
+
+def point_like(fwhm_pix: Float, psf_fwhm_pix: Float, snr: Float) -> Bool:
+    """Return which sources are as large as the PSF where they are, within 6 % and the noise of their size.
+
+    Parameters
+    ----------
+    fwhm_pix, psf_fwhm_pix
+        (n,) measured alike on the source and on the PSF; not finite means not point-like.
+    snr
+        (n,) of the source; the size of a source of S/N s is known to about 1 / s.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off = np.log(fwhm_pix / psf_fwhm_pix)
+        same: Bool = np.abs(off) < 0.06 + 2.5 / np.maximum(snr, 1e-3)
+    return same

@@ -1,0 +1,166 @@
+"""What the products share: provenance, natural keys, places on the sky and names of files."""
+
+from typing import Any, ClassVar, Self, TypeVar
+
+from sqlalchemy import ColumnElement, ForeignKey, Select, and_, false, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column, validates
+
+from seechange_core.frames import WcsSolution
+from seechange_core.numerics.sky import (
+    bounding_cone,
+    cone_ranges,
+    footprint,
+    healpix_of,
+    polygon_contains,
+    polygons_overlap,
+)
+from seechange_core.storage.orm import JSON_OR_NULL, HasFile, Identified, OnSky, Produced
+from seechange_core.storage.rows import find_same, get_or_insert, insert_or_update
+
+Corners = list[list[float]]
+"""Four [ra, dec] in ICRS degrees, in order around an image."""
+
+
+def link(target: str, doc: str, *, index: bool = True, cascade: bool = False) -> Any:
+    """Declare a foreign key: one of the rows this one was made from."""
+    return mapped_column(ForeignKey(target, ondelete="CASCADE" if cascade else None), index=index, doc=doc)
+
+
+class Detail(Identified):
+    """Mixin: a row among many that one processing made.
+
+    `NATURAL_KEY` names the columns that tell what it is: the same thing made twice, even at once, is
+    one row.
+    """
+
+    NATURAL_KEY: ClassVar[tuple[str, ...]]
+
+    provenance_id: Mapped[str] = mapped_column(
+        ForeignKey("provenances.id"), index=True, doc="The processing that made it."
+    )
+
+
+class Product(Identified, Produced):
+    """Mixin: a product of the walk, told from all others by its `data_version`."""
+
+    NATURAL_KEY: ClassVar[tuple[str, ...]] = ("data_version",)
+
+
+class FileProduct(Product, HasFile):
+    """Mixin: a product whose content is a file."""
+
+    def file_written(self, filepath: str, checksum: str) -> None:
+        """Note where the file is and what is in it."""
+        self.filepath, self.checksum = filepath, checksum
+
+    @property
+    def file(self) -> str:
+        """The file's path relative to the data root.
+
+        Raises
+        ------
+        FileNotFoundError
+            If none was written yet.
+        """
+        if self.filepath is None:
+            raise FileNotFoundError(f"{type(self).__name__} {self.id} has no file yet: write it first")
+        return self.filepath
+
+
+class Located(OnSky):
+    """Mixin: a point on the sky that keeps its HEALPix column right by itself."""
+
+    @validates("ra", "dec")
+    def _index_position(self, name: str, value: float) -> float:
+        ra, dec = (value, self.dec) if name == "ra" else (self.ra, value)
+        if ra is not None and dec is not None:
+            self.healpix = int(healpix_of(ra, dec))
+        return value
+
+
+class Footprint(Located):
+    """Mixin: a piece of the sky; (ra, dec) is its centre."""
+
+    corners: Mapped[Corners | None] = mapped_column(
+        JSON_OR_NULL,
+        doc="Outer corners (left bottom, right bottom, right top, left top), four [ra, dec], ICRS deg.",
+    )
+    radius_deg: Mapped[float | None] = mapped_column(
+        index=True, doc="Of the smallest circle around (ra, dec) that holds all corners, deg."
+    )
+
+    def cover(self, wcs: WcsSolution) -> Self:
+        """Take centre, corners and radius from an astrometric solution, and return the row."""
+        ra, dec = footprint(wcs.wcs, wcs.shape)
+        self.ra, self.dec, self.radius_deg = bounding_cone(ra, dec)
+        self.corners = [[float(a), float(d)] for a, d in zip(ra, dec, strict=True)]
+        return self
+
+
+AnyProduct = TypeVar("AnyProduct", bound=Any)
+AnyFootprint = TypeVar("AnyFootprint", bound=Footprint)
+
+
+def save(session: Session, row: AnyProduct, *, replace: bool = False) -> AnyProduct:
+    """Insert a product's row, or return the one that is there.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    row
+        A new row, not added to the session.
+    replace
+        Give a row that is there the new one's values: the product was made again.
+
+    Returns
+    -------
+    row
+        The one in the session, whose `id` others refer to.
+    """
+    if replace:
+        return insert_or_update(session, row, type(row).NATURAL_KEY)
+    return get_or_insert(session, row, type(row).NATURAL_KEY)[0]
+
+
+def existing(session: Session, row: AnyProduct) -> AnyProduct | None:
+    """Return the row that has the same natural key, if there is one."""
+    return find_same(session, row, type(row).NATURAL_KEY)
+
+
+# --- The sky ------------------------------------------------------------------------------------
+
+
+def in_cone(
+    healpix: InstrumentedAttribute[int], ra: float, dec: float, radius_deg: float
+) -> ColumnElement[bool]:
+    """Make the condition that a HEALPix column lies in a cone, or just outside of it."""
+    ranges = cone_ranges(ra, dec, radius_deg)
+    return or_(false(), *(and_(healpix >= low, healpix < high) for low, high in ranges))
+
+
+def overlapping(session: Session, query: Select[AnyFootprint], corners: Corners) -> list[AnyFootprint]:
+    """Run a query for footprints, keeping those that overlap a piece of the sky.
+
+    Parameters
+    ----------
+    session
+        An open session.
+    query
+        Selects rows of one table that has footprints.
+    corners
+        Of the piece of sky; one corner alone is a point.
+    """
+    kind: type[AnyFootprint] = query.column_descriptions[0]["entity"]
+    ra, dec, radius = bounding_cone(*zip(*corners, strict=True))
+    largest = session.scalar(select(func.max(kind.radius_deg))) or 0.0
+    rows = session.scalars(query.where(in_cone(kind.healpix, ra, dec, min(180.0, radius + largest))))
+    return [row for row in rows if row.corners and _overlap(row.corners, corners)]
+
+
+def _overlap(one: Corners, other: Corners) -> bool:
+    ra1, dec1 = zip(*one, strict=True)
+    if len(other) == 1:
+        return bool(polygon_contains(ra1, dec1, other[0][0], other[0][1]))
+    ra2, dec2 = zip(*other, strict=True)
+    return polygons_overlap(ra1, dec1, ra2, dec2)

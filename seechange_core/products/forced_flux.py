@@ -1,0 +1,106 @@
+"""Forced fluxes: of every object in every image that covers it; what light curves are made of."""
+
+import uuid
+from collections.abc import Sequence
+
+import numpy as np
+from sqlalchemy import CheckConstraint, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from seechange_core.frames import Float, ForcedFluxes
+from seechange_core.products.base import Detail, link
+from seechange_core.products.image import Image
+from seechange_core.products.photometric import magnitude
+from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.storage.orm import Base
+
+FORCED_KINDS = ("image", "difference")
+LIMIT_SIGMA = 5.0
+
+
+class ForcedFlux(Detail, Base):
+    """The flux of one object in one image, however faint."""
+
+    __tablename__ = "forced_fluxes"
+    NATURAL_KEY = ("object_id", "image_id", "provenance_id")
+    __table_args__ = (
+        UniqueConstraint(*NATURAL_KEY),
+        CheckConstraint(f"kind IN {FORCED_KINDS}", name="known_kind"),
+    )
+
+    object_id: Mapped[uuid.UUID] = link("objects.id", "Whose flux it is.", cascade=True)
+    image_id: Mapped[uuid.UUID] = link(
+        "images.id", "The image measured, calibrated or difference.", cascade=True
+    )
+    zero_point_id: Mapped[uuid.UUID] = link("zero_points.id", "What made magnitudes of its fluxes.")
+    kind: Mapped[str] = mapped_column(String(10), doc="image or difference: what was measured.")
+    filter: Mapped[str] = mapped_column(doc="Short name of the filter.")
+    mjd_mid: Mapped[float] = mapped_column(index=True, doc="Middle of the exposure, MJD (UTC).")
+    bjd_tdb: Mapped[float | None] = mapped_column(
+        doc="Middle of the exposure at the solar system's barycentre, BJD (TDB)."
+    )
+    x: Mapped[float] = mapped_column(doc="Where it was measured along columns, pixels from 0.")
+    y: Mapped[float] = mapped_column(doc="Where it was measured along rows, pixels from 0.")
+    flux: Mapped[float | None] = mapped_column(doc="PSF flux, electrons; None where no pixel was usable.")
+    flux_err: Mapped[float | None] = mapped_column(doc="1-sigma error of flux, electrons.")
+    chi2: Mapped[float | None] = mapped_column(doc="Reduced chi square of the fit.")
+    flags: Mapped[int] = mapped_column(default=0, doc="`PixelFlag` bits near the position.")
+    usable_fraction: Mapped[float] = mapped_column(
+        doc="Fraction of the PSF's light on usable pixels, 0 to 1."
+    )
+    zp: Mapped[float] = mapped_column(doc="Zero point of the image, mag of one electron.")
+    zp_err: Mapped[float] = mapped_column(doc="1-sigma error of zp, mag; common to all objects in the image.")
+    mag: Mapped[float | None] = mapped_column(doc="zp - 2.5 log10(flux); None where flux is not positive.")
+    mag_err: Mapped[float | None] = mapped_column(doc="1-sigma error of mag from flux_err alone, mag.")
+    limiting_mag: Mapped[float | None] = mapped_column(
+        doc="Magnitude of 5 flux_err: the upper limit where nothing is detected."
+    )
+
+
+def make_forced_fluxes(
+    object_ids: Sequence[uuid.UUID],
+    forced: ForcedFluxes,
+    image: Image,
+    zero_point: ZeroPoint,
+    bjd_tdb: Float,
+    provenance_id: str,
+) -> list[ForcedFlux]:
+    """Make a row of each flux.
+
+    Parameters
+    ----------
+    object_ids
+        Whose fluxes they are, in their order.
+    forced
+        What the stage returned.
+    image
+        The image measured; a difference is on its new image's flux scale.
+    zero_point
+        Of the image, or of the difference's new image.
+    bjd_tdb
+        (n,) Barycentric Julian dates of the middle of the exposure; NaN where unknown.
+    provenance_id
+        Of the forced photometry.
+    """
+    mag, mag_err = magnitude(forced.flux, forced.flux_err, zero_point.zp)
+    limit, _ = magnitude(LIMIT_SIGMA * forced.flux_err, np.zeros(len(forced)), zero_point.zp)
+    columns = forced.columns()
+    return [
+        ForcedFlux(
+            object_id=object_id,
+            image_id=image.id,
+            zero_point_id=zero_point.id,
+            provenance_id=provenance_id,
+            kind="difference" if image.type == "difference" else "image",
+            filter=image.filter,
+            mjd_mid=image.mjd_mid,
+            bjd_tdb=bjd_tdb[i],
+            zp=zero_point.zp,
+            zp_err=zero_point.zp_err,
+            mag=mag[i],
+            mag_err=mag_err[i],
+            limiting_mag=limit[i],
+            **{name: column[i] for name, column in columns.items()},
+        )
+        for i, object_id in enumerate(object_ids)
+    ]

@@ -1,0 +1,248 @@
+"""Calibrate fluxes: sources + reference stars -> `ZeroPointSolution`.
+
+The magnitude of one electron in the PSF-flux system, with an error that counts the catalog's errors
+and what neither they nor the photon noise explain; the colour term where the stars can carry
+one; corrections that bring apertures to the same system; and the depth reached.
+"""
+
+import numpy as np
+
+from seechange_core.errors import Clouded, NoCatalog, NoSolution, NoStars
+from seechange_core.flags import UNUSABLE, PixelFlag
+from seechange_core.frames import (
+    Background,
+    Bool,
+    CatalogStars,
+    Int,
+    PsfModel,
+    Sources,
+    WcsSolution,
+    ZeroPointSolution,
+)
+from seechange_core.numerics import psf as psf_model
+from seechange_core.numerics.fitting import LinearFit, fit_linear
+from seechange_core.numerics.matching import match_sky, neighbour_distance
+from seechange_core.numerics.stats import clipped_stats, mad_sigma
+from seechange_core.params import Params, param
+
+CODE_VERSION = "1"
+
+_MAG_PER_RELATIVE = 2.5 / np.log(10)
+_ENOUGH = 20  # stars, from which on the choosier selection is taken
+
+
+class PhotometryParams(Params):
+    """Parameters of the photometric calibration."""
+
+    catalog_band: str | None = param(
+        None, "Band of the catalog to calibrate with; None takes the one that belongs to the filter."
+    )
+    catalog_color: str | None = param(
+        None, "Catalog colour for the colour term, such as g-r; None for no colour term."
+    )
+    match_radius_arcsec: float = param(1.0, "Largest distance of a match.", unit="arcsec", gt=0.0)
+    match_radius_pix: float = param(1.0, "The match radius is at least so many pixels.", unit="pix", ge=0.0)
+    min_snr: float = param(10.0, "Stars fainter than this are not used.", gt=0.0)
+    min_stars: int = param(5, "Fewer stars than this make no zero point.", ge=3)
+    clip_sigma: float = param(3.5, "Stars beyond this many sigma are outliers.", gt=1.0)
+    max_scatter_mag: float = param(
+        0.5, "More scatter beyond the known errors than this is no solution.", unit="mag", gt=0.0
+    )
+    reference_color: float = param(0.7, "Colour of the star to which the zero point refers.", unit="mag")
+    min_color: float = param(-0.5, "Bluer stars are not used.", unit="mag")
+    max_color: float = param(2.0, "Redder stars are not used.", unit="mag")
+    color_term: float = param(0.0, "Colour term assumed where the stars cannot carry a fitted one.")
+    fit_color_term: bool = param(True, "Fit the colour term where the stars can carry it.")
+    max_color_term_err: float = param(0.02, "A colour term with a larger error is not fitted.", gt=0.0)
+    min_color_stars: int = param(20, "With fewer stars the colour term is not fitted.", ge=4)
+    aperture_min_snr: float = param(
+        50.0, "Stars this bright make the aperture corrections, if there are enough.", gt=0.0
+    )
+    isolation_fwhm: float = param(
+        5.0,
+        "Stars for aperture corrections have no neighbour within so many FWHM, if there are enough.",
+        ge=0.0,
+    )
+    limit_sigma: float = param(5.0, "Significance that defines the limiting magnitude.", gt=0.0)
+    zero_point_expected_mag: float | None = param(
+        None, "Zero point of such an exposure in a clear sky; None if unknown.", unit="mag"
+    )
+    max_extinction_mag: float = param(
+        1.0,
+        "An exposure with more extinction against the expected zero point is clouded out.",
+        unit="mag",
+        gt=0.0,
+    )
+
+
+def calibrate(
+    sources: Sources,
+    wcs: WcsSolution,
+    catalog: CatalogStars,
+    background: Background,
+    psf: PsfModel,
+    band: str,
+    params: PhotometryParams | None = None,
+) -> ZeroPointSolution:
+    """Find the zero point of a section's PSF fluxes.
+
+    Stars follow ``mag = zp + color_term (color - reference_color) - 2.5 log10(flux_psf)``.
+
+    Parameters
+    ----------
+    sources
+        Of the section.
+    wcs
+        Its astrometric solution.
+    catalog
+        Reference stars at the epoch of the exposure, magnitudes in `band`.
+    background, psf
+        Of the section, for the limiting magnitude.
+    band
+        Name of the band.
+    params
+        Defaults if None.
+
+    Returns
+    -------
+    ZeroPointSolution
+        `zp_err` holds photon noise, catalog errors and the extra scatter of the stars used. The
+        limiting magnitude counts the sky's noise over the PSF's noise-equivalent area.
+
+    Raises
+    ------
+    NoStars
+        If too few sources are usable.
+    NoCatalog
+        If too few catalog stars have a magnitude.
+    NoSolution
+        If too few of both match, or they disagree.
+    Clouded
+        If the zero point shows more extinction than allowed.
+    """
+    params = params or PhotometryParams()
+    usable = _usable_sources(sources, params)
+    rows, stars = _match(sources, usable, wcs, catalog, band, params)
+    fit, color_term, color_term_err = _fit_zero_point(sources.select(rows), catalog.select(stars), params)
+    zp, zp_err = float(fit.coefficients[0, 0]), float(np.sqrt(fit.covariance[0, 0]))
+    _check(zp, fit, band, params)
+    bright = fit.used & (fit.errors <= np.median(fit.errors[fit.used]))
+    return ZeroPointSolution(
+        zp=zp,
+        zp_err=zp_err,
+        band=band,
+        color_term=color_term,
+        color_term_err=color_term_err,
+        n_stars=int(np.count_nonzero(fit.used)),
+        scatter_mag=mad_sigma(fit.residuals[bright, 0]),
+        aperture_corrections=_aperture_corrections(sources, usable, psf.fwhm_pix, params),
+        limiting_mag=_limiting_mag(zp, background, psf, params.limit_sigma),
+    )
+
+
+def _usable_sources(sources: Sources, params: PhotometryParams) -> Bool:
+    """Pick clean stars; those with blended neighbours only where there are few others."""
+    spoiled = int(UNUSABLE | PixelFlag.NON_LINEAR)
+    good = sources.is_star & ((sources.flags & spoiled) == 0) & np.isfinite(sources.flux_psf)
+    good &= (sources.flux_psf_err > 0) & (sources.flux_psf >= params.min_snr * sources.flux_psf_err)
+    alone = good & ~sources.blended
+    if np.count_nonzero(alone) >= _ENOUGH:
+        good = alone
+    if np.count_nonzero(good) < params.min_stars:
+        raise NoStars(
+            f"{np.count_nonzero(good)} of {len(sources)} sources are clean stars, {params.min_stars} needed",
+            cure="look at the image; for a sparse field lower photometry.min_snr or photometry.min_stars",
+        )
+    return np.asarray(good, bool)
+
+
+def _match(
+    sources: Sources,
+    usable: Bool,
+    wcs: WcsSolution,
+    catalog: CatalogStars,
+    band: str,
+    params: PhotometryParams,
+) -> tuple[Int, Int]:
+    """Pair usable sources with usable catalog stars, one to one; return their rows."""
+    has_mag = catalog.is_star & np.isfinite(catalog.mag) & (catalog.mag_err >= 0)
+    has_mag &= ~((catalog.color < params.min_color) | (catalog.color > params.max_color))  # NaN passes
+    if np.count_nonzero(has_mag) < params.min_stars:
+        raise NoCatalog(
+            f"{np.count_nonzero(has_mag)} of {len(catalog)} catalog stars here have a {band} magnitude, "
+            f"{params.min_stars} needed",
+            cure="use a catalog with that band, or a deeper one",
+        )
+    radius = max(params.match_radius_arcsec, params.match_radius_pix * wcs.pixel_scale_arcsec)
+    # Everything takes part in the matching, so that no star is paired with a neighbour's entry.
+    found = match_sky(*wcs.to_sky(sources.x, sources.y), catalog.ra, catalog.dec, radius)
+    keep = usable[found.first] & has_mag[found.second]
+    if np.count_nonzero(keep) < params.min_stars:
+        raise NoSolution(
+            f"{np.count_nonzero(keep)} clean stars match catalog stars within {radius:.2g} arcsec, "
+            f"{params.min_stars} needed",
+            cure="use a deeper catalog, or check the astrometric solution",
+        )
+    return found.first[keep], found.second[keep]
+
+
+def _fit_zero_point(s: Sources, c: CatalogStars, params: PhotometryParams) -> tuple[LinearFit, float, float]:
+    """Fit the zero point and, if the stars can carry it, the colour term; return fit, term and its error."""
+    offset = c.mag + 2.5 * np.log10(s.flux_psf)
+    errors = np.hypot(c.mag_err, _MAG_PER_RELATIVE * s.flux_psf_err / s.flux_psf)
+    # A catalog that claims no error at all would otherwise own the fit.
+    errors = np.maximum(errors, 1e-4)
+    shade = c.color - params.reference_color
+    known = np.isfinite(shade)
+    if params.fit_color_term and np.count_nonzero(known) >= params.min_color_stars:
+        design = np.column_stack([np.ones(np.count_nonzero(known)), shade[known]])
+        fit = fit_linear(design, offset[known], errors[known], clip_sigma=params.clip_sigma)
+        term_err = float(np.sqrt(fit.covariance[1, 1]))
+        if term_err <= params.max_color_term_err and np.count_nonzero(fit.used) >= params.min_color_stars:
+            return fit, float(fit.coefficients[1, 0]), term_err
+    corrected = offset - params.color_term * np.where(known, shade, 0.0)
+    fit = fit_linear(np.ones((len(offset), 1)), corrected, errors, clip_sigma=params.clip_sigma)
+    return fit, params.color_term, 0.0
+
+
+def _check(zp: float, fit: LinearFit, band: str, params: PhotometryParams) -> None:
+    n_used = int(np.count_nonzero(fit.used))
+    if n_used < params.min_stars or fit.scatter > params.max_scatter_mag:
+        raise NoSolution(
+            f"{n_used} stars agree on a zero point with an unexplained scatter of {fit.scatter:.2f} mag; at "
+            f"least {params.min_stars} and at most {params.max_scatter_mag:g} mag wanted",
+            cure=f"check that the catalog's band {band} fits the filter, and the astrometric solution",
+        )
+    expected = params.zero_point_expected_mag
+    if expected is not None and expected - zp > params.max_extinction_mag:
+        raise Clouded(
+            f"the zero point {zp:.2f} lies {expected - zp:.2f} mag below the expected {expected:.2f}",
+            cure="nothing to be done; or correct photometry.zero_point_expected_mag",
+        )
+
+
+def _aperture_corrections(
+    sources: Sources, usable: Bool, fwhm_pix: float, params: PhotometryParams
+) -> tuple[float, ...]:
+    """Average PSF minus aperture magnitude over bright, isolated stars; NaN where there is no flux."""
+    chosen = usable
+    isolated = neighbour_distance(sources.x, sources.y) > params.isolation_fwhm * fwhm_pix
+    for choosier in (chosen & (sources.snr >= params.aperture_min_snr), isolated):
+        if np.count_nonzero(chosen & choosier) >= _ENOUGH:
+            chosen = chosen & choosier
+    flux = sources.flux_aper[chosen]
+    ratio = np.where(flux > 0, flux, np.nan) / sources.flux_psf[chosen, None]
+    return tuple(float(clipped_stats(2.5 * np.log10(column), 3.0).mean) for column in ratio.T)
+
+
+def _limiting_mag(zp: float, background: Background, psf: PsfModel, n_sigma: float) -> float:
+    """Give the magnitude whose PSF flux is `n_sigma` times the sky's noise, in the middle of the image.
+
+    The noise of a PSF fit to a faint source is ``rms / sqrt(sum P^2)`` (King 1983, PASP 95, 163).
+    """
+    rms = background.rms[np.isfinite(background.rms) & (background.rms > 0)]
+    if len(rms) == 0:
+        return float("nan")
+    middle = (background.shape[1] - 1) / 2, (background.shape[0] - 1) / 2
+    area = psf_model.equivalent_area(psf_model.evaluate(psf, *middle)[0])
+    return float(zp - 2.5 * np.log10(n_sigma * float(np.median(rms)) * np.sqrt(area)))

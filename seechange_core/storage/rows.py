@@ -1,0 +1,144 @@
+"""Rows that are made once: insert, and handle the conflict. No table is ever locked."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import CursorResult, Table, delete, func, inspect, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Mapper, Session
+
+from seechange_core.errors import PipelineError
+from seechange_core.storage.orm import Base
+
+Row = TypeVar("Row", bound=Base)
+
+#: What an update in place leaves as it was.
+KEPT = frozenset({"id", "created_at"})
+
+
+def get_or_insert(session: Session, row: Row, unique: Sequence[str]) -> tuple[Row, bool]:
+    """Insert a row, or return the one that is there.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    row
+        A new row, not added to the session.
+    unique
+        The columns of the unique constraint that tells rows apart; none of them may be null.
+
+    Returns
+    -------
+    tuple
+        The row in the session, and whether it was inserted.
+    """
+    statement = _insert(session, type(row)).values(_values(row))
+    result = session.execute(statement.on_conflict_do_nothing(index_elements=list(unique)))
+    inserted = cast(CursorResult[Any], result).rowcount > 0
+    return _present(session, row, unique), inserted
+
+
+def insert_or_update(session: Session, row: Row, unique: Sequence[str]) -> Row:
+    """Insert a row, or give the one that is there its values (all but id and time of making).
+
+    Parameters are those of `get_or_insert`. Returns the row in the session.
+    """
+    statement = _insert(session, type(row)).values(_values(row))
+    columns = {
+        c.name: statement.excluded[c.name]
+        for c in _mapper(type(row)).local_table.columns
+        if c.name not in KEPT and c.name not in unique
+    }
+    session.execute(
+        statement.on_conflict_do_update(index_elements=list(unique), set_=columns)
+        if columns
+        else statement.on_conflict_do_nothing(index_elements=list(unique))
+    )
+    return _present(session, row, unique)
+
+
+def insert_or_update_many(session: Session, rows: Sequence[Row], unique: Sequence[str]) -> None:
+    """Insert many rows of one table, giving those that are there the new values.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here, and the rows themselves stay outside of it.
+    rows
+        New rows with the same columns set, no two with the same unique columns.
+    unique
+        The columns of the unique constraint that tells rows apart; none of them may be null.
+    """
+    if not rows:
+        return
+    # In one order everywhere, so that two who write the same rows at once cannot wait for each other.
+    values = sorted((_values(row) for row in rows), key=lambda v: [str(v[name]) for name in unique])
+    statement = _insert(session, type(rows[0]))
+    columns = {name: statement.excluded[name] for name in values[0] if name not in (*KEPT, *unique)}
+    upsert = statement.on_conflict_do_update(index_elements=list(unique), set_=columns)
+    session.execute(upsert, values)
+
+
+def replace_rows(session: Session, kind: type[Row], parent: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Put rows in the place of those that belong to the same parent.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    kind
+        Of the rows; what refers to the old ones goes with them where the table says so.
+    parent
+        Columns and values that the old rows have.
+    rows
+        The new rows, which are added to the session.
+    """
+    session.execute(delete(kind).where(*(getattr(kind, name) == value for name, value in parent.items())))
+    session.add_all(rows)
+    session.flush()
+
+
+def take_turns(session: Session, name: str) -> None:
+    """Let one session at a time past this point, until its end, among those that give the same name.
+
+    For a look at many rows that decides what to insert. On SQLite a session that may write is alone
+    from its start.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
+
+
+def find_same(session: Session, row: Row, unique: Sequence[str]) -> Row | None:
+    """Return the database's row that has the same unique columns, freshly read; None if there is none."""
+    kind = type(row)
+    query = select(kind).where(*(getattr(kind, name) == getattr(row, name) for name in unique))
+    return session.execute(query.execution_options(populate_existing=True)).scalar_one_or_none()
+
+
+def _present(session: Session, row: Row, unique: Sequence[str]) -> Row:
+    found = find_same(session, row, unique)
+    if found is None:
+        raise PipelineError(
+            f"a row of {type(row).__tablename__} vanished as it was inserted",
+            cure="run the step again",
+        )
+    return found
+
+
+def _mapper(kind: type[Row]) -> Mapper[Row]:
+    return inspect(kind)
+
+
+def _insert(session: Session, kind: type[Row]) -> Any:
+    dialect = session.get_bind().dialect.name
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(cast(Table, kind.__table__))
+
+
+def _values(row: Base) -> dict[str, Any]:
+    """Return a new row's columns; those left unset get their defaults from the insert."""
+    mapper = _mapper(type(row))
+    values = {p.key: getattr(row, p.key) for p in mapper.column_attrs}
+    defaults = {p.key for p in mapper.column_attrs if p.columns[0].default is not None}
+    return {key: value for key, value in values.items() if value is not None or key not in defaults}

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from seechange_core.numerics.psf import constant, draw
+from seechange_core.numerics.scene import apertures, fit_scene, psf_moments, without_position_bias
+from seechange_core.simulate.scene import make_psf_field
+
+SKY = 400.0
+SIZE = 900
+
+
+@pytest.fixture(scope="module")
+def psf():
+    return constant(make_psf_field((41, 41), 4.0).stamp(20.0, 20.0, 41))
+
+
+@pytest.fixture(scope="module")
+def pairs(psf):
+    """Pairs six pixels apart, five to one, and their fit."""
+    rng = np.random.default_rng(7)
+    grid = np.arange(30, SIZE - 30, 60)
+    x1, y1 = (a.ravel() + rng.uniform(-0.5, 0.5, grid.size**2) for a in np.meshgrid(grid, grid))
+    angle = rng.uniform(0, 2 * np.pi, x1.size)
+    x, y = np.r_[x1, x1 + 6 * np.cos(angle)], np.r_[y1, y1 + 6 * np.sin(angle)]
+    flux = np.r_[np.full(x1.size, 5e4), np.full(x1.size, 1e4)]
+    image = (rng.poisson(draw(psf, x, y, flux, (SIZE, SIZE)) + SKY) - SKY).astype(np.float32)
+    weight = np.full(image.shape, 1 / SKY, np.float32)
+    found = fit_scene(image, weight, psf, x, y, 0.8 * flux, radius_pix=8, gain=1, passes=8, max_shift_pix=2)
+    return flux, weight, found
+
+
+def test_neighbours_are_separated(pairs):
+    flux, _, found = pairs
+    ratio = found.fits.flux / flux
+    n = len(flux) // 2
+    assert np.median(ratio[:n]) == pytest.approx(1, abs=0.002)
+    assert np.median(ratio[n:]) == pytest.approx(1, abs=0.01)
+    assert abs(np.median(found.residual)) < 0.5
+    assert found.fits.chi2.mean() == pytest.approx(1, abs=0.03)
+
+
+def test_apertures_hold_one_source_only(pairs, psf):
+    flux, weight, found = pairs
+    sums, errors = apertures(found, weight, psf, np.array([4.0, 8.0, 20.0]), 1.0)
+    pulls = (sums[:, 2] - flux) / errors[:, 2]
+    assert abs(np.median(pulls)) < 0.3
+    assert np.all(np.diff(np.median(sums / flux[:, None], axis=0)) > 0)
+
+
+def test_unusable_pixels_in_an_aperture_are_filled_by_the_model(psf):
+    image = draw(psf, np.array([50.2]), np.array([50.4]), np.array([1e5]), (101, 101))
+    weight = np.full(image.shape, 1 / SKY, np.float32)
+    weight[52:54] = 0
+    found = fit_scene(image, weight, psf, *np.array([[50.0], [50.0], [9e4]]), radius_pix=8, gain=1, passes=3,
+                      max_shift_pix=2)  # fmt: skip
+    sums, _ = apertures(found, weight, psf, np.array([20.0]), 1.0)
+    assert sums[0, 0] == pytest.approx(1e5, rel=2e-3)
+
+
+def test_moments_of_the_psf_do_not_depend_on_its_phase(psf):
+    x = np.linspace(10, 11, 9)
+    shapes, centre = psf_moments(psf, x, x)
+    assert shapes.fwhm_pix == pytest.approx(shapes.fwhm_pix[0], rel=2e-3)
+    assert centre.max() == centre[0]
+
+
+def test_bias_is_a_small_correction():
+    assert without_position_bias(np.array([10.0, 1.0, -5.0]), np.ones(3)).tolist() == [9.9, 0.5, -5.0]

@@ -1,0 +1,60 @@
+import pytest
+
+from seechange_core.products import Background, Psf, Reference
+from seechange_core.products.base import save
+from seechange_core.products.reference import find_references, reference_ids, set_references
+
+
+@pytest.fixture
+def reference(session, make, sample):
+    def build(ra: float = 150.0, dec: float = 2.0, **changes) -> Reference:
+        coadd = make.image(type="coadd", exposure_id=None, section_id="r1")
+        wcs = make.world_coordinates(make.source_list(coadd), ra, dec)
+        psf = save(
+            session, Psf(image_id=coadd.id, fwhm_pix=3.0, n_stars=9, degree=0, floor=0.0, **make.made())
+        )
+        sky = save(session, Background(image_id=coadd.id, level_e=100.0, rms_e=10.0, **make.made()))
+        row = Reference(
+            **{
+                **{"ref_set": "main", "instrument": "demo", "region": "r1", "filter": "r", "n_images": 7},
+                **{"image_id": coadd.id, "source_list_id": wcs.source_list_id, "psf_id": psf.id},
+                **{"background_id": sky.id, "world_coordinates_id": wcs.id},
+                **{"zero_point_id": make.zero_point(wcs).id, **make.made()},
+                **changes,
+            }
+        )
+        return save(session, row.cover(sample.wcs(ra, dec)))
+
+    return build
+
+
+def test_references_are_found_by_place_filter_and_set(session, make, reference):
+    first = reference()
+    second = reference()
+    reference(ra=152.0)
+    reference(filter="g")
+    reference(instrument="decam")
+    reference(bitflag=1)
+    other = reference(ref_set="other")
+    at = [[150.0, 2.0]]
+    what = {"instrument": "demo", "band": "r"}
+    assert [r.id for r in find_references(session, at, **what)] == [other.id, second.id, first.id]
+    assert [r.id for r in find_references(session, at, **what, ref_set="main")] == [second.id, first.id]
+    assert find_references(session, at, **what, provenance_id="none") == []
+    assert len(find_references(session, at, **what, provenance_id=make.provenance_id)) == 3
+    assert find_references(session, [[10.0, 2.0]], **what) == []
+
+
+def test_one_that_leaves_an_exposure_out(make, reference):
+    exposure = make.exposure()
+    assert reference(left_out_exposure_id=exposure).left_out_exposure_id == exposure
+
+
+def test_a_difference_knows_its_new_image_and_its_references(session, make, reference):
+    rows = [reference(), reference()]
+    new = make.image()
+    difference = make.image(type="difference", exposure_id=new.exposure_id, new_image_id=new.id)
+    set_references(session, difference, [row.id for row in rows])
+    set_references(session, difference, [row.id for row in rows])
+    assert reference_ids(session, difference.id) == [row.id for row in rows]
+    assert reference_ids(session, new.id) == []

@@ -1,0 +1,90 @@
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from seechange_core.errors import UserError
+from seechange_core.qa.lightcurve import LightCurve, plot
+from seechange_core.qa.style import to_png
+
+
+def supernova(seed, peak_mag=19.5, bands=("g", "r"), label="obj26abc"):
+    rng = np.random.default_rng(seed)
+    days = np.sort(rng.uniform(0, 40, 36))
+    mjd = 61041.3 + days
+    zp = rng.normal(30, 0.1, days.size)
+    band = np.array(bands)[np.arange(days.size) % len(bands)]
+    truth_days = np.linspace(0, 40, 200)
+
+    def mag(t):
+        rise = np.where(t > 10, 1 - np.exp(-np.maximum(t - 10, 0) / 3), 1e-9)
+        return peak_mag - 2.5 * np.log10(rise * np.exp(-np.maximum(t - 16, 0) / 15))
+
+    flux = 10 ** (0.4 * (zp - mag(days)))
+    err = rng.uniform(150, 400, days.size)
+    truth = np.where(mag(truth_days) < 24, mag(truth_days), np.nan)
+    measured = flux + rng.normal(0, err)
+    return LightCurve(label, mjd, measured, err, zp, band, 61041.3 + truth_days, truth)
+
+
+def read(figure, tmp_path, name):
+    png = to_png(figure)
+    (tmp_path / f"{name}.png").write_bytes(png)
+    assert len(png) < 500_000
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+
+
+def test_one_light_curve(tmp_path):
+    curve = supernova(1)
+    figure = plot([curve], title="A supernova")
+    assert read(figure, tmp_path, "one").shape[1] > 900
+    ax = figure.axes[0]
+    assert ax.yaxis_inverted()
+    snr = curve.flux / curve.flux_err
+    limits = sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == "v")
+    assert limits == np.sum(snr < 3)
+    assert 0 < limits < len(snr)
+    points = sum(len(bars.lines[0].get_xdata()) for bars in ax.containers)
+    assert points == np.sum(snr >= 3)
+    assert ax.get_xlabel() == f"MJD − {int(curve.time.min())} [days]"
+
+
+def test_magnitudes_and_limits_are_right():
+    curve = LightCurve(
+        "x", np.array([1.0, 2.0]), np.array([1000.0, 10.0]), np.array([10.0, 100.0]),
+        np.array([25.0, 25.0]), np.array(["r", "r"]),
+    )  # fmt: skip
+    ax = plot([curve]).axes[0]
+    assert ax.containers[0].lines[0].get_ydata()[0] == pytest.approx(25 - 7.5)
+    limit = next(line for line in ax.lines if line.get_marker() == "v")
+    assert limit.get_ydata()[0] == pytest.approx(25 - 2.5 * np.log10(500))
+    flux = plot([curve], quantity="flux").axes[0].containers[0].lines[0].get_ydata()
+    np.testing.assert_allclose(flux, np.array([1000, 10]) * 10 ** (0.4 * (23.9 - 25)))
+
+
+def test_many_panels(tmp_path):
+    curves = [supernova(k, 18 + k / 2, label=f"obj26aa{chr(97 + k)}") for k in range(7)]
+    for quantity in ("mag", "flux"):
+        figure = plot(curves, quantity=quantity, title="Seven transients")
+        read(figure, tmp_path, f"many_{quantity}")
+        assert len(figure.axes) == 7
+        assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False] * 4 + [True] * 3
+
+
+def test_epochs_without_a_flux_are_left_out_and_nothing_is_an_error():
+    curve = supernova(2)
+    curve.flux[:5] = np.nan
+    plot([curve])
+    curve.flux[:] = np.nan
+    with pytest.raises(UserError, match="obj26abc"):
+        plot([curve])
+    with pytest.raises(UserError, match="nothing to plot"):
+        plot([])
+
+
+def test_global_state_is_left_alone():
+    before = dict(mpl.rcParams)
+    to_png(plot([supernova(3)]), dpi=40)
+    assert dict(mpl.rcParams) == before

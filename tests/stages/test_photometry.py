@@ -1,0 +1,159 @@
+"""Photometric calibration against known zero points: pulls, outliers, colours, apertures, depth, clouds."""
+
+import numpy as np
+import pytest
+
+from seechange_core.errors import Clouded, NoCatalog, NoSolution, NoStars
+from seechange_core.flags import PixelFlag
+from seechange_core.frames import Background, CatalogStars, Sources, WcsSolution
+from seechange_core.numerics.psf import constant
+from seechange_core.stages.photometry import PhotometryParams, calibrate
+
+ZP, TERM, PIVOT, SKY_RMS, SIGMA_PSF = 31.2, -0.03, 0.7, 20.0, 1.7
+WCS = WcsSolution(
+    {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 0.0, "CRVAL2": 5.0,
+     "CRPIX1": 512.5, "CRPIX2": 512.5,
+     "CD1_1": -0.27 / 3600, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 0.27 / 3600},
+    (1024, 1024),
+)  # fmt: skip
+BACKGROUND = Background(
+    np.full((4, 4), 400, np.float32), np.full((4, 4), SKY_RMS, np.float32), 256, (1024, 1024)
+)
+AREA = 4 * np.pi * SIGMA_PSF**2
+
+
+@pytest.fixture(scope="module")
+def psf():
+    y, x = np.mgrid[-15:16, -15:16]
+    return constant(np.exp(-(x**2 + y**2) / (2 * SIGMA_PSF**2)))
+
+
+def simulate(seed, *, n=60, scatter=0.015, outliers=0.1, color_spread=0.3, faint=20.0):
+    """Stars with true errors: photons, catalog, intrinsic scatter; some are too bright by magnitudes."""
+    rng = np.random.default_rng(seed)
+    mag = rng.uniform(15.0, faint, n)
+    color = rng.normal(PIVOT, color_spread, n)
+    flux_true = 10 ** (0.4 * (ZP + TERM * (color - PIVOT) - mag + rng.normal(0, scatter, n)))
+    flux_err = np.sqrt(flux_true + AREA * SKY_RMS**2)
+    flux = flux_true + rng.normal(0, flux_err)
+    wrong = rng.uniform(size=n) < outliers
+    flux[wrong] *= 10 ** (0.4 * rng.uniform(0.3, 2.0, np.count_nonzero(wrong)))
+    x, y = rng.uniform(5, 1018, (2, n))
+    ra, dec = WCS.to_sky(x, y)
+    mag_err = rng.uniform(0.005, 0.03, n)
+    one = np.ones(n)
+    sources = Sources(
+        x=x + rng.normal(0, 0.1, n), y=y + rng.normal(0, 0.1, n), x_err=0.1 * one, y_err=0.1 * one,
+        flux_psf=flux, flux_psf_err=flux_err, chi2=one, flux_aper=flux[:, None] * [0.7, 0.97],
+        flux_aper_err=flux_err[:, None] * [0.8, 1.5], peak=flux / 18, fwhm_pix=4 * one, elongation=one,
+        theta_rad=0 * one, flags=np.zeros(n, int), blended=np.zeros(n, bool), is_star=np.ones(n, bool),
+    )  # fmt: skip
+    catalog = CatalogStars(ra, dec, one, mag + rng.normal(0, mag_err), mag_err, color, np.ones(n, bool))
+    return sources, catalog
+
+
+def changed(table, **columns):
+    return type(table)(**(table.columns() | columns))
+
+
+def run(pair, psf, **params):
+    return calibrate(pair[0], WCS, pair[1], BACKGROUND, psf, "r", PhotometryParams(**params))
+
+
+@pytest.mark.parametrize(("n", "scatter"), [(30, 0.015), (80, 0.0), (80, 0.05)])
+def test_the_error_is_the_error(psf, n, scatter):
+    found = [run(simulate(seed, n=n, scatter=scatter), psf) for seed in range(300)]
+    pulls = np.array([(z.zp - ZP) / z.zp_err for z in found])
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.1)
+    assert np.median(pulls) == pytest.approx(0.0, abs=0.25)
+
+
+def test_the_color_term_is_measured_with_its_error(psf):
+    found = [run(simulate(seed, n=120), psf) for seed in range(150)]
+    pulls = [(z.color_term - TERM) / z.color_term_err for z in found if z.color_term_err > 0]
+    assert len(pulls) > 140
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.15)
+    assert np.mean(pulls) == pytest.approx(0.0, abs=0.25)
+
+
+def test_stars_of_one_color_carry_no_term_but_a_known_one_is_used(psf):
+    pair = simulate(1, n=80, color_spread=0.01)
+    assert (run(pair, psf).color_term, run(pair, psf).color_term_err) == (0.0, 0.0)
+    red = simulate(1, n=15, outliers=0.0)
+    red = red[0], changed(red[1], color=red[1].color + 0.5, mag=red[1].mag + 0.5 * TERM)
+    known = run(red, psf, color_term=TERM)
+    assert known.color_term == TERM
+    assert known.zp == pytest.approx(ZP, abs=4 * known.zp_err)
+    without = run((red[0], changed(red[1], color=np.full(15, np.nan))), psf)
+    assert without.color_term == 0.0
+    assert without.zp == pytest.approx(ZP + 0.5 * TERM, abs=4 * without.zp_err)
+
+
+def test_a_quarter_of_bright_outliers_hardly_matters(psf):
+    bias = [run(simulate(seed, n=60, outliers=0.25), psf).zp - ZP for seed in range(40)]
+    assert np.mean(bias) == pytest.approx(0.0, abs=0.004)
+
+
+def test_scatter_apertures_and_depth(psf):
+    found = run(simulate(3, n=200, scatter=0.02, outliers=0.05), psf)
+    assert found.aperture_corrections == pytest.approx([2.5 * np.log10(0.7), 2.5 * np.log10(0.97)], abs=1e-6)
+    assert found.limiting_mag == pytest.approx(
+        found.zp - 2.5 * np.log10(5 * SKY_RMS * np.sqrt(AREA)), abs=0.002
+    )
+    assert 0.015 < found.scatter_mag < 0.035
+    assert 150 < found.n_stars <= 200
+    assert found.band == "r"
+
+
+def test_aperture_corrections_shun_neighbours_and_miss_nothing_else(psf):
+    sources, catalog = simulate(4, n=120, outliers=0.0)
+    fluxes = sources.flux_aper.copy()
+    fluxes[:40] *= 1.3  # light of neighbours, which stand 4 pixels away
+    crowded = changed(sources, flux_aper=fluxes)
+    near = sources.select(np.arange(40))
+    near = changed(near, x=near.x + 4.0, is_star=np.zeros(40, bool))
+    both = type(sources)(**{k: np.concatenate([v, near.columns()[k]]) for k, v in crowded.columns().items()})
+    found = run((both, catalog), psf)
+    assert found.aperture_corrections[0] == pytest.approx(2.5 * np.log10(0.7), abs=1e-6)
+    empty = changed(sources, flux_aper=np.full_like(fluxes, np.nan))
+    assert np.isnan(run((empty, catalog), psf).aperture_corrections).all()
+
+
+def test_spoiled_stars_and_contaminants_are_left_out(psf):
+    sources, catalog = simulate(5, n=80, outliers=0.0)
+    flux, flags, is_star = sources.flux_psf.copy(), sources.flags.copy(), sources.is_star.copy()
+    flux[:30] *= 0.5
+    flags[:10] = int(PixelFlag.SATURATED)
+    is_star[10:20] = False
+    listed = catalog.is_star.copy()
+    listed[20:30] = False
+    found = run(
+        (changed(sources, flux_psf=flux, flags=flags, is_star=is_star), changed(catalog, is_star=listed)), psf
+    )
+    assert found.n_stars <= 50
+    assert found.zp == pytest.approx(ZP, abs=4 * found.zp_err)
+
+
+def test_stops_say_what_was_seen(psf):
+    sources, catalog = simulate(6)
+    with pytest.raises(NoStars, match="0 of 60"):
+        run((changed(sources, is_star=np.zeros(60, bool)), catalog), psf)
+    with pytest.raises(NoCatalog, match="r magnitude"):
+        run((sources, changed(catalog, mag=np.full(60, np.nan))), psf)
+    with pytest.raises(NoSolution, match="match catalog stars within 1 arcsec"):
+        run((sources, changed(catalog, dec=catalog.dec + 0.1)), psf)
+    rng = np.random.default_rng(0)
+    with pytest.raises(NoSolution, match="unexplained scatter"):
+        run((sources, changed(catalog, mag=catalog.mag + rng.normal(0, 2, 60))), psf)
+    with pytest.raises(Clouded, match="below the expected"):
+        run((sources, catalog), psf, zero_point_expected_mag=ZP + 1.5)
+    run((sources, catalog), psf, zero_point_expected_mag=ZP + 0.5)
+
+
+def test_inputs_stay_untouched(psf):
+    sources, catalog = simulate(7)
+    before = {k: v.copy() for k, v in (sources.columns() | catalog.columns()).items()}
+    run((sources, catalog), psf)
+    after = sources.columns() | catalog.columns()
+    assert isinstance(sources, Sources)
+    assert all(np.array_equal(before[k], after[k], equal_nan=True) for k in before)
