@@ -59,9 +59,7 @@ def run(connection: Connection) -> None:
             context.run_migrations()
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
             if broken:
-                raise RuntimeError(
-                    f"the migration would leave {len(broken)} rows that refer to nothing: {broken[:3]}"
-                )
+                raise RuntimeError(f"{len(broken)} rows would refer to nothing: {broken[:3]}")
     finally:
         driver.execute("PRAGMA foreign_keys = ON")
 

@@ -88,13 +88,15 @@ down_revision = "{head}"
 
 
 def upgrade():
-    with op.batch_alter_table("provenances", recreate="always") as table:
+    with op.batch_alter_table("provenances") as table:
         table.add_column(sa.Column("remark", sa.String()))
+        table.alter_column("code_version", new_column_name="code")
     {then}
 
 
 def downgrade():
-    with op.batch_alter_table("provenances", recreate="always") as table:
+    with op.batch_alter_table("provenances") as table:
+        table.alter_column("code", new_column_name="code_version")
         table.drop_column("remark")
 """
 

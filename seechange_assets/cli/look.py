@@ -44,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
 def show(
     exposure: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of exposures, for every step; default: an overview of all."),
+        typer.Argument(help="Names of exposures, for every step; default: an overview."),
     ] = None,
     outdated: Annotated[
         bool, typer.Option("--outdated", help="Only what the present settings would make differently.")

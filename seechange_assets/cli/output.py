@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -69,6 +70,13 @@ def plain(value: Any) -> Any:
     return plain(item()) if callable(item) else str(value)
 
 
+#: Steps that make master frames, not products of a section.
+MASTERS = ("bias", "dark", "flat")
+COUNTED = ("done", "loaded", "stopped", "failed")
+#: Of the places where the same thing happened.
+PLACES_SHOWN = 4
+
+
 class Progress:
     """A bar on a terminal, plain lines elsewhere; always on standard error.
 
@@ -113,7 +121,7 @@ class Progress:
         place = f"{last.exposure} {last.section}"
         words = f"{place}: {last.outcome} in {seconds:.1f} s"
         self.step(
-            words if last.outcome.has_product else f"{place}: {last.outcome} at {last.step}: {last.message}"
+            words if last.outcome.has_product else f"{place}: {last.outcome} at {last.step}: {_message(last)}"
         )
 
     def step(self, words: str) -> None:
@@ -132,15 +140,15 @@ def deciding(reports: "Sequence[StepReport]") -> "StepReport":
     return next(ended, reports[-1])
 
 
-def summarize(reports: "Iterable[StepReport]", unit: str, as_json: bool) -> int:
+def summarize(reports: Iterable["StepReport"], unit: str, as_json: bool) -> int:
     """Print what came of a command's tasks.
 
     Parameters
     ----------
     reports
-        Of every step and section.
+        Of every step and section, and of masters.
     unit
-        What a task is, in the singular.
+        What a task is (but for masters), in the singular.
     as_json
         Print all reports as JSON instead.
 
@@ -149,26 +157,50 @@ def summarize(reports: "Iterable[StepReport]", unit: str, as_json: bool) -> int:
     int
         The exit status: 1 if anything failed.
     """
-    by_place: dict[tuple[str, str], list[StepReport]] = {}
+    reports = list(reports)
+    tasks: dict[tuple[str, str, str], list[StepReport]] = {}
     for report in reports:
-        by_place.setdefault((report.exposure, report.section), []).append(report)
+        master = report.step if report.step in MASTERS else ""
+        tasks.setdefault((master, report.exposure, report.section), []).append(report)
     if as_json:
-        print_json([_without_preview(report) for group in by_place.values() for report in group])
-    fates = [deciding(group) for group in by_place.values()]
+        print_json([_without_preview(report) for report in reports])
+    else:
+        _print_counts("master", [deciding(group) for (master, *_), group in tasks.items() if master])
+        _print_counts(unit, [deciding(group) for (master, *_), group in tasks.items() if not master])
+        if not tasks:
+            typer.echo("nothing to do")
+    fates = [deciding(group) for group in tasks.values()]
     failed = [fate for fate in fates if fate.outcome == "failed"]
-    stopped = [fate for fate in fates if fate.outcome == "stopped"]
     if not as_json:
-        counts = {
-            name: sum(fate.outcome == name for fate in fates)
-            for name in ("done", "loaded", "stopped", "failed")
-        }
-        words = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        typer.echo(f"{len(fates)} {unit}{'' if len(fates) == 1 else 's'}: {words or 'nothing to do'}")
-        for fate in stopped:
-            typer.echo(f"stopped: {fate.exposure} {fate.section} {fate.step}: {fate.message}")
-    for fate in failed:
-        typer.echo(f"failed: {fate.exposure} {fate.section} {fate.step}: {fate.message}", err=True)
+        _print_reasons([fate for fate in fates if fate.outcome == "stopped"], err=False)
+    _print_reasons(failed, err=True)
     return 1 if failed else 0
+
+
+def _print_counts(unit: str, fates: Sequence["StepReport"]) -> None:
+    counts = Counter(fate.outcome.value for fate in fates)
+    if counts:
+        words = ", ".join(f"{counts[name]} {name}" for name in COUNTED if counts[name])
+        typer.echo(f"{len(fates)} {unit}{'' if len(fates) == 1 else 's'}: {words}")
+
+
+def _print_reasons(fates: Sequence["StepReport"], err: bool) -> None:
+    """Print why tasks ended, once for all that ended alike."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for fate in fates:
+        alike.setdefault((fate.outcome, fate.step, _message(fate)), []).append(
+            f"{fate.exposure} {fate.section}"
+        )
+    for (outcome, step, message), places in alike.items():
+        more = f" and {len(places) - PLACES_SHOWN} more" if len(places) > PLACES_SHOWN else ""
+        where = ", ".join(places[:PLACES_SHOWN])
+        typer.echo(f"{outcome}: {where}{more}: {step}: {message}", err=err)
+
+
+def _message(report: "StepReport") -> str:
+    """Return a report's message without the place, which stands before it."""
+    place = f"exposure {report.exposure}, section {report.section}: "
+    return report.message.removeprefix(place)
 
 
 def _without_preview(report: "StepReport") -> dict[str, Any]:
