@@ -32,7 +32,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> No
     """Print some columns of rows, aligned."""
     if not rows:
         return
-    cells = [list(columns), *([_cell(row.get(name)) for name in columns] for row in rows)]
+    cells = [list(columns), *([_cell(name, row.get(name)) for name in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     numeric = [all(_is_number(row.get(name)) for row in rows) for name in columns]
     for line in cells:
@@ -44,11 +44,11 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.6g}" if math.isfinite(value) else "-"
+        return format(value, FORMATS.get(name, ".4g")) if math.isfinite(value) else "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
@@ -70,6 +70,8 @@ def plain(value: Any) -> Any:
     return plain(item()) if callable(item) else str(value)
 
 
+#: How numbers are printed for people where four digits are not enough.
+FORMATS = {"ra": ".6f", "dec": ".6f", "mjd_mid": ".5f", "mag": ".3f", "mag_err": ".3f"}
 #: Steps that make master frames, not products of a section.
 MASTERS = ("bias", "dark", "flat")
 COUNTED = ("done", "loaded", "stopped", "failed")

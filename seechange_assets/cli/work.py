@@ -97,10 +97,10 @@ def list_references(
 
     Example: seechange reference list --json
     """
-    from seechange_core import chain
+    from seechange_core.chain.queries import references as made
     from seechange_core.settings import get_settings
 
-    rows = [as_dict(row) for row in chain.references(get_settings())]
+    rows = [as_dict(row) for row in made(get_settings())]
     if instrument is not None:
         rows = [row for row in rows if row["instrument"] == instrument]
     if as_json:

@@ -1,12 +1,12 @@
 """Light curves: of an object from its forced fluxes, or of any place on the sky from the pixels."""
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session
 
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
@@ -15,7 +15,7 @@ from seechange_core.errors import NotFoundError
 from seechange_core.frames import Float, Sources, Table, WcsSolution
 from seechange_core.numerics.background import level_map
 from seechange_core.numerics.timing import bjd_tdb
-from seechange_core.products.base import overlapping
+from seechange_core.products.base import Corners, overlapping
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
@@ -141,56 +141,72 @@ class Epoch:
         return self.rows.source_list.read(archive), self.rows.wcs.solution()
 
 
-def epochs_at(
-    settings: Settings, ra: float, dec: float, on: Kind, exposures: Sequence[str] | None = None
-) -> list[Epoch]:
+def epochs_at(settings: Settings, ra: float, dec: float, on: Kind) -> list[Epoch]:
     """Return the present images (or differences) that cover a place, the earliest first."""
-    step = "zero_point" if on == "image" else "subtraction"
+    return _epochs(settings, on, [[ra, dec]])
+
+
+def all_epochs(settings: Settings, on: Kind) -> list[Epoch]:
+    """Return all present images (or differences), the earliest first."""
+    return _epochs(settings, on, None)
+
+
+def _epochs(settings: Settings, on: Kind, corners: Corners | None) -> list[Epoch]:
     with open_session(settings, read_only=True) as session:
-        instruments = session.scalars(select(Exposure.instrument).distinct()).all()
-        ids = [provenances(settings, i)[step].id for i in instruments]
-        done = (
-            (StepOutcome.step == step) & (StepOutcome.status == "done") & StepOutcome.provenance_id.in_(ids)
-        )
-        if on == "image":
-            query = (
-                select(WorldCoordinates)
-                .join(ZeroPoint, ZeroPoint.world_coordinates_id == WorldCoordinates.id)
-                .join(StepOutcome, StepOutcome.data_version == ZeroPoint.data_version)
-                .where(done)
-            )
-            covering = overlapping(session, query, [[ra, dec]])
-            solved = {row.id: None for row in covering}
-            zero_points = session.scalars(
-                select(ZeroPoint).where(
-                    ZeroPoint.world_coordinates_id.in_(list(solved)), ZeroPoint.provenance_id.in_(ids)
-                )
-            )
-            pairs: list[tuple[uuid.UUID, Image | None]] = [(zp.id, None) for zp in zero_points]
-        else:
-            query_diff = (
-                select(Image).join(StepOutcome, StepOutcome.data_version == Image.data_version).where(done)
-            )
-            differences = overlapping(session, query_diff, [[ra, dec]])
-            pairs = []
-            for image in differences:
-                newest = (
-                    select(ZeroPoint.id)
-                    .where(ZeroPoint.image_id == image.new_image_id)
-                    .order_by(ZeroPoint.id.desc())
-                    .limit(1)
-                )
-                pairs.append((session.scalars(newest).one(), image))
-        parts = rows_of_zero_points(session, [zp for zp, _ in pairs])
-        found = {e.id: e for e in session.scalars(select(Exposure))} if parts else {}
-    result = [
-        Epoch(found[part.image.exposure_id], part, image)
-        for part, (_, image) in zip(parts, pairs, strict=True)
-        if part.image.exposure_id in found
+        pairs = (_solved if on == "image" else _subtracted)(session, settings, corners)
+        parts = rows_of_zero_points(session, [zero_point for zero_point, _ in pairs])
+        ids = {part.image.exposure_id for part in parts}
+        exposures = {e.id: e for e in session.scalars(select(Exposure).where(Exposure.id.in_(ids)))}
+    epochs = [
+        Epoch(exposures[part.image.exposure_id], part, difference)
+        for part, (_, difference) in zip(parts, pairs, strict=True)
+        if part.image.exposure_id is not None
     ]
-    if exposures is not None:
-        result = [e for e in result if e.exposure.name in set(exposures)]
-    return sorted(result, key=lambda e: (e.exposure.mjd, e.rows.image.section_id))
+    return sorted(epochs, key=lambda e: (e.exposure.mjd, e.rows.image.section_id))
+
+
+def _done(session: Session, settings: Settings, step: str) -> ColumnElement[bool]:
+    """Make the condition that an outcome is a success of a step under the present settings."""
+    instruments = session.scalars(select(Exposure.instrument).distinct()).all()
+    ids = [provenances(settings, name)[step].id for name in instruments]
+    return and_(StepOutcome.step == step, StepOutcome.status == "done", StepOutcome.provenance_id.in_(ids))
+
+
+def _solved(
+    session: Session, settings: Settings, corners: Corners | None
+) -> list[tuple[uuid.UUID, Image | None]]:
+    """Return the zero points of present images."""
+    query = (
+        select(ZeroPoint.id, ZeroPoint.world_coordinates_id)
+        .join(StepOutcome, StepOutcome.data_version == ZeroPoint.data_version)
+        .where(_done(session, settings, "zero_point"))
+    )
+    rows = [(row[0], row[1]) for row in session.execute(query)]
+    if corners is not None:
+        covering = {w.id for w in overlapping(session, select(WorldCoordinates), corners)}
+        rows = [row for row in rows if row[1] in covering]
+    return [(zero_point, None) for zero_point, _ in rows]
+
+
+def _subtracted(
+    session: Session, settings: Settings, corners: Corners | None
+) -> list[tuple[uuid.UUID, Image | None]]:
+    """Return the present differences with the zero points of their new images."""
+    query = (
+        select(Image)
+        .join(StepOutcome, StepOutcome.data_version == Image.data_version)
+        .where(_done(session, settings, "subtraction"))
+    )
+    images = overlapping(session, query, corners) if corners else list(session.scalars(query))
+    newest = {
+        image_id: zero_point
+        for image_id, zero_point in session.execute(
+            select(ZeroPoint.image_id, ZeroPoint.id)
+            .where(ZeroPoint.image_id.in_([i.new_image_id for i in images]))
+            .order_by(ZeroPoint.id)
+        )
+    }
+    return [(newest[i.new_image_id], i) for i in images if i.new_image_id in newest]
 
 
 def force_epoch(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.fft import next_fast_len
+from scipy.ndimage import binary_dilation
 
 from seechange_core.errors import NoReference
 from seechange_core.flags import UNUSABLE, PixelFlag
@@ -12,6 +13,7 @@ from seechange_core.frames import (
     Bool,
     Box,
     CalibratedImage,
+    Flags,
     Float,
     Float32,
     PsfModel,
@@ -350,11 +352,17 @@ class _Subtraction:
     def _frame(self, planes: _Planes, stamps: Float32, coverage: float) -> SubtractionFrame:
         inner = _inner(self.tiling)
         usable = self.canvas.usable[inner] & self.ref_usable[inner] & (planes.variance > 0)
+        # Beyond the reference's edge the new image itself was filled in, and a transient there with it.
+        outside = _grown(
+            self.aligned.flags[inner], PixelFlag.OUT_OF_BOUNDS, int(np.ceil(self.new.psf.fwhm_pix))
+        )
+        usable &= ~outside
         if self.params.background_mesh_pix:
             planes = planes.levelled(usable, self.params.background_mesh_pix)
         difference, score, variance = planes.difference, planes.score, planes.variance
         flags = self.new.image.flags | self.aligned.flags[inner]
-        scored = usable & ~_grown(flags, self.params.grow_saturated_pix)
+        hot = PixelFlag.SATURATED | PixelFlag.BLEED
+        scored = usable & ~_grown(flags, hot, self.params.grow_saturated_pix)
         zero = np.float32(0)
         image = replace(
             self.new.image,
@@ -390,14 +398,11 @@ def _variance(weight: Float32, sky: float, model: Float32, photons: float | Floa
     return np.asarray(base + light * photons, np.float32)
 
 
-def _grown(flags: np.ndarray, radius: int) -> Bool:
-    """Spread saturation and bleeding to the pixels around."""
-    mask = np.asarray(flags & np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED) > 0, bool)
-    for _ in range(radius):
-        wider = mask.copy()
-        wider[1:] |= mask[:-1]
-        wider[:-1] |= mask[1:]
-        wider[:, 1:] |= mask[:, :-1]
-        wider[:, :-1] |= mask[:, 1:]
-        mask = wider
-    return mask
+def _grown(flags: Flags, bits: PixelFlag, radius: int) -> Bool:
+    """Return the pixels with any of the bits, and those within a radius (rows and columns) of them."""
+    mask = np.asarray(flags & np.uint16(bits) > 0, bool)
+    return (
+        np.asarray(binary_dilation(mask, np.ones((3, 3), bool), radius), bool)
+        if radius and mask.any()
+        else mask
+    )
