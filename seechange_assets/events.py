@@ -164,7 +164,7 @@ def metadata(report: StepReport, root: Path) -> dict[str, Any]:
         for name, value in report.metrics.items()
         if math.isfinite(value)
     }
-    shown["seconds"] = dg.MetadataValue.float(report.seconds)
+    shown.setdefault("seconds", dg.MetadataValue.float(report.seconds))
     shown["outcome"] = report.outcome.value
     if report.path:
         shown["file"] = dg.MetadataValue.path(str(root / report.path))

@@ -207,8 +207,12 @@ class Runner:
         first, last = span
         single = first == last
         self._heard = []
-        over = {name: value for name, value in first.keys_by_dimension.items() if name != "section"}
-        tags = process_tag() | {f"seechange/{name}": value for name, value in over.items()}
+        over = {
+            name: value
+            for name, value in first.keys_by_dimension.items()
+            if last.keys_by_dimension[name] == value
+        }
+        tags = process_tag() | ({} if single else {f"seechange/{name}": key for name, key in over.items()})
         result = self._defs.resolve_job_def(job).execute_in_process(
             run_config={"ops": config, "loggers": {"console": {"config": {"log_level": self._level}}}},
             instance=self.instance,

@@ -51,30 +51,30 @@ def ui(
     from seechange_core.settings import get_settings
 
     home = make_home(get_settings())
-    program = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-        "-w",
-        str(WORKSPACE),
-    ]
+    quiet = "ignore:Function `dev_command`"  # its successor is for projects it scaffolded itself
+    program = [sys.executable, "-W", quiet, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
+    # A shell may have us ignore Ctrl-C, which our child would inherit; and to be asked to end means the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)")
-    process = subprocess.Popen(program, env={**os.environ, "DAGSTER_HOME": str(home)}, cwd=home)
-    signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
-    while True:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:  # the terminal has told the UI too: wait until it has ended its own
-            continue
-        break
+    process = subprocess.Popen(
+        [*program, "-h", "127.0.0.1", "-p", str(port)],
+        env={**os.environ, "DAGSTER_HOME": str(home)},
+        cwd=home,
+    )
+    status = _wait(process)
     if status not in (0, -signal.SIGINT, 130):
         raise PipelineError(f"the web UI ended with status {status}", cure=f"is port {port} free? try --port")
     return 0
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process to end; when interrupted, tell it so and wait until it has ended its own."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
 
 
 def _without_password(url: str) -> str:

@@ -87,6 +87,8 @@ def _write(table: "Table", kind: TableFormat, target: Any) -> None:
     if kind is TableFormat.VOTABLE:
         from astropy.io.votable import from_table, writeto
 
+        for name in ("flux", "flux_err"):  # the standard knows no electrons
+            table[name].info.unit, table[name].info.description = None, "electrons"
         writeto(from_table(table), str(target) if isinstance(target, Path) else target)
         return
     import pyarrow as pa

@@ -97,7 +97,7 @@ def list_references(
 
     Example: seechange reference list --json
     """
-    from seechange_core.chain.queries import references as made
+    from seechange_core.chain.queries import list_references as made
     from seechange_core.settings import get_settings
 
     rows = [as_dict(row) for row in made(get_settings())]

@@ -12,7 +12,7 @@ from seechange_core.chain.light_curves import (
 from seechange_core.chain.lineage import PROCESSES, provenances
 from seechange_core.chain.masters import build_master, masters_wanted
 from seechange_core.chain.outcome import Outcome, StepReport
-from seechange_core.chain.queries import candidates, exposures, references, status
+from seechange_core.chain.queries import candidates, exposures, list_references, status
 from seechange_core.chain.references import build_reference, references_wanted
 from seechange_core.chain.step import Step
 from seechange_core.chain.steps import STEPS
@@ -29,12 +29,12 @@ __all__ = [
     "build_reference",
     "candidates",
     "exposures",
+    "list_references",
     "masters_wanted",
     "object_light_curve",
     "object_named",
     "position_light_curve",
     "provenances",
-    "references",
     "references_wanted",
     "status",
     "walk",

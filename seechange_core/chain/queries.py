@@ -207,7 +207,7 @@ class ReferenceRow:
     current: bool
 
 
-def references(settings: Settings) -> list[ReferenceRow]:
+def list_references(settings: Settings) -> list[ReferenceRow]:
     """List the references, those of the present settings marked, the newest first."""
     query = (
         select(Reference, Image.fwhm_pix, ZeroPoint.limiting_mag, Exposure.name)

@@ -22,7 +22,7 @@ class Plane:
     usable
         (H, W).
     flags
-        (H, W) `PixelFlag` bits.
+        (H, W) `PixelFlag` bits; OUT_OF_BOUNDS beyond the image.
     psf
         On these pixels.
     gain
@@ -51,7 +51,8 @@ def fill_holes(new: Plane, ref: Plane) -> Filled:
     """Fill each image's holes from the other one, and holes of both from around.
 
     A star that is saturated in both images is rebuilt in the sharper one first; the other one's core
-    then follows from it by a convolution, which needs no deconvolving.
+    then follows from it by a convolution, which needs no deconvolving. At the new image's rim, where
+    part of the star is missing, it is rebuilt in the reference.
 
     Parameters
     ----------
@@ -63,13 +64,11 @@ def fill_holes(new: Plane, ref: Plane) -> Filled:
     Filled
         Pixels that only one image knows hold the other one's values, not yet brought to its PSF.
     """
-    hot = _hot_holes(new, ref)
-    new_data, new_known, ref_data, ref_known = new.data, new.usable, ref.data, ref.usable
-    if hot.any():
-        if ref.psf.fwhm_pix <= new.psf.fwhm_pix:
-            ref_data, ref_known = _rebuilt(ref, hot)
-        else:
-            new_data, new_known = _rebuilt(new, hot)
+    hot, at_rim = _hot_holes(new, ref)
+    if new.psf.fwhm_pix >= ref.psf.fwhm_pix:
+        at_rim = hot
+    new_data, new_known = _rebuilt(new, hot & ~at_rim)
+    ref_data, ref_known = _rebuilt(ref, at_rim)
     either = new_known | ref_known
     first_new = np.where(new_known, new_data, ref_data)
     first_ref = np.where(ref_known, ref_data, new_data)
@@ -77,19 +76,23 @@ def fill_holes(new: Plane, ref: Plane) -> Filled:
 
 
 def _rebuilt(plane: Plane, hot: Bool) -> tuple[Float32, Bool]:
+    holes = hot & ~plane.usable
+    if not holes.any():
+        return plane.data, plane.usable
     weight = np.where(plane.usable, plane.weight, np.float32(0))
-    data, done = rebuild_cores(plane.data, weight, hot & ~plane.usable, plane.psf, plane.gain)
+    data, done = rebuild_cores(plane.data, weight, holes, plane.psf, plane.gain)
     return data, plane.usable | done
 
 
-def _hot_holes(new: Plane, ref: Plane) -> Bool:
-    """Return the holes of saturated stars that both images have in part."""
+def _hot_holes(new: Plane, ref: Plane) -> tuple[Bool, Bool]:
+    """Return the holes of saturated stars that both images have in part; and those at the new one's rim."""
     saturated = (new.flags | ref.flags) & np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED) > 0
     labels, count = label(saturated & ~(new.usable & ref.usable), np.ones((3, 3), int))
-    both = np.zeros(count + 1, bool)
+    both, rim = np.zeros(count + 1, bool), np.zeros(count + 1, bool)
     both[np.unique(labels[~new.usable & ~ref.usable])] = True
+    rim[np.unique(labels[new.flags & np.uint16(PixelFlag.OUT_OF_BOUNDS) > 0])] = True
     both[0] = False
-    return np.asarray(both[labels], bool)
+    return np.asarray(both[labels], bool), np.asarray((both & rim)[labels], bool)
 
 
 def moved_psf(psf: PsfModel, margin: int) -> PsfModel:

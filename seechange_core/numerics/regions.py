@@ -18,6 +18,8 @@ from seechange_core.numerics.sky import from_vectors, project, unit_vectors
 
 _NAME = re.compile(r"r(\d{4})_(\d{4,5})")
 _SAMPLES = 33
+_NOWHERE = (10**9, -(10**9), 10**9, -(10**9))
+"""An empty box."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,6 @@ def _extent(ra: npt.ArrayLike, dec: npt.ArrayLike, region: Region, scale: float)
     """Return the bounding box (x0, x1, y0, y1) in whole pixels from the region's centre."""
     xi, eta = project(ra, dec, region.ra, region.dec)
     if not (np.all(np.isfinite(xi)) and np.all(np.isfinite(eta))):
-        return 0, -1, 0, -1  # a quarter of the sky away: an empty box
+        return _NOWHERE  # a quarter of the sky away
     x, y = -xi / scale, eta / scale
     return int(np.floor(x.min())), int(np.ceil(x.max())), int(np.floor(y.min())), int(np.ceil(y.max()))

@@ -258,7 +258,7 @@ class _Subtraction:
     def _planes(self) -> tuple[Plane, Plane]:
         """Hand over both images for filling, their PSFs counted on the canvas."""
         m = self.tiling.margin
-        flags = np.zeros(self.tiling.canvas_shape, np.uint16)
+        flags = np.full(self.tiling.canvas_shape, PixelFlag.OUT_OF_BOUNDS, np.uint16)
         flags[_inner(self.tiling)] = self.new.image.flags
         photons = self.aligned.photon_variance[self.ref_usable]
         gain = 1 / max(float(np.median(photons)), 1e-6)

@@ -105,7 +105,8 @@ class MoffatField:
 
     def at(self, dx, dy, x, y):
         share = 0.5 + 0.25 * ((x + y) / (self.side / 2) - 2)
-        first, second = (self._profile(dx**2 + dy**2, f) / n for f, n in zip(self.fwhms, self.norms, strict=True))
+        widths = zip(self.fwhms, self.norms, strict=True)
+        first, second = (self._profile(dx**2 + dy**2, f) / n for f, n in widths)
         return (1 - share) * first + share * second
 
     def model(self, floor=0.0):
@@ -156,7 +157,8 @@ class Sky:
         self.x, self.y = rng.uniform(-25, side + 25, (2, self.n_stars))
         self.flux = np.minimum(400 * (1 + rng.pareto(0.8, self.n_stars)), self.max_flux)
         self.gx, self.gy = rng.uniform(25, side - 25, (2, self.n_galaxies))
-        self.g_flux, self.g_size = rng.uniform(3e3, 4e4, self.n_galaxies), rng.uniform(1.0, 3.5, self.n_galaxies)
+        self.g_flux = rng.uniform(3e3, 4e4, self.n_galaxies)
+        self.g_size = rng.uniform(1.0, 3.5, self.n_galaxies)
         self.clumps = rng.normal(0, 1, (self.n_galaxies, 2, 25)) * self.g_size[:, None, None]
         self._place_transients()
 
@@ -211,7 +213,8 @@ class Sky:
 
     def static(self, x, y, radius=12.0):
         """Tell which positions no transient is near."""
-        return np.hypot(np.asarray(x)[:, None] - self.tx, np.asarray(y)[:, None] - self.ty).min(axis=1) > radius
+        distance = np.hypot(np.asarray(x)[:, None] - self.tx, np.asarray(y)[:, None] - self.ty)
+        return distance.min(axis=1) > radius
 
     def blank(self):
         """Mask pixels far from everything."""

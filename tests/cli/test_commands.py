@@ -1,0 +1,179 @@
+"""The commands: what they print, where, and the status they end with."""
+
+import json
+
+import numpy as np
+import pytest
+
+import seechange_core.chain
+from seechange_assets.cli import run
+from seechange_core.chain import LightCurveTable
+from seechange_core.chain.queries import StatusRow
+
+COMMANDS = [
+    *(["init"], ["ui"], ["simulate"], ["ingest"], ["process"], ["reference", "build"], ["reference", "list"]),
+    *(["show"], ["candidates"], ["lightcurve"], ["catalog", "import"]),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert run([*command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Example: seechange {' '.join(command)}" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["process", "--jobs", "-3"], ["ingest"], []])
+def test_a_wrong_command_line_has_status_2(arguments, capsys):
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert "seechange" in captured.err + captured.out
+
+
+def test_processing_tells_its_progress_and_what_came_out(settings, capsys):
+    assert run(["process", "e1", "-j", "2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "12 masters: 12 done\n4 sections: 4 done\n"
+    lines = captured.err.splitlines()
+    assert len(lines) == 16
+    assert lines[0].startswith("[1/12] 2025-01-01 ")
+    assert lines[-1].startswith("[16/16] e1 ")
+    assert run(["process", "e1", "-j", "2"]) == 0
+    assert capsys.readouterr().out == "4 sections: 4 loaded\n"
+
+
+def test_a_stop_is_told_and_is_no_failure(settings, plan, capsys):
+    plan({"e1|1": ("stopped", "subtraction"), "e1|2": ("stopped", "subtraction")})
+    assert run(["process", "e1", "-j", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "4 sections: 2 done, 2 stopped" in out
+    assert out.count("stopped: ") == 1  # the same reason is said once
+    assert ": subtraction: e1: stopped (a cure)" in out
+
+
+def test_a_failure_is_named_and_is_the_exit_status(settings, plan, capsys):
+    plan({"e1|1": ("failed", "image")})
+    assert run(["process", "-j", "2"]) == 1
+    captured = capsys.readouterr()
+    assert "8 sections: 7 done, 1 failed" in captured.out
+    assert captured.err.splitlines()[-1] == "failed: e1 1: image: e1: failed (a cure)"
+
+
+def test_json_is_for_programs(settings, plan, capsys):
+    plan({"e1|1": ("failed", "image")})
+    assert run(["process", "e1", "--section", "1", "--json", "-j", "1"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    (failed,) = (row for row in rows if row["outcome"] == "failed")
+    assert (failed["section"], failed["step"], failed["reason"]) == ("1", "image", "failed_here")
+    assert all("preview" not in row for row in rows)
+
+
+def test_errors_take_one_line_with_a_cure(settings, capsys):
+    assert run(["process", "e9"]) == 1
+    assert (
+        capsys.readouterr().err == "seechange: exposure e9: not in the database (ingest its raw file first)\n"
+    )
+    assert run(["process", "e9", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_is_called_a_bug(settings, monkeypatch, capsys):
+    monkeypatch.setattr(seechange_core.chain, "exposures", lambda *_: 1 / 0)
+    assert run(["process"]) == 1
+    assert capsys.readouterr().err.startswith("seechange: bug: ZeroDivisionError: division by zero (")
+
+
+def test_building_references(settings, capsys):
+    assert run(["reference", "build", "--filter", "r", "-j", "2"]) == 0
+    assert capsys.readouterr().out == "2 references: 2 done\n"
+
+
+def status(step, state="done", **more):
+    fields = {
+        "reason": "",
+        "message": "",
+        "provenance": "abcdef0123456789",
+        "outdated": False,
+        "current": True,
+    }
+    return StatusRow("e1", "0", step, state, **{**fields, **more})
+
+
+@pytest.fixture
+def rows(settings, monkeypatch):
+    """Set what the database says."""
+
+    def put(*rows):
+        monkeypatch.setattr(seechange_core.chain, "status", lambda settings, names=None: list(rows))
+
+    return put
+
+
+def test_show_gives_an_overview(rows, capsys):
+    rows(status("image"), status("source_list", "stopped", reason="no_stars"))
+    assert run(["show"]) == 0
+    assert "e1        1 stopped at source_list (no_stars)" in capsys.readouterr().out
+
+
+def test_show_gives_every_step_of_an_exposure(rows, capsys):
+    rows(
+        status("image", metrics={"fwhm_pix": 2.5, "other": 1.0}),
+        status("image", provenance="0123456789", current=False),
+        status("zero_point", outdated=True, current=False),
+    )
+    assert run(["show", "e1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == ["e1", "0", "image", "done", "abcdef01", "fwhm_pix", "2.5"]
+    assert lines[2][:7] == ["e1", "0", "image", "done", "01234567", "other", "settings"]
+    assert run(["show", "--outdated"]) == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["step", "zero_point"]
+    assert run(["show", "--outdated", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["step"] == "zero_point"
+
+
+@pytest.fixture
+def curve(settings, monkeypatch):
+    nan = np.nan
+    table = LightCurveTable(
+        exposure=np.array(["e1", "e2"]), section=np.array(["0", "0"]), filter=np.array(["r", "r"]),
+        mjd_mid=np.array([60000.123456, 60001.0]), bjd_tdb=np.array([2460000.5, nan]),
+        flux=np.array([1000.0, -5.0]), flux_err=np.array([10.0, 10.0]),
+        zp=np.array([30.0, 30.0]), zp_err=np.array([0.01, 0.01]), flags=np.array([0, 4]),
+    )  # fmt: skip
+    monkeypatch.setattr(seechange_core.chain, "position_light_curve", lambda *_: table)
+
+
+def test_light_curves_in_every_format(curve, tmp_path, capsys):
+    import pyarrow.parquet as pq
+    from astropy.io.votable import parse_single_table
+
+    place = ["lightcurve", "--ra", "150.1", "--dec", "2.2"]
+    assert run(place) == 0
+    assert "60000.123456" in capsys.readouterr().out
+    assert run([*place, "-f", "csv"]) == 0
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.startswith("exposure,section,filter,mjd_mid,bjd_tdb,flux")
+    assert first.startswith("e1,0,r,60000.123456,2460000.5,1000.0,10.0")
+    assert second.startswith("e2,0,r,60001.0,,-5.0")
+    assert run([*place, "-f", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert (rows[0]["mag"], rows[1]["mag"], rows[1]["bjd_tdb"]) == (22.5, None, None)
+    file = tmp_path / "curve"
+    assert run([*place, "-f", "parquet", "-o", str(file)]) == 0
+    assert pq.read_table(file)["flux"].to_pylist() == [1000.0, -5.0]
+    assert run([*place, "-f", "votable", "-o", str(file)]) == 0
+    assert list(parse_single_table(file).array["flux"]) == [1000.0, -5.0]
+
+
+def test_light_curves_are_drawn(curve, tmp_path, capsys):
+    place = ["lightcurve", "--ra", "150.1", "--dec", "2.2", "--plot"]
+    assert run([*place, str(tmp_path / "curve.png")]) == 0
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert run([*place, "curve.foo"]) == 1
+    assert "cannot draw into curve.foo (name it *.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", [[], ["--ra", "1"], ["--object", "a", "--ra", "1", "--dec", "2"]])
+def test_a_light_curve_needs_one_target(settings, target, capsys):
+    assert run(["lightcurve", *target]) == 1
+    assert "lightcurve needs one target" in capsys.readouterr().err

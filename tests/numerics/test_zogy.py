@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from seechange_core.numerics.tiles import Mosaic, Tiling
+from seechange_core.numerics.zogy import (
+    Noise,
+    make_kernels,
+    matched_to_new,
+    stamp_of,
+    subtract_patch,
+    transfer,
+)
+
+SIDE = 192
+FLAT = np.ones((SIDE, SIDE // 2 + 1), np.float32)
+
+
+def gaussian(fwhm, dx=0.0, dy=0.0, half=15):
+    v, u = np.mgrid[-half : half + 1, -half : half + 1]
+    s2 = (fwhm / 2.3548) ** 2
+    stamp = np.exp(-((u - dx) ** 2 + (v - dy) ** 2) / 2 / s2)
+    return (stamp / stamp.sum()).astype(np.float32)
+
+
+def kernels(new=4.0, ref=3.2, var_new=900.0, var_ref=200.0):
+    noise = Noise(var_new, var_ref, FLAT)
+    return make_kernels(transfer(gaussian(new), SIDE), transfer(gaussian(ref), SIDE), noise, SIDE), noise
+
+
+def put(image, stamp, y, x, flux):
+    half = stamp.shape[0] // 2
+    image[y - half : y + half + 1, x - half : x + half + 1] += flux * stamp
+
+
+@pytest.mark.parametrize(("new", "ref"), [(4.0, 3.2), (3.0, 4.5), (4.0, 4.0)])
+def test_difference_and_score_of_pure_noise_have_unit_width(new, ref):
+    rng = np.random.default_rng(1)
+    k, noise = kernels(new, ref)
+    planes = []
+    for _ in range(6):
+        n = rng.normal(0, 30, (SIDE, SIDE)).astype(np.float32)
+        r = rng.normal(0, 200**0.5, (SIDE, SIDE)).astype(np.float32)
+        variances = np.full((2, SIDE, SIDE), [[[900.0]], [[200.0]]], np.float32)
+        planes.append(subtract_patch(n, r, *variances, k, noise, (0, 0), 0))
+    assert np.std([p.difference for p in planes]) == pytest.approx(np.sqrt(k.variance), rel=0.01)
+    assert np.std([p.score for p in planes]) == pytest.approx(1, abs=0.03)
+    power = np.mean([np.abs(np.fft.rfft2(p.difference)) ** 2 for p in planes], axis=0) / SIDE**2 / k.variance
+    frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE))
+    for low in (0.02, 0.1, 0.2, 0.3, 0.4):
+        assert power[(frequency >= low) & (frequency < low + 0.1)].mean() == pytest.approx(1, abs=0.06)
+
+
+def test_a_static_star_vanishes_and_a_new_one_shows_its_flux():
+    k, noise = kernels()
+    n, r = np.zeros((2, SIDE, SIDE), np.float32)
+    put(n, gaussian(4.0), 60, 70, 5e5)
+    put(r, gaussian(3.2), 60, 70, 5e5)
+    put(n, gaussian(4.0), 130, 120, 2000.0)
+    variances = np.full((2, SIDE, SIDE), [[[900.0]], [[200.0]]], np.float32)
+    patch = subtract_patch(n, r, *variances, k, noise, (0, 0), 0)
+    assert np.abs(patch.difference[40:80, 50:90]).max() < 0.5
+    psf = stamp_of(k.psf, SIDE, 31)
+    assert psf.sum() == pytest.approx(1, abs=2e-3)
+    assert patch.difference[115:146, 105:136] == pytest.approx(2000 * psf, abs=0.5)
+    assert patch.score[130, 120] == pytest.approx(2000 / np.sqrt(patch.flux_variance[130, 120]), rel=1e-3)
+    # The best possible S/N with both images: the paper's eq. 12 integrated.
+    area = 1 / np.sum(psf.astype(float) ** 2)
+    assert patch.flux_variance[130, 120] == pytest.approx(k.variance * area, rel=2e-3)
+
+
+def test_a_shifted_star_is_expected_by_the_astrometric_term():
+    k, noise = kernels()
+    rng = np.random.default_rng(2)
+    variances = np.full((2, SIDE, SIDE), [[[900.0]], [[200.0]]], np.float32)
+    pulls = []
+    for _ in range(40):
+        n, r = np.zeros((2, SIDE, SIDE), np.float32)
+        dx, dy = rng.normal(0, 0.05, 2)
+        put(n, gaussian(4.0, dx, dy), 96, 96, 2e5)
+        put(r, gaussian(3.2), 96, 96, 2e5)
+        patch = subtract_patch(n, r, *variances, k, noise, (0.05, 0.05), 0)
+        pulls.append(patch.score[[96, 96, 94, 98], [94, 98, 96, 96]])
+    assert np.std(pulls) == pytest.approx(1, abs=0.25)
+
+
+def test_matching_kernel_exchanges_the_psf():
+    k, _ = kernels(5.0, 3.5)
+    ref = np.zeros((SIDE, SIDE), np.float32)
+    put(ref, gaussian(3.5), 96, 96, 1e4)
+    expected = np.zeros((SIDE, SIDE), np.float32)
+    put(expected, gaussian(5.0), 96, 96, 1e4)
+    assert np.abs(matched_to_new(ref, k) - expected).max() < 0.01 * expected.max()
+
+
+@pytest.mark.parametrize("shape", [(300, 260), (100, 500), (64, 64)])
+def test_tiles_blend_back_to_the_image(shape):
+    tiling = Tiling(shape, 64, 8, 12)
+    canvas = np.random.default_rng(3).normal(size=tiling.canvas_shape).astype(np.float32)
+    mosaic = Mosaic(tiling)
+    for tile in tiling:
+        mosaic.add(tile, canvas[tile.y : tile.y + tiling.side, tile.x : tile.x + tiling.side])
+    m = tiling.margin
+    assert np.allclose(mosaic.image(), canvas[m : m + shape[0], m : m + shape[1]], atol=1e-5)

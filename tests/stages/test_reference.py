@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from seechange_core.errors import NoReference
+from seechange_core.flags import PixelFlag
+from seechange_core.frames import CalibratedImage, ZeroPointSolution
+from seechange_core.stages import reference
+from seechange_core.stages.reference import (
+    InputFacts,
+    ReferenceParams,
+    coadd,
+    coadds_without_each,
+    facts_of,
+    select_inputs,
+)
+from seechange_core.stages.subtract import SubtractParams, subtract
+
+SIDE = 384
+
+
+@pytest.fixture(scope="module")
+def stack(make_sky, make_wcs):
+    """Five dithered images of other seeing and transparency; cosmic-ray leftovers in each one."""
+    sky = make_sky(seed=1, side=SIDE, n_stars=150, n_galaxies=15, n_transients=10)
+    rng = np.random.default_rng(5)
+    images = []
+    for i, fwhm in enumerate((4.2, 4.5, 5.6, 4.8, 4.0)):
+        wcs = make_wcs(SIDE, rotation_deg=rng.uniform(-0.4, 0.4), shift=rng.uniform(-9, 9, 2))
+        image = sky.image(fwhm, wcs, zp=25 + rng.uniform(-0.2, 0.2), label=f"in{i}", vary=0.02)
+        data = image.image.data.copy()
+        for _ in range(15):
+            y, x = rng.integers(30, SIDE - 30, 2)
+            data[y : y + 2, x : x + 3] += rng.uniform(400, 5000)
+        zero_point = replace(image.zero_point, limiting_mag=23.0 + 0.1 * i)
+        images.append(replace(image, image=replace(image.image, data=data), zero_point=zero_point))
+    return sky, images, make_wcs(SIDE, shift=(3.3, 7.7))
+
+
+def test_noise_is_what_the_weight_says_and_flux_is_kept(stack):
+    sky, images, grid = stack
+    result = coadd(images, grid, ReferenceParams())
+    assert result.zero_point == images[4].zero_point.zp  # the deepest one's
+    assert result.used == (0, 1, 2, 3, 4)
+    usable = result.image.weight > 0
+    x, y = grid.to_pixels(*sky.wcs.to_sky(sky.x, sky.y))
+    free = np.ones((SIDE, SIDE), bool)
+    gx, gy = grid.to_pixels(*sky.wcs.to_sky(sky.gx, sky.gy))
+    for a, b, f in zip([*x, *gx], [*y, *gy], [*sky.flux, *sky.g_flux], strict=True):
+        r = 11 + int(min(25, f**0.5 / 25))
+        free[max(0, int(b) - r) : max(0, int(b) + r + 1), max(0, int(a) - r) : max(0, int(a) + r + 1)] = False
+    pixels = (result.image.data * np.sqrt(result.image.weight))[free & usable]
+    # Interpolation takes 8 % off the pixels' scatter; the weight is that of sums over many pixels.
+    assert np.std(pixels) == pytest.approx(0.92, abs=0.02)
+    assert abs(np.mean(pixels)) < 0.03
+    bright = (sky.flux > 2e4) & (np.minimum(x, y) > 35) & (np.maximum(x, y) < SIDE - 35)
+    alone = np.array(
+        [np.sort(np.hypot(sky.x - a, sky.y - b))[1] > 12 for a, b in zip(sky.x, sky.y, strict=True)]
+    )
+    scale = 10 ** (0.4 * (result.zero_point - 25))
+    for a, b, f in zip(x[bright & alone], y[bright & alone], sky.flux[bright & alone], strict=True):
+        stamp = result.image.data[round(b) - 8 : round(b) + 9, round(a) - 8 : round(a) + 9]
+        assert stamp.sum() / (f * scale) == pytest.approx(0.985, abs=0.04)
+
+
+def test_outliers_are_clipped_and_stars_are_not(stack, make_sky):
+    sky, images, grid = stack
+    result = coadd(images, grid, ReferenceParams())
+    assert np.all(result.clipped_fraction < 2e-3)
+    assert np.all(result.clipped_fraction > 3e-4)
+    # Without cosmic rays almost nothing is clipped, whatever the seeing does to star cores.
+    clean = [sky.image(f, i.wcs, vary=0.02) for f, i in zip((4.0, 5.0, 6.5, 4.4, 4.0), images, strict=True)]
+    quiet = coadd(clean, grid, ReferenceParams())
+    assert quiet.clipped_fraction.max() < 1e-4
+
+
+def test_source_noise_follows_from_the_gain(make_sky, make_wcs):
+    """Stacks of flat light: the scatter above the sky's must be data / gain."""
+    sky = make_sky(seed=3, side=192, n_stars=0, n_galaxies=0, n_transients=1)
+    rng = np.random.default_rng(1)
+    grid, light = make_wcs(192, shift=(2.5, 3.5)), 5e4
+    images = []
+    for i, zp in enumerate((25.0, 24.6, 25.2)):
+        image = sky.image(4.5, make_wcs(192, shift=rng.uniform(-4, 4, 2)), zp=zp, label=str(i))
+        electrons = light * 10 ** (0.4 * (zp - 25))
+        data = image.image.data + rng.normal(electrons, electrons**0.5, (192, 192))
+        images.append(replace(image, image=replace(image.image, data=data.astype(np.float32))))
+    result = coadd(images, grid, ReferenceParams(clip_sigma=50.0))
+    inner = result.image.data[24:168, 24:168].reshape(12, 12, 12, 12).mean((1, 3))
+    variance = (np.mean(inner) / result.image.gain + 1 / np.median(result.image.weight)) / 144
+    assert np.std(inner) == pytest.approx(np.sqrt(variance), rel=0.15)
+
+
+def test_leaving_out_in_one_pass_equals_leaving_out_by_hand(stack):
+    _, images, grid = stack
+    for k, result in enumerate(coadds_without_each(images, grid, ReferenceParams())):
+        rest = [image for i, image in enumerate(images) if i != k]
+        direct = coadd(rest, grid, ReferenceParams())
+        scale = np.float32(10 ** (0.4 * (direct.zero_point - result.zero_point)))
+        both = (result.image.weight > 0) & (direct.image.weight > 0)
+        sigmas = ((result.image.data * scale - direct.image.data) * np.sqrt(direct.image.weight))[both]
+        assert k not in result.used
+        assert np.std(sigmas) < 0.12  # the clipping sees one image less
+        assert np.mean(np.abs(sigmas) > 0.5) < 1e-3
+        assert result.image.gain / scale == pytest.approx(direct.image.gain, rel=1e-4)
+    with pytest.raises(NoReference, match="nothing left"):
+        next(coadds_without_each(images[:1], grid, ReferenceParams()))
+
+
+def test_bands_of_rows_make_no_difference(stack, monkeypatch):
+    _, images, grid = stack
+    whole = coadd(images, grid, ReferenceParams())
+    monkeypatch.setattr(reference, "_BAND_BYTES", 11.0 * SIDE * 5 * 100)
+    banded = coadd(images, grid, ReferenceParams())
+    different = np.abs(banded.image.data - whole.image.data) * np.sqrt(whole.image.weight)
+    assert np.quantile(different, 0.999) < 2e-3
+
+
+def test_saturation_by_majority_and_missing_pixels(stack):
+    _, images, grid = stack
+    flagged = []
+    for i, image in enumerate(images):
+        x, y = (int(round(float(v))) for v in image.wcs.to_pixels(*grid.to_sky(200, 150)))
+        flags, weight = image.image.flags.copy(), image.image.weight.copy()
+        bit = PixelFlag.SATURATED if i < 3 else PixelFlag.BAD_PIXEL
+        flags[y - 1 : y + 2, x - 1 : x + 2], weight[y - 1 : y + 2, x - 1 : x + 2] = bit, 0
+        flagged.append(replace(image, image=replace(image.image, flags=flags, weight=weight)))
+    result = coadd(flagged, grid, ReferenceParams())
+    assert result.image.flags[150, 200] & PixelFlag.SATURATED
+    assert result.image.weight[150, 200] == 0
+    two = coadd(flagged[2:], grid, ReferenceParams())
+    assert two.image.flags[150, 200] == PixelFlag.NO_DATA
+
+
+def test_a_coadd_serves_as_a_reference(stack, make_sky):
+    sky, images, grid = stack
+    result = coadd(images, grid, ReferenceParams())
+    shares = np.array(
+        [np.median(i.image.weight) * 10 ** (0.8 * i.zero_point.zp) / i.psf.fwhm_pix**2 for i in images]
+    )
+    shares /= shares.sum()
+    stamps = sum(s * i.psf.coefficients for s, i in zip(shares, images, strict=True))
+    fwhm = float(sum(s * i.psf.fwhm_pix for s, i in zip(shares, images, strict=True)))
+    psf = replace(images[0].psf, coefficients=stamps.astype(np.float32), fwhm_pix=fwhm)
+    empty = replace(images[0].background, level=np.zeros((2, 2), np.float32))
+    zero_point = ZeroPointSolution(result.zero_point, 0.002, "r")
+    ref = CalibratedImage(result.image, empty, psf, grid, zero_point, "coadd")
+    new = sky.image(4.6, transients=True)
+    sub = subtract(new, [ref], SubtractParams())
+    blank = sky.blank() & (sub.image.weight > 0)
+    assert np.std((sub.image.data * np.sqrt(sub.image.weight))[blank]) == pytest.approx(1, abs=0.02)
+    assert np.std(sub.score[blank]) == pytest.approx(1, abs=0.05)
+    y, x = np.nonzero(np.abs(sub.score) > 6)
+    assert not sky.static(x, y, radius=20).any()
+
+
+def test_inputs_are_chosen_with_reasons(stack):
+    facts = [
+        InputFacts("sharp", 1.0, 23.0),
+        InputFacts("deep", 1.2, 23.4),
+        InputFacts("blurred", 2.4, 23.1),
+        InputFacts("shallow", 1.1, 21.5),
+        InputFacts("unknown", 1.1, float("nan")),
+        InputFacts("good", 1.1, 22.9),
+    ]
+    chosen = select_inputs(facts, ReferenceParams(max_images=2))
+    assert [facts[i].label for i in chosen.chosen] == ["deep", "sharp"]
+    assert set(chosen.rejected) == {"blurred", "shallow", "unknown", "good"}
+    assert "seeing 2.40" in chosen.rejected["blurred"]
+    assert "limiting magnitude 21.50" in chosen.rejected["shallow"]
+    strict = select_inputs(facts, ReferenceParams(max_seeing_arcsec=1.05))
+    assert [facts[i].label for i in strict.chosen] == ["sharp"]
+    with pytest.raises(NoReference, match="1 of 6"):
+        select_inputs(facts, ReferenceParams(max_seeing_arcsec=1.05, min_images=3))
+    with pytest.raises(NoReference, match="0 of 0"):
+        select_inputs([], ReferenceParams())
+    assert facts_of(stack[1][0]).fwhm_arcsec == pytest.approx(4.2 * 0.27, rel=1e-3)
+
+
+def test_nothing_to_combine_is_a_stop(stack, make_wcs):
+    _, images, grid = stack
+    with pytest.raises(NoReference):
+        coadd([], grid, ReferenceParams())
+    with pytest.raises(NoReference, match="touches the grid"):
+        coadd(images, make_wcs(SIDE, ra=120.0), ReferenceParams())
