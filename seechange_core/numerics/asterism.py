@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from seechange_core.frames import Float
 from seechange_core.numerics.matching import match_plane
@@ -160,7 +160,10 @@ def log10_chance(n_matched: int, n_tried: int, density: float, radius: float) ->
         Of a match.
     """
     hit = -np.expm1(-density * np.pi * radius**2)
-    return float(binom.logsf(n_matched - 1, n_tried, hit) / np.log(10)) if n_matched > 0 else 0.0
+    if n_matched <= 0:
+        return 0.0
+    with np.errstate(divide="ignore"):  # a chance too small for a float is -inf
+        return float(np.log10(bdtrc(n_matched - 1, n_tried, hit)))
 
 
 def _similarity_matrix(parity: int, factor: complex, shift: complex) -> Float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.stats import chi2
+from scipy.special import chdtr, chdtrc, chdtri, gammaincinv
 
 from seechange_core.frames import Bool, Float
 
@@ -84,7 +84,7 @@ def fit_linear(
     y = np.asarray(values, float).reshape(len(A), -1)
     if len(A) <= A.shape[1]:
         raise ValueError(f"{len(A)} data cannot fit {A.shape[1]} terms and their scatter")
-    limit = float(chi2.isf(chi2.sf(clip_sigma**2, 1), y.shape[1]))
+    limit = float(chdtri(y.shape[1], chdtrc(1, clip_sigma**2)))
     coefficients, scale = _robust_start(A, y, sigma)
     residuals = y - A @ coefficients
     scatter = np.sqrt(max(0.0, scale**2 - float(np.median(sigma)) ** 2))
@@ -138,7 +138,7 @@ def _robust_start(A: Float, y: Float, sigma: Float, iterations: int = 10) -> tup
         nearest = np.argpartition(distance, majority - 1)[:majority]
         coefficients, _ = _solve(A[nearest], y[nearest], sigma[nearest])
         distance = np.linalg.norm(y - A @ coefficients, axis=1)
-    normal_median = float(np.sqrt(chi2.ppf(0.5, y.shape[1])))
+    normal_median = float(np.sqrt(2 * gammaincinv(y.shape[1] / 2, 0.5)))
     return coefficients, float(np.median(distance)) / normal_median
 
 
@@ -152,7 +152,7 @@ def _inliers(residuals: Float, sigma: Float, limit: float, n_terms: int) -> Bool
 def _extra_scatter(residuals: Float, sigma: Float, n_terms: int, limit: float) -> float:
     """Find the scatter that, added in quadrature, makes chi square what its degrees of freedom say."""
     n, n_axes = residuals.shape
-    tails = chi2.cdf(limit, n_axes + 2) / chi2.cdf(limit, n_axes)
+    tails = chdtr(n_axes + 2, limit) / chdtr(n_axes, limit)
     wanted = max(n - n_terms, 1) * n_axes * tails
     squared = np.sum(residuals**2, axis=1)
 

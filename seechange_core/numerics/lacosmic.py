@@ -106,7 +106,7 @@ def find_cosmic_rays(
     _fill(clean, excluded, excluded)
     hits = np.zeros(clean.shape, dtype=np.bool_)
     significance = np.empty(clean.shape, dtype=np.float32)
-    seeds = _laplacian_everywhere(clean, variance, significance, n_sigma)
+    seeds = _laplacian_everywhere(clean, variance, excluded, significance, n_sigma)
     limit = star_limit(star_fwhm_pix)
     for _ in range(iterations):
         fresh = _judge(clean, variance, significance, excluded, hits, seeds, n_sigma, limit)
@@ -156,30 +156,63 @@ def _unmasked_median(image: Float32, mask: Bool, y: int, x: int, scratch: Float)
 
 
 @njit(cache=True, nogil=True)
+def _between(image: Float32, mask: Bool, y: int, x: int, scratch: Float) -> float:
+    """Interpolate a pixel between usable neighbours on opposite sides; else take the median around it.
+
+    Only opposite neighbours know how high the core of a star stands that a bad column runs through.
+    """
+    height, width = image.shape
+    total = 0.0
+    count = 0
+    if 0 < x < width - 1 and not mask[y, x - 1] and not mask[y, x + 1]:
+        total += image[y, x - 1] + image[y, x + 1]
+        count += 2
+    if 0 < y < height - 1 and not mask[y - 1, x] and not mask[y + 1, x]:
+        total += image[y - 1, x] + image[y + 1, x]
+        count += 2
+    return total / count if count > 0 else _unmasked_median(image, mask, y, x, scratch)
+
+
+@njit(cache=True, nogil=True)
 def _fill(clean: Float32, wanted: Bool, mask: Bool) -> None:
-    """Replace wanted pixels that differ from a star's plateau by the median of their neighbours."""
+    """Replace wanted pixels that differ from a star's plateau by what lies around them."""
     height, width = clean.shape
     scratch = np.empty(25)
     for y in range(height):
         for x in range(width):
             if wanted[y, x]:
-                value = _unmasked_median(clean, mask, y, x, scratch)
+                value = _between(clean, mask, y, x, scratch)
                 # Inside a saturated star there is nothing to replace with, and its plateau is smooth.
                 if np.isfinite(value) and not clean[y, x] > value:
                     clean[y, x] = value
 
 
 @njit(cache=True, nogil=True)
-def _laplacian(clean: Float32, y: int, x: int) -> float:
+def _beyond(clean: Float32, excluded: Bool, y: int, x: int, dy: int, dx: int) -> float:
+    """Return a neighbour's value; of an unusable one, what a straight line through the pixel gives there.
+
+    A defect beside a star's core would otherwise look like the core's sharp edge.
+    """
+    height, width = clean.shape
+    v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
+    if not excluded[v, u]:
+        return float(clean[v, u])
+    v, u = min(max(y - dy, 0), height - 1), min(max(x - dx, 0), width - 1)
+    if not excluded[v, u]:
+        return float(2 * clean[y, x] - clean[v, u])
+    return float(clean[y, x])
+
+
+@njit(cache=True, nogil=True)
+def _laplacian(clean: Float32, excluded: Bool, y: int, x: int) -> float:
     """Return L+ / 2 of one pixel: an isolated pixel of height A on a flat sky gives A.
 
     Each of the four subpixels has two neighbours in its own pixel and two in adjacent ones;
     negative second derivatives of each are dropped before averaging.
     """
-    height, width = clean.shape
     twice = 2 * clean[y, x]
-    left, right = clean[y, max(x - 1, 0)], clean[y, min(x + 1, width - 1)]
-    down, up = clean[max(y - 1, 0), x], clean[min(y + 1, height - 1), x]
+    left, right = _beyond(clean, excluded, y, x, 0, -1), _beyond(clean, excluded, y, x, 0, 1)
+    down, up = _beyond(clean, excluded, y, x, -1, 0), _beyond(clean, excluded, y, x, 1, 0)
     total: float = (
         max(twice - left - down, 0.0)
         + max(twice - left - up, 0.0)
@@ -191,14 +224,14 @@ def _laplacian(clean: Float32, y: int, x: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _laplacian_everywhere(
-    clean: Float32, variance: Float32, significance: Float32, threshold: float
+    clean: Float32, variance: Float32, excluded: Bool, significance: Float32, threshold: float
 ) -> Index:
     """Fill `significance` with L+ / 2 over the background noise; return where it exceeds `threshold`."""
     height, width = clean.shape
     count = 0
     for y in range(height):
         for x in range(width):
-            value = _laplacian(clean, y, x) / np.sqrt(variance[y, x])
+            value = _laplacian(clean, excluded, y, x) / np.sqrt(variance[y, x])
             significance[y, x] = value
             if value > threshold:
                 count += 1
@@ -323,7 +356,7 @@ def _heal(
     for k in range(fresh.shape[0]):
         for y in range(max(0, fresh[k, 0] - 2), min(height, fresh[k, 0] + 3)):
             for x in range(max(0, fresh[k, 1] - 2), min(width, fresh[k, 1] + 3)):
-                significance[y, x] = _laplacian(clean, y, x) / np.sqrt(variance[y, x])
+                significance[y, x] = _laplacian(clean, excluded, y, x) / np.sqrt(variance[y, x])
                 if significance[y, x] > n_sigma and not excluded[y, x] and not hits[y, x]:
                     seeds[count, 0] = y
                     seeds[count, 1] = x

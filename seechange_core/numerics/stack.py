@@ -13,8 +13,9 @@ Counts = npt.NDArray[np.int16]
 
 _SATURATED = int(PixelFlag.SATURATED)
 _OUTSIDE = int(PixelFlag.OUT_OF_BOUNDS)
-_GROW = 0.5
-"""Beside a clipped pixel, pixels are clipped from this fraction of the tolerance on."""
+_GROW = 0.35
+"""Around a clipped pixel, this fraction of the tolerance is enough: interpolation spreads hits."""
+_GROW_PIX = 2
 
 
 @dataclass(frozen=True)
@@ -221,8 +222,8 @@ def _keep(
     for y in range(height):
         for x in range(width):
             if excess[y, x] > 1:
-                for v in range(max(0, y - 1), min(height, y + 2)):
-                    for u in range(max(0, x - 1), min(width, x + 2)):
+                for v in range(max(0, y - _GROW_PIX), min(height, y + _GROW_PIX + 1)):
+                    for u in range(max(0, x - _GROW_PIX), min(width, x + _GROW_PIX + 1)):
                         if excess[v, u] > _GROW:
                             keep[v, u] = False
     return keep

@@ -3,13 +3,14 @@
 Used wherever pixels were simulated. Takes plain arrays, so that it can judge any pipeline.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
-from scipy.stats import binomtest
+from scipy.special import ndtri
 
 #: A normal distribution's standard deviation per unit of interquartile range.
 _SIGMA_PER_IQR = 0.7413
@@ -79,8 +80,10 @@ def fraction(found: int, total: int) -> Fraction:
     """Count a fraction with its 68 % Wilson interval."""
     if total == 0:
         return Fraction(0, 0, 0.0, 1.0)
-    interval = binomtest(found, total).proportion_ci(0.68, method="wilson")
-    return Fraction(found, total, float(interval.low), float(interval.high))
+    share, z2 = found / total, float(ndtri(0.5 + 0.68 / 2)) ** 2
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = math.sqrt(z2 * (share * (1 - share) / total + z2 / (4 * total**2))) / (1 + z2 / total)
+    return Fraction(found, total, max(centre - half, 0.0), min(centre + half, 1.0))
 
 
 def completeness(snr: npt.ArrayLike, found: npt.ArrayLike, edges: Sequence[float]) -> dict[str, Fraction]:

