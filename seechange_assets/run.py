@@ -140,7 +140,10 @@ class Runner:
         wanted = core.masters_wanted(self._settings, instrument, nights)
         self._expect(len(wanted) * len(every))
         for kind in calibrators.NEEDS:
-            for night, band in [(n, b) for k, n, b in wanted if k == kind]:
+            # A new bias makes a new dark possible: look again before each kind.
+            now = [key for key in core.masters_wanted(self._settings, instrument, nights) if key[0] == kind]
+            self._expect(len(set(now).difference(wanted)) * len(every))
+            for _, night, band in now:
                 dimension = calibrators.dimension(kind)
                 name = partitions.night_filter(night, band) if kind == "flat" else night
                 partitions.register(self.instance, instrument, dimension, [name])

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,8 @@ def ingest(
     from seechange_core.settings import get_settings
 
     settings = get_settings()
-    files = _files(paths)
+    # What a shell makes of a path with '..' is meant; ingest itself refuses names that climb.
+    files = _files([Path(os.path.abspath(path)) for path in paths])  # noqa: PTH100 - resolve() follows links
     rows, refused = [], []
     with Progress("file") as progress:
         progress.expect(len(files))

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -113,9 +114,15 @@ def lightcurve(
     name: Annotated[str | None, typer.Option("--object", help="Name of an object.")] = None,
     ra: Annotated[float | None, typer.Option("--ra", help="Right ascension, ICRS deg.")] = None,
     dec: Annotated[float | None, typer.Option("--dec", help="Declination, ICRS deg.")] = None,
+    radius_arcsec: Annotated[
+        float, typer.Option("--radius-arcsec", min=0, help="An object this near to ra and dec is meant.")
+    ] = 1.0,
     on: Annotated[
         Photometry, typer.Option("--on", help="Fluxes forced on the images or on the differences.")
     ] = Photometry.DIFFERENCE,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Tie the epochs together by the stars around.")
+    ] = False,
     kind: Annotated[TableFormat, typer.Option("--format", "-f", help="How to write it.")] = TableFormat.TABLE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
     plot: Annotated[
@@ -123,6 +130,10 @@ def lightcurve(
     ] = None,
 ) -> int:
     """Print the light curve of an object, or of any place on the sky: every epoch, upper limits too.
+
+    On differences, a place within --radius-arcsec of a known object has that object's light curve; on
+    images, fluxes are forced at the place itself. --ensemble compares with the steady stars around, on
+    the images, in place of each image's own catalog zero point.
 
     Example: seechange lightcurve --ra 150.1134 --dec 2.2057 --format csv --plot sn.png
     """
@@ -132,32 +143,79 @@ def lightcurve(
         raise UserError("lightcurve needs one target", cure="give --object NAME, or --ra and --dec")
     if plot is not None and plot.suffix.lower() not in DRAWINGS:
         raise UserError(f"cannot draw into {plot.name}", cure=f"name it *{', *'.join(DRAWINGS)}")
-    curve = _curve(get_settings(), name, ra, dec, on)
+    settings = get_settings()
+    target = _Target(name, ra, dec)
+    if name is None and on is Photometry.DIFFERENCE:
+        target = _nearest(settings, target, radius_arcsec)
+    curve = _curve(settings, target, on)
+    if ensemble:
+        curve = _on_ensemble(settings, target, curve)
     write_table(curve, kind, output)
     if plot is not None:
-        _draw(curve, name or f"ra {ra:.5f} dec {dec:.5f}", plot)
+        _draw(curve, target.label, plot)
     return 0
 
 
-def _curve(
-    settings: "Settings", name: str | None, ra: float | None, dec: float | None, on: Photometry
-) -> "LightCurveTable":
+@dataclass(frozen=True)
+class _Target:
+    """An object's name, or a place, or both."""
+
+    name: str | None
+    ra: float | None
+    dec: float | None
+
+    @property
+    def label(self) -> str:
+        return self.name or f"ra {self.ra:.5f} dec {self.dec:.5f}"
+
+    def place(self, settings: "Settings") -> tuple[float, float]:
+        from seechange_core import chain
+
+        if self.ra is not None and self.dec is not None:
+            return self.ra, self.dec
+        found = chain.object_named(settings, self.name or "")
+        return found.ra, found.dec
+
+
+def _nearest(settings: "Settings", target: _Target, radius_arcsec: float) -> _Target:
+    """Take the object at a place, if there is one, and say so."""
     from seechange_core import chain
 
-    if name is not None and on is Photometry.DIFFERENCE:
-        return chain.object_light_curve(settings, name)
-    if name is not None:
-        found = chain.object_named(settings, name)
-        ra, dec = found.ra, found.dec
-    return chain.position_light_curve(settings, ra, dec, on.value)
+    near = chain.object_near(settings, *target.place(settings), radius_arcsec)
+    if near is None:
+        return target
+    found, distance = near
+    typer.echo(f"{found.name} is {distance:.2f} arcsec from there: its light curve", err=True)
+    return _Target(found.name, found.ra, found.dec)
+
+
+def _curve(settings: "Settings", target: _Target, on: Photometry) -> "LightCurveTable":
+    from seechange_core import chain
+
+    if target.name is not None and on is Photometry.DIFFERENCE:
+        return chain.object_light_curve(settings, target.name)
+    return chain.position_light_curve(settings, *target.place(settings), on.value)
+
+
+def _on_ensemble(settings: "Settings", target: _Target, curve: "LightCurveTable") -> "LightCurveTable":
+    from seechange_core import chain
+
+    zero_points = chain.ensemble_at(settings, *target.place(settings))
+    for line in zero_points.describe():
+        typer.echo(line, err=True)
+    return zero_points.apply(curve)
 
 
 def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
+    from numpy import isfinite
+
     from seechange_core.qa.lightcurve import LightCurve, plot
 
-    drawn = LightCurve(label, curve.mjd_mid, curve.flux, curve.flux_err, curve.zp, curve.filter)
-    plot([drawn]).savefig(file)
-    typer.echo(f"drawn: {file}", err=True)
+    barycentric = bool(isfinite(curve.bjd_tdb).all())
+    time = curve.bjd_tdb if barycentric else curve.mjd_mid
+    drawn = LightCurve(label, time, curve.flux, curve.flux_err, curve.zp, curve.filter)
+    plot([drawn], time_name="BJD (TDB)" if barycentric else "MJD (UTC)").savefig(file)
+    typer.echo(f"\ndrawn: {file}", err=True)
 
 
 def _overview(name: str, rows: Sequence[dict[str, Any]], last: str) -> dict[str, str]:

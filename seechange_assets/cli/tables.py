@@ -13,7 +13,7 @@ from seechange_assets.cli.output import plain
 from seechange_core.errors import UserError
 
 if TYPE_CHECKING:
-    from astropy.table import Table
+    from astropy.table import Row, Table
 
     from seechange_core.chain import LightCurveTable
 
@@ -28,6 +28,9 @@ UNITS = {
     **dict.fromkeys(("flux", "flux_err"), "electron"),
     **dict.fromkeys(("zp", "zp_err", "mag", "mag_err", "limiting_mag"), "mag"),
 }
+
+#: Fainter than this, people are shown the upper limit (5 sigma) instead of a magnitude.
+DETECTION_SIGMA = 3.0
 
 
 class TableFormat(StrEnum):
@@ -73,9 +76,28 @@ def write_table(curve: "LightCurveTable", kind: TableFormat, output: Path | None
     _write(table, kind, sys.stdout.buffer if output is None else output)
 
 
+def _for_people(table: "Table") -> "Table":
+    """Write upper limits in place of magnitudes that are none."""
+    shown = table.copy()
+    shown["mag"] = [_magnitude(row, "mag") for row in table]
+    shown["mag_err"] = [_magnitude(row, "mag_err") for row in table]
+    for name in ("mag", "mag_err"):
+        shown[name].info.unit = UNITS[name]
+        shown[name].info.format = ">"
+    return shown
+
+
+def _magnitude(row: "Row", name: str) -> str:
+    """Spell a magnitude or its error: below 3 sigma the limit, and where nothing was measured a dash."""
+    if row["flux"] >= DETECTION_SIGMA * row["flux_err"]:
+        return format(row[name], FORMATS[name])
+    limit = row["limiting_mag"]
+    return f"> {limit:.2f}" if name == "mag" and limit == limit else "-"
+
+
 def _text(table: "Table", kind: TableFormat) -> str:
     if kind is TableFormat.TABLE:
-        return "\n".join(table.pformat(max_lines=-1, max_width=-1, show_unit=True))
+        return "\n".join(_for_people(table).pformat(max_lines=-1, max_width=-1, show_unit=True))
     rows = [{name: plain(row[name]) for name in table.colnames} for row in table]
     if kind is TableFormat.JSON:
         return json.dumps(rows, indent=2, allow_nan=False)

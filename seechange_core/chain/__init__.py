@@ -3,10 +3,12 @@
 `STEPS` is the visible list. Nothing here computes: that is what `stages` are for.
 """
 
+from seechange_core.chain.ensemble import EnsembleZeroPoints, ensemble_at
 from seechange_core.chain.light_curves import (
     LightCurveTable,
     object_light_curve,
     object_named,
+    object_near,
     position_light_curve,
 )
 from seechange_core.chain.lineage import PROCESSES, provenances
@@ -21,6 +23,7 @@ from seechange_core.chain.walk import walk
 __all__ = [
     "PROCESSES",
     "STEPS",
+    "EnsembleZeroPoints",
     "LightCurveTable",
     "Outcome",
     "Step",
@@ -28,11 +31,13 @@ __all__ = [
     "build_master",
     "build_reference",
     "candidates",
+    "ensemble_at",
     "exposures",
     "list_references",
     "masters_wanted",
     "object_light_curve",
     "object_named",
+    "object_near",
     "position_light_curve",
     "provenances",
     "references_wanted",

@@ -19,7 +19,7 @@ from seechange_core.products.base import Corners, overlapping
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
-from seechange_core.products.object import Object
+from seechange_core.products.object import Object, find_objects
 from seechange_core.products.outcome import StepOutcome
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
@@ -94,6 +94,20 @@ def object_named(settings: Settings, name: str) -> Object:
     return found
 
 
+def object_near(
+    settings: Settings, ra: float, dec: float, radius_arcsec: float
+) -> tuple[Object, float] | None:
+    """Return the object nearest to a place and its distance in arcsec, if there is one within a radius.
+
+    Objects of other settings than the present ones, and those marked bad, do not count.
+    """
+    with open_session(settings, read_only=True) as session:
+        ids = _present_provenances(session, settings, "measurement")
+        query = select(Object).where(Object.provenance_id.in_(ids), Object.is_bad.is_(False))
+        found = find_objects(session, ra, dec, radius_arcsec, query)
+    return found[0] if found else None
+
+
 def object_light_curve(settings: Settings, name: str) -> LightCurveTable:
     """Return the forced fluxes of an object in all differences, also from before it was found.
 
@@ -108,11 +122,19 @@ def object_light_curve(settings: Settings, name: str) -> LightCurveTable:
         .join(Image, Image.id == ForcedFlux.image_id)
         .join(Exposure, Exposure.id == Image.exposure_id)
         .join(StepOutcome, StepOutcome.data_version == Image.data_version)
-        .where(ForcedFlux.object_id == found.id, StepOutcome.step == "subtraction")
-        .order_by(ForcedFlux.mjd_mid, Image.section_id)
+        .where(
+            ForcedFlux.object_id == found.id,
+            StepOutcome.step == "subtraction",
+            StepOutcome.status == "done",
+        )
+        .order_by(ForcedFlux.mjd_mid, Image.section_id, ForcedFlux.id)
     )
-    with open_session(settings, read_only=True) as session:
-        rows = list(session.execute(query))
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        every = list(session.execute(query))
+        present = present_provenances(session, settings, "forced_photometry")
+    # Measured with several parameters: the present ones count, else those used last.
+    chosen = {row[0].image_id: row for row in sorted(every, key=lambda r: r[0].provenance_id in present)}
+    rows = sorted(chosen.values(), key=lambda row: (row[0].mjd_mid, row[2]))
     nan = np.nan
     return LightCurveTable(
         exposure=np.array([name for _, name, _ in rows]),
@@ -167,9 +189,20 @@ def _epochs(settings: Settings, on: Kind, corners: Corners | None) -> list[Epoch
 
 def _done(session: Session, settings: Settings, step: str) -> ColumnElement[bool]:
     """Make the condition that an outcome is a success of a step under the present settings."""
-    instruments = session.scalars(select(Exposure.instrument).distinct()).all()
-    ids = [provenances(settings, name)[step].id for name in instruments]
+    ids = present_provenances(session, settings, step)
     return and_(StepOutcome.step == step, StepOutcome.status == "done", StepOutcome.provenance_id.in_(ids))
+
+
+def present_provenances(session: Session, settings: Settings, process: str) -> set[str]:
+    """Return the ids of a process's provenances under the present settings, one for each instrument."""
+    instruments = session.scalars(select(Exposure.instrument).distinct())
+    return {provenances(settings, name)[process].id for name in instruments}
+
+
+def _present_provenances(session: Session, settings: Settings, process: str) -> list[str]:
+    """Return the provenances of a process under the present settings, of every instrument in use."""
+    instruments = session.scalars(select(Exposure.instrument).distinct()).all()
+    return [provenances(settings, name)[process].id for name in instruments]
 
 
 def _solved(
@@ -198,15 +231,15 @@ def _subtracted(
         .where(_done(session, settings, "subtraction"))
     )
     images = overlapping(session, query, corners) if corners else list(session.scalars(query))
-    newest = {
-        image_id: zero_point
-        for image_id, zero_point in session.execute(
-            select(ZeroPoint.image_id, ZeroPoint.id)
-            .where(ZeroPoint.image_id.in_([i.new_image_id for i in images]))
-            .order_by(ZeroPoint.id)
+    zero_points = session.execute(
+        select(ZeroPoint.image_id, ZeroPoint.id)
+        .join(StepOutcome, StepOutcome.data_version == ZeroPoint.data_version)
+        .where(
+            ZeroPoint.image_id.in_([i.new_image_id for i in images]), _done(session, settings, "zero_point")
         )
-    }
-    return [(newest[i.new_image_id], i) for i in images if i.new_image_id in newest]
+    )
+    own = {row[0]: row[1] for row in zero_points}
+    return [(own[i.new_image_id], i) for i in images if i.new_image_id in own]
 
 
 def force_epoch(

@@ -18,6 +18,7 @@ from seechange_core.frames import (
     ZeroPointSolution,
 )
 from seechange_core.products.background import Background
+from seechange_core.products.base import FileProduct
 from seechange_core.products.image import Image
 from seechange_core.products.psf import Psf
 from seechange_core.products.reference import Reference
@@ -84,6 +85,11 @@ class CalibratedRows:
     psf: Psf
     wcs: WorldCoordinates
     zero_point: ZeroPoint
+
+    @property
+    def files(self) -> tuple[FileProduct, ...]:
+        """Those of the rows that stand for files."""
+        return self.image, self.source_list, self.background, self.psf
 
     def read(self, archive: Archive, label: str) -> CalibratedImage:
         """Read the files."""

@@ -9,8 +9,10 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from seechange_core.chain.choice import mask_version, not_marked_bad
 from seechange_core.chain.lineage import provenances, record_provenances
 from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.section import has_file
 from seechange_core.chain.walk import peak_mb, placed
 from seechange_core.errors import BadDataError, Stop
 from seechange_core.frames import MasterFrame, Masters, RawFrame
@@ -45,7 +47,8 @@ def masters_wanted(
 ) -> list[MasterKey]:
     """List the masters that the registered frames allow and that are not there yet, in building order.
 
-    A night that has got more frames since is listed again.
+    A night that has got more frames since is listed again, and so is a master whose file is lost, or
+    whose bad-pixel mask is not what the present settings make.
 
     Parameters
     ----------
@@ -56,7 +59,7 @@ def masters_wanted(
     """
     with use_settings(settings), open_session(settings, read_only=True) as session:
         query = select(Exposure.type, Exposure.night, Exposure.filter).where(
-            Exposure.instrument == instrument, Exposure.type.in_(KINDS), Exposure.bitflag == 0
+            Exposure.instrument == instrument, Exposure.type.in_(KINDS), not_marked_bad()
         )
         if nights is not None:
             query = query.where(Exposure.night.in_(list(nights)))
@@ -69,33 +72,43 @@ def masters_wanted(
 
 
 def _is_built(session: Session, settings: Settings, instrument: str, key: MasterKey) -> bool:
-    provenance = provenances(settings, instrument)[key.kind].id
-    exposures = _exposures(session, instrument, key)
+    keys, archive = provenances(settings, instrument), Archive(settings)
     for section in map(str, get_instrument_instance(instrument).get_section_ids()):
-        rows = _needed_rows(session, settings, instrument, key, section)
-        version = _version(provenance, section, exposures, rows)
-        if session.scalar(select(Calibrator.id).where(Calibrator.data_version == version)) is None:
+        exposures = _exposures(session, instrument, key, section)
+        used = _needed_rows(session, settings, instrument, key, section)
+        version = _version(keys[key.kind].id, section, exposures, used)
+        mask = mask_version(keys["bad_pixels"].id, section, version)
+        needed = [version] if key.kind == "bias" else [version, mask]
+        if exposures and not all(_existing(session, archive, v) for v in needed):
             return False
     return True
 
 
-def _exposures(session: Session, instrument: str, key: MasterKey) -> list[Exposure]:
+def _existing(session: Session, archive: Archive, version: str) -> Calibrator | None:
+    """Return the master of a data version if it is there with its file."""
+    row = session.scalar(select(Calibrator).where(Calibrator.data_version == version))
+    return row if row is not None and has_file(row, archive) else None
+
+
+def _exposures(session: Session, instrument: str, key: MasterKey, section: str) -> list[Exposure]:
+    """Return the frames to combine, the earliest first; not those that came without this section."""
     query = select(Exposure).where(
         Exposure.instrument == instrument,
         Exposure.type == key.kind,
         Exposure.night == key.night,
-        Exposure.bitflag == 0,
+        not_marked_bad(),
     )
     if key.filter is not None:
         query = query.where(Exposure.filter == key.filter)
-    return list(session.scalars(query.order_by(Exposure.mjd)))
+    rows = session.scalars(query.order_by(Exposure.mjd))
+    return [row for row in rows if section not in (row.unreadable_sections or {})]
 
 
 def _needed_rows(
     session: Session, settings: Settings, instrument: str, key: MasterKey, section: str
 ) -> dict[str, Calibrator]:
     """Return the masters that this one builds on, those nearest in time; missing ones are absent."""
-    exposures = _exposures(session, instrument, key)
+    exposures = _exposures(session, instrument, key, section)
     mjd = float(np.mean([e.mjd_mid for e in exposures])) if exposures else 0.0
     keys = provenances(settings, instrument)
     found = {}
@@ -171,30 +184,46 @@ class _Build:
 
     def run(self, redo: bool, start: float) -> StepReport:
         with open_session(self.settings, read_only=True) as session:
-            exposures = _exposures(session, self.instrument, self.key)
+            exposures = _exposures(session, self.instrument, self.key, self.section)
             used = _needed_rows(session, self.settings, self.instrument, self.key, self.section)
-        if not exposures:
-            raise BadDataError(
-                f"no {self.key.kind} frames of that night are registered", cure="ingest them first"
-            )
-        provenance = provenances(self.settings, self.instrument)[self.key.kind].id
-        version = _version(provenance, self.section, exposures, used)
-        row = self._existing(version)
-        if row is not None and not redo:
-            frame = row.read(self._archive)
-            return self._report(Outcome.LOADED, row, frame, start)
+            if not exposures:
+                raise BadDataError(
+                    f"no {self.key.kind} frames of that night are registered", cure="ingest them first"
+                )
+            version = _version(self._provenance(self.key.kind), self.section, exposures, used)
+            mask = mask_version(self._provenance("bad_pixels"), self.section, version)
+            row = _existing(session, self._archive, version)
+            has_mask = self.key.kind == "bias" or _existing(session, self._archive, mask) is not None
         params = self.settings.params(CombineParams, "combine", self.instrument)
+        if row is not None and not redo:
+            frame, outcome = row.read(self._archive), Outcome.LOADED
+        else:
+            row, frame = self._combine(exposures, used, version, params)
+            has_mask, outcome = self.key.kind == "bias", Outcome.DONE
+        if not has_mask:
+            self._mask(mask, frame, exposures, used, params)
+            outcome = Outcome.DONE
+        return self._report(outcome, row, frame, start)
+
+    def _combine(
+        self,
+        exposures: Sequence[Exposure],
+        used: dict[str, Calibrator],
+        version: str,
+        params: CombineParams,
+    ) -> tuple[Calibrator, MasterFrame]:
         masters = Masters(**{kind: r.read(self._archive) for kind, r in used.items()})
         frames = RawFrames(exposures, get_instrument_instance(self.instrument).section_id_of(self.section))
         frame = combine(self.key.kind, frames, masters, params)
-        row = self._row(self.key.kind, provenance, version, exposures, params)
+        row = self._row(self.key.kind, version, exposures, params)
         row.write(self._archive, frame, self._place)
         with open_session(self.settings) as session:
             row = save(session, row, replace=True)
             set_frames(session, row, [e.id for e in exposures])
-        if self.key.kind != "bias":
-            self._mask(row, frame, exposures, used, params)
-        return self._report(Outcome.DONE, row, frame, start)
+        return row, frame
+
+    def _provenance(self, kind: str) -> str:
+        return provenances(self.settings, self.instrument)[kind].id
 
     @property
     def _archive(self) -> Archive:
@@ -204,15 +233,9 @@ class _Build:
     def _place(self) -> Place:
         return Place.of_master(self.instrument, self.key.night, self.section)
 
-    def _existing(self, version: str) -> Calibrator | None:
-        with open_session(self.settings, read_only=True) as session:
-            row = session.scalar(select(Calibrator).where(Calibrator.data_version == version))
-        return row if row is not None and self._archive.exists(row.file) else None
-
     def _row(
         self,
         kind: str,
-        provenance: str,
         version: str,
         exposures: Sequence[Exposure],
         params: CombineParams,
@@ -228,19 +251,19 @@ class _Build:
             validity_start=mjd - params.validity_days,
             validity_end=mjd + params.validity_days,
             origin="built",
-            provenance_id=provenance,
+            provenance_id=self._provenance(kind),
             data_version=version,
         )
 
     def _mask(
         self,
-        row: Calibrator,
+        version: str,
         frame: MasterFrame,
         exposures: Sequence[Exposure],
         used: dict[str, Calibrator],
         params: CombineParams,
     ) -> None:
-        """Find bad pixels in a new dark, or in a new flat together with its dark."""
+        """Find bad pixels in a dark, or in a flat together with its dark."""
         is_flat = self.key.kind == "flat"
         dark = (used["dark"].read(self._archive) if "dark" in used else None) if is_flat else frame
         mask = find_bad_pixels(
@@ -248,10 +271,7 @@ class _Build:
             frame if is_flat else None,
             self.settings.params(BadPixelParams, "bad_pixels", self.instrument),
         )
-        provenance = provenances(self.settings, self.instrument)["bad_pixels"].id
-        made = self._row(
-            "bad_pixels", provenance, digest(provenance, self.section, row.data_version), exposures, params
-        )
+        made = self._row("bad_pixels", version, exposures, params)
         made.write(self._archive, mask, self._place)
         with open_session(self.settings) as session:
             made = save(session, made, replace=True)

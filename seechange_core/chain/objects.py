@@ -76,6 +76,8 @@ def _forget_superseded(session: Session, section: Section) -> None:
     mine = Measurement.provenance_id == section.provenance_id("measurement")
     touched = select(Measurement.object_id).where(mine, Measurement.sighting_id.in_(lists))
     ids = [i for i in session.scalars(touched) if i is not None]
+    superseded = select(Measurement.sighting_id).where(mine, Measurement.sighting_id.in_(lists))
+    session.execute(update(Sighting).where(Sighting.id.in_(superseded)).values(object_id=None))
     session.execute(
         update(Measurement).where(mine, Measurement.sighting_id.in_(lists)).values(object_id=None)
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Row, Select, func, select
 
+from seechange_core.chain.choice import not_marked_bad
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.steps import STEPS
 from seechange_core.errors import NotFoundError
@@ -35,7 +36,7 @@ def exposures(
     NotFoundError
         Naming an exposure asked for that does not exist.
     """
-    query = select(Exposure).where(Exposure.type == "science", Exposure.bitflag == 0).order_by(Exposure.mjd)
+    query = select(Exposure).where(Exposure.type == "science", not_marked_bad()).order_by(Exposure.mjd)
     if names is not None:
         query = query.where(Exposure.name.in_(list(names)))
     if instrument is not None:
@@ -94,8 +95,8 @@ def status(settings: Settings, exposures: Sequence[str] | None = None) -> list[S
     made = {(n, o.section_id, o.step) for n, i, o in rows if current[i].get(o.step) == o.provenance_id}
     order = {step.name: n for n, step in enumerate(STEPS)}
     result = [_status_row(name, o, current[instrument], made) for name, instrument, o in rows]
-    names = list(dict.fromkeys(row.exposure for row in result))
-    return sorted(result, key=lambda r: (names.index(r.exposure), r.section, order.get(r.step, 99)))
+    rank = {name: n for n, name in enumerate(dict.fromkeys(row.exposure for row in result))}
+    return sorted(result, key=lambda r: (rank[r.exposure], r.section, order.get(r.step, len(order))))
 
 
 def _status_row(

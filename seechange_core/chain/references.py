@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import select
 
+from seechange_core.chain.choice import not_marked_bad
 from seechange_core.chain.lineage import provenances, record_provenances
-from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
+from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points
 from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.section import has_file
 from seechange_core.chain.steps_image import catalog_of, release_row
 from seechange_core.chain.walk import peak_mb, placed
 from seechange_core.errors import NoReference, SeeChangeError, Stop
@@ -76,7 +78,7 @@ def candidates_for_references(
         .join(Psf, Psf.data_version == SourceList.data_version)
         .where(
             Exposure.instrument == instrument,
-            Exposure.bitflag == 0,
+            not_marked_bad(),
             StepOutcome.step == "zero_point",
             StepOutcome.status == "done",
             StepOutcome.provenance_id == provenances(settings, instrument)["zero_point"].id,
@@ -241,9 +243,14 @@ class _Build:
         return digest(self.provenance, self.region, self.band, used, without)
 
     def _existing(self, rows: list[CalibratedRows], left_out: int | None) -> Reference | None:
+        """Return the reference made of these images if it is there with all its files."""
         version = self._version(rows, left_out)
         with open_session(self.settings, read_only=True) as session:
-            return session.scalar(select(Reference).where(Reference.data_version == version))
+            row = session.scalar(select(Reference).where(Reference.data_version == version))
+            parts = rows_of_reference(session, row) if row is not None else None
+        if parts is None or not all(has_file(part, self.archive) for part in parts.files):
+            return None
+        return row
 
     def _finish(
         self, result: CoaddResult, rows: list[CalibratedRows], left_out: int | None, start: float

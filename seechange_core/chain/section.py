@@ -18,6 +18,7 @@ from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import AnyParams, Settings
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
+from seechange_core.storage.orm import HasFile
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Product)
@@ -40,6 +41,8 @@ class Section:
         Data version of each step that has a product now, by step name.
     products
         What steps made or loaded, by step name: rows and frames.
+    redo
+        Make again also what is there: set by the walk for the step at hand.
     """
 
     settings: Settings
@@ -47,6 +50,7 @@ class Section:
     section_id: SectionId
     versions: dict[str, str] = field(default_factory=dict)
     products: dict[str, Any] = field(default_factory=dict)
+    redo: bool = False
 
     @classmethod
     def open(cls, settings: Settings, exposure_name: str, section_id: str) -> "Section":
@@ -129,13 +133,7 @@ class Section:
     def has_file(self, kind: type[FileRow], step: str) -> bool:
         """Tell whether the row and its file are there."""
         row = self.row(kind, step)
-        if row is None:
-            return False
-        try:
-            _locate(row, self.archive)
-        except FileNotFoundError:
-            return False
-        return True
+        return row is not None and has_file(row, self.archive)
 
     def needed(self, kind: type[Row], step: str) -> Row:
         """Return that row.
@@ -164,9 +162,15 @@ class Section:
         return found
 
 
-def _locate(row: FileProduct, archive: Archive) -> None:
-    """Make sure that a row's file is here, or can be fetched."""
-    if isinstance(row, Image):
-        row.fullpaths(archive)
-    else:
-        archive.find(row.file, checksum=row.checksum)
+def has_file(row: HasFile, archive: Archive) -> bool:
+    """Tell whether a row's file is here, or could be fetched."""
+    try:
+        if isinstance(row, Image):
+            row.fullpaths(archive)
+        elif row.filepath is None:
+            return False
+        else:
+            archive.find(row.filepath, checksum=row.checksum)
+    except FileNotFoundError:
+        return False
+    return True

@@ -5,7 +5,7 @@ from sqlalchemy import delete, select
 from seechange_core.chain import load
 from seechange_core.chain.choice import references_for
 from seechange_core.chain.objects import assign_objects
-from seechange_core.chain.section import Section
+from seechange_core.chain.section import Section, has_file
 from seechange_core.chain.step import Made, Step
 from seechange_core.errors import InReference, NoReference
 from seechange_core.frames import Detections, Stamps, SubtractionFrame
@@ -153,6 +153,14 @@ def _cutouts(section: Section) -> list[Cutouts]:
         return list(session.scalars(query.order_by(Cutouts.number)))
 
 
+def _has_cutouts(section: Section) -> bool:
+    rows = _cutouts(section)
+    one_of_each_file = {row.filepath: row for row in rows}.values()
+    return len(rows) == len(_sightings(section)) and all(
+        has_file(row, section.archive) for row in one_of_each_file
+    )
+
+
 def _stamps(section: Section, rows: list[Cutouts]) -> Stamps:
     return section.product("stamps", lambda: read_stamps(section.archive, rows[0]))
 
@@ -213,7 +221,7 @@ CHANGE_STEPS: tuple[Step, ...] = (
         "Stamps of the new, reference and difference images around each detection.",
         ("detections",),
         _make_cutouts,
-        lambda section: len(_cutouts(section)) == len(_sightings(section)),
+        _has_cutouts,
     ),
     Step(
         "measurement",

@@ -37,6 +37,7 @@ class Task:
 def missing(section: Section) -> list[Task]:
     """List what is still to be measured: objects in this section, in differences of any epoch.
 
+    To do it again is to measure everything on this section's own difference anew.
     An object found here for the first time is measured at all earlier epochs; a known one at this
     epoch. Differences that a newer one of the same exposure has replaced are left out.
     """
@@ -54,13 +55,16 @@ def missing(section: Section) -> list[Task]:
         ]
         images = _current_differences(session, section, corners) if objects else []
         done = _done(session, section, objects)
+        if section.redo:
+            own = {i.id for i in images if i.data_version == section.versions["subtraction"]}
+            done = {(object_id, image_id) for object_id, image_id in done if image_id not in own}
         tasks = []
         for image in images:
             left = tuple(
                 o for o in objects if (o.id, image.id) not in done and _covers(image.corners or [], o)
             )
             if left:
-                tasks.append(_task(session, image, left))
+                tasks.append(_task(session, section, image, left))
     return tasks
 
 
@@ -93,12 +97,12 @@ def _done(session: Session, section: Section, objects: Sequence[Object]) -> set[
     return {(row[0], row[1]) for row in session.execute(query)}
 
 
-def _task(session: Session, image: Image, objects: tuple[Object, ...]) -> Task:
+def _task(session: Session, section: Section, image: Image, objects: tuple[Object, ...]) -> Task:
     query = (
         select(WorldCoordinates, ZeroPoint)
         .join(ZeroPoint, ZeroPoint.world_coordinates_id == WorldCoordinates.id)
         .join(Image, Image.new_image_id == WorldCoordinates.image_id)
-        .where(Image.id == image.id)
+        .where(Image.id == image.id, ZeroPoint.provenance_id == section.provenance_id("zero_point"))
         .order_by(ZeroPoint.id.desc())
         .limit(1)
     )
@@ -138,7 +142,7 @@ def _make_forced(section: Section) -> Made:
         )
         with open_session(section.settings) as session:
             for row in rows:
-                save(session, row)
+                save(session, row, replace=True)
         n_fluxes, n_epochs = n_fluxes + len(rows), n_epochs + 1
     return Made(None, None, {"n_fluxes": n_fluxes, "n_epochs": n_epochs})
 

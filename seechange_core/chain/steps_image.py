@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from seechange_core.catalogs.provider import CatalogInfo
 from seechange_core.catalogs.store import LocalCatalog, installed
 from seechange_core.chain import load
+from seechange_core.chain.choice import MASTER_KINDS, masters_for
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.errors import NoCatalog, UserError
@@ -13,7 +14,7 @@ from seechange_core.frames import CatalogStars, Masters, RawFrame
 from seechange_core.numerics.timing import decimal_year
 from seechange_core.products.background import Background
 from seechange_core.products.base import save
-from seechange_core.products.calibrator import Calibrator, find_calibrator
+from seechange_core.products.calibrator import Calibrator
 from seechange_core.products.catalog_release import CatalogRelease
 from seechange_core.products.image import Image
 from seechange_core.products.psf import Psf
@@ -28,9 +29,6 @@ from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.photometry import PhotometryParams, calibrate
 from seechange_core.stages.preprocess import PreprocessParams, preprocess
 from seechange_core.storage.engine import open_session
-
-MASTER_KINDS = ("bias", "dark", "flat", "bad_pixels")
-
 
 # --- exposure -------------------------------------------------------------------------------------
 
@@ -63,33 +61,13 @@ def _make_exposure(section: Section) -> Made:
 # --- image ----------------------------------------------------------------------------------------
 
 
-def _masters(section: Section) -> dict[str, Calibrator]:
-    """Return the rows of the masters nearest in time, by kind; kinds that have none are absent."""
-    exposure = section.exposure
-    found: dict[str, Calibrator] = {}
-    with open_session(section.settings, read_only=True) as session:
-        for kind in MASTER_KINDS:
-            row = find_calibrator(
-                session,
-                kind,
-                instrument=exposure.instrument,
-                section_id=section.section,
-                mjd=exposure.mjd_mid,
-                band=section.band if kind == "flat" else "",
-                provenance_id=section.provenance_id(kind),
-            )
-            if row is not None:
-                found[kind] = row
-    return found
-
-
 def _masters_used(section: Section) -> tuple[str, ...]:
-    masters = section.product("masters", lambda: _masters(section))
+    masters = section.product("masters", lambda: masters_for(section))
     return tuple(masters[kind].data_version if kind in masters else "" for kind in MASTER_KINDS)
 
 
 def _make_image(section: Section) -> Made:
-    rows: dict[str, Calibrator] = section.product("masters", lambda: _masters(section))
+    rows: dict[str, Calibrator] = section.product("masters", lambda: masters_for(section))
     masters = Masters(**{kind: row.read(section.archive) for kind, row in rows.items()})
     frame = preprocess(read_raw(section), masters, section.params(PreprocessParams, "preprocess"))
     exposure = section.exposure
@@ -279,7 +257,7 @@ IMAGE_STEPS: tuple[Step, ...] = (
         "Sources, background and point spread function.",
         ("image",),
         _make_source_list,
-        lambda section: section.has_file(SourceList, "source_list"),
+        lambda section: all(section.has_file(kind, "source_list") for kind in (SourceList, Psf, Background)),
     ),
     Step(
         "world_coordinates",

@@ -6,6 +6,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import delete
 
 from seechange_core.chain.lineage import record_provenances
 from seechange_core.chain.outcome import Outcome, StepReport
@@ -58,26 +61,34 @@ def walk(
             record_provenances(settings, section.exposure.instrument)
         except Exception as error:  # noqa: BLE001 - the neighbours of a broken section must go on
             return _nothing_ran(exposure_name, section_id, wanted, error)
-        reports: list[StepReport] = []
-        for step in STEPS[: STEPS.index(wanted[-1]) + 1] if wanted else ():
-            report = _run(section, step, redo=redo and step in wanted, only_load=step not in wanted)
-            if step in wanted:
-                reports.append(report)
-            if not report.outcome.has_product:
-                done = {r.step for r in reports}
-                left = [s for s in wanted if s.name not in done]
-                reports += [_skipped(section, s, report) for s in left]
-                break
-        return reports
+        return _walk(section, wanted, redo)
+
+
+def _walk(section: Section, wanted: list[Step], redo: bool) -> list[StepReport]:
+    reports: list[StepReport] = []
+    for step in STEPS[: STEPS.index(wanted[-1]) + 1] if wanted else ():
+        report = _run(section, step, redo=redo and step in wanted, only_load=step not in wanted)
+        if step in wanted:
+            reports.append(report)
+        if not report.outcome.has_product:
+            done = {r.step for r in reports}
+            left = [s for s in wanted if s.name not in done]
+            if step not in wanted and report.outcome is Outcome.FAILED:
+                # What was asked for cannot be had, and nobody else will say so.
+                reports.append(replace(report, step=left.pop(0).name, code_version="", data_version=""))
+            reports += [_skipped(section, s, report) for s in left]
+            break
+    return reports
 
 
 def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepReport:
     """Run one step, or load what it made before; record the outcome."""
     start = time.perf_counter()
-    version = ""
+    version, past = "", None
+    section.redo = redo
     try:
-        version = section.versions[step.name] = data_version(section, step)
         past = _past(section, step)
+        version = section.versions[step.name] = data_version(section, step)
         if past is not None and past.data_version == version and not redo:
             if past.status == Outcome.STOPPED:
                 return _again(section, step, past)
@@ -89,16 +100,14 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
                 cure=f"process it through {step.name} first",
             )
         made = step.make(section)
-        return _done(section, step, made, version, start)
+        return _done(section, step, made, version, start, past)
     except Exception as error:
         outcome = Outcome.STOPPED if isinstance(error, Stop) else Outcome.FAILED
         if not isinstance(error, SeeChangeError | FileNotFoundError):
             log.exception("%s of %s/%s", step.name, section.exposure.name, section.section)
         report = _ended(section, step, outcome, error, version, time.perf_counter() - start)
         if not only_load:
-            _record(
-                section, step, outcome, version, report.seconds, reason=report.reason, message=report.message
-            )
+            _record(section, report, past)
         return report
 
 
@@ -121,13 +130,14 @@ def _past(section: Section, step: Step) -> StepOutcome | None:
         )
 
 
-def _done(section: Section, step: Step, made: Made, version: str, start: float) -> StepReport:
+def _done(
+    section: Section, step: Step, made: Made, version: str, start: float, past: StepOutcome | None
+) -> StepReport:
     seconds = time.perf_counter() - start
     metrics = {**made.metrics, "seconds": round(seconds, 3), "peak_mb": round(peak_mb(), 1)}
     if made.preview is not None:
         write_preview(section.archive, preview_path(section, step.name, version), made.preview)
-    _record(section, step, Outcome.DONE, version, seconds, metrics=metrics)
-    return StepReport(
+    report = StepReport(
         exposure=section.exposure.name,
         section=section.section,
         step=step.name,
@@ -140,6 +150,8 @@ def _done(section: Section, step: Step, made: Made, version: str, start: float) 
         product_id=made.product_id,
         path=made.path,
     )
+    _record(section, report, past)
+    return report
 
 
 def _again(section: Section, step: Step, past: StepOutcome) -> StepReport:
@@ -176,31 +188,42 @@ def _ended(
     )
 
 
-def _record(
-    section: Section,
-    step: Step,
-    outcome: Outcome,
-    version: str,
-    seconds: float,
-    *,
-    reason: str = "",
-    message: str = "",
-    metrics: dict[str, float] | None = None,
-) -> None:
+def _record(section: Section, report: StepReport, past: StepOutcome | None) -> None:
+    """Record an outcome; what was made from another version of this product is no longer the present one.
+
+    Those later steps have no outcome until they have run again, however this walk may end.
+    """
     row = StepOutcome(
         exposure_id=section.exposure.id,
         section_id=section.section,
-        step=step.name,
-        provenance_id=section.provenance_id(step.name),
-        status=outcome.value,
-        reason=reason,
-        message=message,
-        seconds=seconds,
-        data_version=version,
-        metrics=metrics or {},
+        step=report.step,
+        provenance_id=report.code_version,
+        status=report.outcome.value,
+        reason=report.reason,
+        message=report.message,
+        seconds=report.seconds,
+        data_version=report.data_version,
+        metrics=report.metrics,
     )
     with open_session(section.settings) as session:
         record_outcome(session, row)
+        if past is not None and past.data_version != report.data_version:
+            session.execute(
+                delete(StepOutcome).where(
+                    StepOutcome.exposure_id == section.exposure.id,
+                    StepOutcome.section_id == section.section,
+                    StepOutcome.provenance_id.in_([section.provenance_id(s) for s in _later(report.step)]),
+                )
+            )
+
+
+def _later(name: str) -> set[str]:
+    """Name the steps that build on a step, directly or not."""
+    later = {name}
+    for step in STEPS:
+        if later.intersection(step.needs):
+            later.add(step.name)
+    return later - {name}
 
 
 def placed(error: Exception, exposure: str, section: str | None) -> SeeChangeError:

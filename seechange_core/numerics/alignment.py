@@ -16,12 +16,12 @@ from seechange_core.numerics.resample import STEP_PIX, CoordinateGrid, coordinat
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """A displacement that is linear in position.
+    """A displacement that is quadratic in position.
 
     Attributes
     ----------
     coefficients
-        (3, 2): of 1, u, v for x and y, pixels, with u = (x - x0) / scale.
+        (6, 2): of 1, u, v, u^2, u v, v^2 for x and y, pixels, with u = (x - x0) / scale.
     centre, scale
         Pixels.
     """
@@ -30,11 +30,15 @@ class Shift:
     centre: tuple[float, float]
     scale: float
 
+    def basis(self, x: Float, y: Float) -> Float:
+        """Return the terms at positions, (..., 6)."""
+        u, v = (x - self.centre[0]) / self.scale, (y - self.centre[1]) / self.scale
+        return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
+
     def at(self, x: Float, y: Float) -> tuple[Float, Float]:
         """Return the displacement at positions, pixels."""
-        u, v = (x - self.centre[0]) / self.scale, (y - self.centre[1]) / self.scale
-        c = self.coefficients
-        return c[0, 0] + c[1, 0] * u + c[2, 0] * v, c[0, 1] + c[1, 1] * u + c[2, 1] * v
+        dx, dy = np.moveaxis(self.basis(x, y) @ self.coefficients, -1, 0)
+        return dx, dy
 
 
 @dataclass(frozen=True, eq=False)

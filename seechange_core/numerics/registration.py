@@ -12,10 +12,9 @@ from seechange_core.numerics.stats import mad_sigma
 
 _MAX_STARS = 300
 _MIN_STARS = 8
-_MIN_STARS_LINEAR = 30
 _N_SIGMA = 3.5
-_FLUX_FLOOR = 0.003
-"""Relative scatter of single stars' flux ratios that PSF errors cause at least."""
+_SHIFT_PRIOR_PIX = np.array([1.0, 0.1, 0.1, 0.03, 0.03, 0.03])
+"""How large the terms of the shift between two solved images may be, at the edge: few stars can't say."""
 _CONCENTRATION = 0.05
 """Stars have the same flux in an aperture and by PSF within this fraction; galaxies don't."""
 
@@ -148,39 +147,58 @@ def _pointlike(side: Side, fits: PsfFits) -> Bool:
 
 def _summary(a: PsfFits, b: PsfFits, shape: tuple[int, ...]) -> Registration:
     scale = max(shape) / 2
-    shift = Shift(np.zeros((3, 2)), ((shape[1] - 1) / 2, (shape[0] - 1) / 2), scale)
-    u, v = (a.x - shift.centre[0]) / scale, (a.y - shift.centre[1]) / scale
-    basis = np.stack([np.ones(len(u)), u, v], axis=1)
-    if len(u) < _MIN_STARS_LINEAR:
-        basis = basis[:, :1]
+    shift = Shift(np.zeros((6, 2)), ((shape[1] - 1) / 2, (shape[0] - 1) / 2), scale)
+    basis = shift.basis(a.x, a.y)
     sigmas = []
     for axis, (delta, error) in enumerate(
         ((a.x - b.x, np.hypot(a.x_err, b.x_err)), (a.y - b.y, np.hypot(a.y_err, b.y_err)))
     ):
-        coefficients, sigma = _robust_fit(basis, delta, error)
-        shift.coefficients[: basis.shape[1], axis] = coefficients
-        sigmas.append(sigma)
-    ratio = a.flux / b.flux
-    error = np.hypot(np.hypot(a.flux_err / a.flux, b.flux_err / b.flux), _FLUX_FLOOR)
-    fitted, _ = _robust_fit(np.ones((len(u), 1)), ratio, error)
-    scatter = float(np.sqrt(max(mad_sigma(ratio - fitted[0]) ** 2 - np.median(error**2), 0.0)))
+        fitted = _robust_fit(basis, delta, error, _SHIFT_PRIOR_PIX)
+        shift.coefficients[:, axis] = fitted.coefficients
+        sigmas.append(float(np.hypot(fitted.scatter, fitted.formal)))
+    error = np.hypot(a.flux_err / a.flux, b.flux_err / b.flux)
+    ratio = _robust_fit(np.ones((len(a), 1)), a.flux / b.flux, error, np.array([np.inf]))
     return Registration(
-        shift, sigmas[0], sigmas[1], float(fitted[0]),
-        float(np.sqrt((np.median(error**2) + scatter**2) / len(u))), scatter, len(u),
-    )  # fmt: skip
+        shift, sigmas[0], sigmas[1], float(ratio.coefficients[0]), ratio.formal, ratio.scatter, len(a)
+    )
 
 
-def _robust_fit(basis: Float, values: Float, errors: Float) -> tuple[Float, float]:
-    """Fit by weighted least squares with clipping; the error per axis left at a random place."""
-    keep = np.abs(values - np.median(values)) < 5 * mad_sigma(values) + 5 * errors
-    extra = 0.0
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Coefficients, scatter of single stars beyond their errors, and the model's own mean error."""
+
+    coefficients: Float
+    scatter: float
+    formal: float
+
+
+def _robust_fit(basis: Float, values: Float, errors: Float, prior: Float) -> _Fit:
+    """Fit a linear model with a prior width for each coefficient, clipping outliers.
+
+    The scatter beyond the known errors is that of highest likelihood: bright stars, whose errors are
+    small, know it best, and a fit that starts without it would throw them out.
+    """
+    scatter = float(mad_sigma(values - np.median(values)))
+    keep = np.abs(values - np.median(values)) < _N_SIGMA * np.hypot(errors, scatter)
     coefficients: Float = np.zeros(basis.shape[1])
-    for _ in range(4):
-        sigma = np.hypot(errors, extra)
-        rows = basis[keep] / sigma[keep, None]
-        coefficients = np.asarray(np.linalg.lstsq(rows, values[keep] / sigma[keep], rcond=None)[0], float)
+    formal = 0.0
+    for _ in range(8):
+        weight = keep / (errors**2 + scatter**2)
+        normal = (basis.T * weight) @ basis + np.diag(prior**-2.0)
+        covariance = np.linalg.inv(normal)
+        coefficients = np.asarray(covariance @ (basis.T @ (weight * values)), float)
+        formal = float(np.sqrt(np.mean(np.einsum("ij,jk,ik->i", basis, covariance, basis))))
         residual = values - basis @ coefficients
-        extra = float(np.sqrt(max(mad_sigma(residual[keep]) ** 2 - np.median(errors[keep] ** 2), 0.0)))
-        keep = np.abs(residual) < _N_SIGMA * np.hypot(errors, extra)
-    formal = basis.shape[1] * np.median(errors**2 + extra**2) / max(np.count_nonzero(keep), 1)
-    return coefficients, float(np.sqrt(extra**2 + formal))
+        scatter = _scatter(residual[keep], errors[keep], np.count_nonzero(keep) - 1)
+        keep = np.abs(residual) < _N_SIGMA * np.hypot(errors, scatter)
+    return _Fit(coefficients, scatter, formal)
+
+
+def _scatter(residual: Float, errors: Float, freedom: int) -> float:
+    """Return the extra scatter of highest likelihood for normal residuals of known errors."""
+    variance = float(np.mean(residual**2))
+    share = len(residual) / max(freedom, 1)
+    for _ in range(30):
+        weight = (errors**2 + variance) ** -2.0
+        variance = max(0.0, float(np.sum(weight * (share * residual**2 - errors**2)) / np.sum(weight)))
+    return float(np.sqrt(variance))

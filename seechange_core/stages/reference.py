@@ -299,15 +299,17 @@ def _prepare(inputs: Sequence[CalibratedImage], zero_point: float, params: Refer
     """Work out each input's scale, weight and clipping tolerance."""
     fwhm = np.array([c.psf.fwhm_pix * c.wcs.pixel_scale_arcsec for c in inputs])
     typical = float(np.median(fwhm))
+    best, worst = float(fwhm.min()), float(fwhm.max())
     prepared = []
     for c, width in zip(inputs, fwhm, strict=True):
         scale = float(10 ** (0.4 * (zero_point - c.zero_point.zp)))
         boost = (typical / width) ** 2 if params.weighting == "point_source" else 1.0
         tolerance = Tolerance(
             n_sigma=params.clip_sigma,
-            # Cores go with FWHM^-2, the wings of real PSFs with up to FWHM^4.
-            peak=params.clip_slack + 2 * abs((typical / width) ** 2 - 1),
-            slope=params.clip_slack + abs(typical / width - 1),
+            # Cores go with FWHM^-2, the wings of real PSFs with up to FWHM^4. Where few images overlap the
+            # median may be any of them, the best or the worst.
+            peak=params.clip_slack + 2 * max((worst / width) ** 2 - 1, 1 - (best / width) ** 2),
+            slope=params.clip_slack + max(worst / width - 1, 1 - best / width),
             photons=scale / c.image.gain,
         )
         prepared.append(_Input(c, scale, float(boost), tolerance))

@@ -292,7 +292,10 @@ class _Subtraction:
 
     def _kernel_error(self, registration: Registration | None) -> float:
         floors = [self.new.psf.floor, max(m.image.psf.floor for m in self.aligned.members)]
-        scale = registration.flux_ratio_err if registration is not None else self._zero_point_error()
+        if registration is None:
+            scale = self._zero_point_error()
+        else:
+            scale = float(np.hypot(registration.flux_ratio_err, registration.flux_scatter))
         return max(self.params.kernel_error, float(np.sqrt(floors[0] ** 2 + floors[1] ** 2 + scale**2)))
 
     def _zero_point_error(self) -> float:

@@ -64,7 +64,7 @@ def checks(summary: Summary) -> list[Check]:
             s.false_per_section,
             2.0,
             "",
-            "after the cuts; noise alone makes 0.01 beyond 5 sigma, the rest comes from bright stars and trails",
+            "after the cuts; noise alone makes 0.01 beyond 5 sigma, bright stars and trails make the rest",
         ),
         Check(
             "median flux pull",

@@ -13,6 +13,7 @@ from seechange_core.chain.light_curves import (
     LightCurveTable,
     all_epochs,
     object_light_curve,
+    present_provenances,
 )
 from seechange_core.frames import Float
 from seechange_core.numerics.sky import separation
@@ -177,12 +178,16 @@ def _paired(epochs: list[Epoch], truth: SurveyTruth) -> Iterator[tuple[Epoch, Tr
         yield (
             epoch,
             TruthRows(
-                np.asarray(rows["id"]),
-                np.asarray(rows["kind"]).astype(str),
-                *(np.asarray(rows[c], float) for c in ("x", "y", "ra", "dec", "flux_e")),
-                np.asarray(rows["on_masked"], bool),
-                np.asarray(rows["saturated"], bool),
-                float(truth.exposures["zp"][here][0]),
+                object_id=np.asarray(rows["id"]),
+                kind=np.asarray(rows["kind"]).astype(str),
+                x=np.asarray(rows["x"], float),
+                y=np.asarray(rows["y"], float),
+                ra=np.asarray(rows["ra"], float),
+                dec=np.asarray(rows["dec"], float),
+                flux_e=np.asarray(rows["flux_e"], float),
+                masked=np.asarray(rows["on_masked"], bool),
+                saturated=np.asarray(rows["saturated"], bool),
+                zp=float(truth.exposures["zp"][here][0]),
             ),
         )
 
@@ -190,7 +195,9 @@ def _paired(epochs: list[Epoch], truth: SurveyTruth) -> Iterator[tuple[Epoch, Tr
 def _curves(settings: Settings, truth: SurveyTruth) -> Iterator[TransientCurve]:
     """Yield the light curves of the injected transients that became objects, the brightest first."""
     with open_session(settings, read_only=True) as session:
-        objects = list(session.scalars(select(Object).where(Object.n_sightings > 0)))
+        present = present_provenances(session, settings, "measurement")
+        query = select(Object).where(Object.n_sightings > 0, Object.provenance_id.in_(present))
+        objects = list(session.scalars(query))
     if not objects:
         return
     ra, dec = np.array([o.ra for o in objects]), np.array([o.dec for o in objects])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seechange_core.simulate import make_psf_field, scene, simulate_image
+from seechange_core.simulate.scene import make_psf_field, scene, simulate_image
 
 
 def test_noise_is_what_the_variance_says():

@@ -1,0 +1,250 @@
+"""Ensemble zero points: a light curve's epochs on one scale, from the stars around its object.
+
+The catalog ties every image to the sky on its own, no better than its few stars allow; what a light curve
+needs is that the epochs agree with each other, which far more stars can say, and far better.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from seechange_core.chain.light_curves import Epoch, LightCurveTable, epochs_at, force_epoch
+from seechange_core.errors import NotFoundError
+from seechange_core.frames import Bool, Float, Sources, Table, WcsSolution
+from seechange_core.numerics.ensemble import Ensemble, solve
+from seechange_core.numerics.matching import match_sky
+from seechange_core.numerics.sky import mean_position, separation
+from seechange_core.settings import Settings, use_settings
+from seechange_core.storage.archive import Archive
+
+#: Fewer comparison stars cannot tell which of them varies.
+MIN_STARS = 3
+#: How many of the brightest speak for the quality of an ensemble.
+N_BRIGHTEST = 10
+
+
+@dataclass(frozen=True)
+class ComparisonChoice:
+    """Which stars are compared with.
+
+    Attributes
+    ----------
+    max_stars
+        The brightest so many of those that pass.
+    radius_arcmin
+        Near enough to the object to share its air and its part of the detector.
+    exclude_arcsec
+        Not the object itself, nor what stands in its light.
+    min_snr
+        In the deepest image.
+    max_peak_share
+        Of the saturation level, in every image: below it the detector is taken to be linear.
+    min_epoch_share
+        Of the images in which the star is found, without any flag and off its neighbours.
+    """
+
+    max_stars: int = 50
+    radius_arcmin: float = 30.0
+    exclude_arcsec: float = 15.0
+    min_snr: float = 50.0
+    max_peak_share: float = 0.8
+    min_epoch_share: float = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonStars(Table):
+    """The stars of an ensemble, the brightest first in each filter.
+
+    Attributes
+    ----------
+    ra, dec
+        Mean position, ICRS deg.
+    filter
+        Text.
+    mag, mag_err
+        Mean, on the ensemble's scale; the error is that against the other stars.
+    rms_mag, mad_mag
+        Scatter of a single measurement after the correction: root mean square, and from the median
+        absolute deviation.
+    n_epochs
+        At which it was measured.
+    used
+        False for those that vary.
+    """
+
+    ra: Float
+    dec: Float
+    filter: np.ndarray
+    mag: Float
+    mag_err: Float
+    rms_mag: Float
+    mad_mag: Float
+    n_epochs: np.ndarray
+    used: Bool
+
+    def brightest(self) -> "ComparisonStars":
+        """Return the ten brightest that do not vary (of each filter)."""
+        rows = [np.flatnonzero(self.used & (self.filter == f))[:N_BRIGHTEST] for f in np.unique(self.filter)]
+        return self.select(np.concatenate(rows))
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleZeroPoints:
+    """Zero points of images that agree with each other, and the stars that say so.
+
+    Attributes
+    ----------
+    zero_points
+        By exposure and section: zero point (mag of one electron) and its error against the mean of all
+        epochs of its filter, which stays that of the catalog zero points.
+    stars
+        The comparison stars.
+    """
+
+    zero_points: Mapping[tuple[str, str], tuple[float, float]]
+    stars: ComparisonStars
+
+    def apply(self, curve: LightCurveTable) -> LightCurveTable:
+        """Return a light curve with these zero points; NaN for epochs that have none."""
+        nothing = (np.nan, np.nan)
+        places = zip(curve.exposure.tolist(), curve.section.tolist(), strict=True)
+        found = np.array([self.zero_points.get(place, nothing) for place in places]).reshape(-1, 2)
+        return replace(curve, zp=found[:, 0], zp_err=found[:, 1])
+
+    def describe(self) -> Iterator[str]:
+        """Yield a line for each filter: how many stars, how bright, how well they agree."""
+        best = self.stars.brightest()
+        for band in np.unique(self.stars.filter).tolist():
+            stars = self.stars.select(self.stars.filter == band)
+            top = best.select(best.filter == band)
+            mags = stars.mag[stars.used]
+            yield (
+                f"ensemble in {band}: {stars.used.sum()} comparison stars of {mags.min():.1f} to "
+                f"{mags.max():.1f} mag, {np.sum(~stars.used)} variable ones left out; the {len(top)} brightest "
+                f"scatter by {1e3 * np.median(top.rms_mag):.1f} mmag (median rms; "
+                f"from the MAD {1e3 * np.median(top.mad_mag):.1f})"
+            )
+
+
+def ensemble_at(
+    settings: Settings, ra: float, dec: float, choice: ComparisonChoice | None = None
+) -> EnsembleZeroPoints:
+    """Measure the stars around a place in all images that cover it, and tie the images together by them.
+
+    Positions are forced, as an object's own is, so that whatever spoils a flux at a fixed place spoils
+    those of the stars alike. Each instrument and filter has its own ensemble.
+
+    Parameters
+    ----------
+    settings
+        Whose images.
+    ra, dec
+        The object that must not be among the stars, ICRS deg.
+    choice
+        Of the stars.
+
+    Raises
+    ------
+    NotFoundError
+        If no image covers the place, or too few stars pass.
+    """
+    choice = choice or ComparisonChoice()
+    groups: dict[tuple[str, str], list[Epoch]] = {}
+    with use_settings(settings):
+        for epoch in epochs_at(settings, ra, dec, "image"):
+            groups.setdefault((epoch.exposure.instrument, epoch.rows.image.filter), []).append(epoch)
+        if not groups:
+            raise NotFoundError(
+                f"no image covers ra {ra:.5f} dec {dec:.5f}", cure="process exposures of that field"
+            )
+        parts = [_solve_group(settings, group, ra, dec, choice) for group in groups.values()]
+    zero_points = {place: value for part in parts for place, value in part.zero_points.items()}
+    names = parts[0].stars.columns()
+    stars = ComparisonStars(**{n: np.concatenate([p.stars.columns()[n] for p in parts]) for n in names})
+    return EnsembleZeroPoints(zero_points, stars)
+
+
+def _solve_group(
+    settings: Settings, epochs: Sequence[Epoch], ra: float, dec: float, choice: ComparisonChoice
+) -> EnsembleZeroPoints:
+    """Solve for the images of one instrument and filter."""
+    star_ra, star_dec = _choose(settings, epochs, ra, dec, choice)
+    band = epochs[0].rows.image.filter
+    if len(star_ra) < MIN_STARS:
+        raise NotFoundError(
+            f"{len(star_ra)} comparison stars in {band} within {choice.radius_arcmin:g}' of ra {ra:.5f} "
+            f"dec {dec:.5f} are too few (need {MIN_STARS})",
+            cure="leave out --ensemble, or process more images of the field",
+        )
+    zp = np.array([e.rows.zero_point.zp for e in epochs])
+    measured = [force_epoch(settings, e, star_ra, star_dec, "image") for e in epochs]
+    scale = 10 ** (-0.4 * zp)
+    flux = np.array([np.where(flags == 0, flux, np.nan) for flux, _, flags in measured]).T * scale
+    error = np.array([err for _, err, _ in measured]).T * scale
+    solution = solve(flux, error)
+    total = zp + solution.zero_point
+    places = [(e.exposure.name, str(e.rows.image.section_id)) for e in epochs]
+    values = zip(total.tolist(), solution.zero_point_err.tolist(), strict=True)
+    tied = {place: value for place, value in zip(places, values, strict=True) if np.isfinite(value[0])}
+    return EnsembleZeroPoints(tied, _stars(star_ra, star_dec, band, solution))
+
+
+def _stars(ra: Float, dec: Float, band: str, solution: Ensemble) -> ComparisonStars:
+    table = ComparisonStars(
+        ra=ra,
+        dec=dec,
+        filter=np.full(len(ra), band),
+        mag=solution.mean_mag,
+        mag_err=solution.mean_mag_err,
+        rms_mag=solution.rms_mag,
+        mad_mag=solution.mad_mag,
+        n_epochs=np.isfinite(solution.residual_mag).sum(axis=1),
+        used=solution.used,
+    )
+    return table.select(np.argsort(table.mag, kind="stable"))
+
+
+def _choose(
+    settings: Settings, epochs: Sequence[Epoch], ra: float, dec: float, choice: ComparisonChoice
+) -> tuple[Float, Float]:
+    """Choose comparison stars by the source lists: mean positions, the brightest first."""
+    archive = Archive(settings)
+    deepest = max(epochs, key=lambda e: e.rows.zero_point.limiting_mag or -np.inf)
+    sources, wcs = deepest.sources(archive)
+    star_ra, star_dec = wcs.to_sky(sources.x, sources.y)
+    distance = separation(ra, dec, star_ra, star_dec)
+    rows = np.flatnonzero(
+        sources.is_star
+        & (sources.snr >= choice.min_snr)
+        & (distance <= choice.radius_arcmin / 60)
+        & (distance >= choice.exclude_arcsec / 3600)
+    )
+    rows = rows[np.argsort(-sources.flux_psf[rows], kind="stable")]
+    places = np.full((2, len(rows), len(epochs)), np.nan)
+    clean = np.zeros((len(rows), len(epochs)), bool)
+    for j, epoch in enumerate(epochs):
+        found, own_wcs = epoch.sources(archive)
+        here, there, sky = _matched(star_ra[rows], star_dec[rows], found, own_wcs, epoch)
+        clean[here, j] = _clean(found, epoch, choice)[there]
+        places[:, here, j] = sky
+    keep = np.flatnonzero(clean.sum(axis=1) >= max(2, choice.min_epoch_share * len(epochs)))
+    # A star's mean place is better than any one image's, and the same for all of them.
+    means = [mean_position(*places[:, k, clean[k]]) for k in keep[: choice.max_stars]]
+    return np.array([m[0] for m in means]), np.array([m[1] for m in means])
+
+
+def _matched(
+    ra: Float, dec: Float, found: Sources, wcs: WcsSolution, epoch: Epoch
+) -> tuple[np.ndarray, np.ndarray, Float]:
+    """Return which stars are which sources of an image, and where the image has them."""
+    own_ra, own_dec = wcs.to_sky(found.x, found.y)
+    radius_arcsec = 1.5 * wcs.pixel_scale_arcsec
+    pairs = match_sky(ra, dec, own_ra, own_dec, radius_arcsec)
+    return pairs.first, pairs.second, np.array([own_ra[pairs.second], own_dec[pairs.second]])
+
+
+def _clean(found: Sources, epoch: Epoch, choice: ComparisonChoice) -> Bool:
+    """Tell which sources are stars that nothing spoils."""
+    limit = choice.max_peak_share * (epoch.rows.image.saturation_e or np.inf)
+    return np.asarray((found.flags == 0) & found.is_star & ~found.blended & (found.peak < limit), bool)
