@@ -1,17 +1,19 @@
 """Master frames: one asset for each kind, by night and section."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
 from seechange_assets import partitions
 from seechange_assets.chain import WalkConfig, asset_key, split
 from seechange_assets.checks import outcome_checks
+from seechange_assets.display import about, kinds
 from seechange_assets.events import Recorder
 from seechange_assets.resources import Workers
 from seechange_core import chain as core
 from seechange_core.chain import Outcome, StepReport
 from seechange_core.errors import SeeChangeError
+from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import Settings
 
 #: What each kind is corrected with, in the order they are built.
@@ -29,14 +31,14 @@ def dimension(kind: str) -> str:
 
 
 def master_assets(
-    instrument: str, sections: Sequence[str], code_versions: dict[str, str]
+    settings: Settings, instrument: str, sections: Sequence[str], provenances: Mapping[str, ProvenanceKey]
 ) -> list[dg.AssetsDefinition]:
     """Make an instrument's calibration assets."""
-    return [_master(instrument, kind, sections, code_versions.get(kind)) for kind in NEEDS]
+    return [_master(settings, instrument, kind, sections, provenances[kind]) for kind in NEEDS]
 
 
 def _master(
-    instrument: str, kind: str, sections: Sequence[str], code_version: str | None
+    own: Settings, instrument: str, kind: str, sections: Sequence[str], provenance: ProvenanceKey
 ) -> dg.AssetsDefinition:
     by_section = partitions.by_section(instrument, dimension(kind), sections)
     key = asset_key(instrument, kind)
@@ -52,9 +54,10 @@ def _master(
                 deps=deps,
                 description=DESCRIPTIONS[kind],
                 group_name=instrument,
-                code_version=code_version,
+                code_version=provenance.id,
                 skippable=True,
-                kinds={"fits"},
+                kinds=kinds(kind, own),
+                metadata=about(provenance),
             )
         ],
         check_specs=outcome_checks([key], by_section),

@@ -10,11 +10,13 @@ import dagster as dg
 
 from seechange_assets import partitions
 from seechange_assets.checks import outcome_checks
+from seechange_assets.display import about, kinds
 from seechange_assets.events import Recorder
 from seechange_assets.resources import Workers
 from seechange_core import chain as core
 from seechange_core.chain import Outcome, StepReport
 from seechange_core.errors import SeeChangeError
+from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import Settings
 
 #: How the chain's partitions map to those of the assets it takes from outside.
@@ -39,18 +41,20 @@ def asset_key(instrument: str, name: str) -> dg.AssetKey:
 
 
 def chain_assets(
-    instrument: str, sections: Sequence[str], code_versions: Mapping[str, str]
+    settings: Settings, instrument: str, sections: Sequence[str], provenances: Mapping[str, ProvenanceKey]
 ) -> dg.AssetsDefinition:
     """Make the assets of one instrument's chain.
 
     Parameters
     ----------
+    settings
+        Under which they are made.
     instrument
         Its name: the assets' group and key prefix.
     sections
         Its section ids as text.
-    code_versions
-        Provenance ids by asset name.
+    provenances
+        By asset name.
     """
     by_section = partitions.by_section(instrument, "exposure", sections)
     keys = {step.name: asset_key(instrument, step.name) for step in core.STEPS}
@@ -58,7 +62,7 @@ def chain_assets(
 
     @dg.multi_asset(
         name=f"{instrument}_chain",
-        specs=[_spec(instrument, step, code_versions) for step in core.STEPS],
+        specs=[_spec(settings, instrument, step, provenances[step.name]) for step in core.STEPS],
         check_specs=outcome_checks(keys.values(), by_section),
         partitions_def=by_section,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -100,7 +104,7 @@ def steps_through(last: str | None) -> list[str]:
     return names if last is None else names[: names.index(last) + 1]
 
 
-def _spec(instrument: str, step: core.Step, code_versions: Mapping[str, str]) -> dg.AssetSpec:
+def _spec(settings: Settings, instrument: str, step: core.Step, provenance: ProvenanceKey) -> dg.AssetSpec:
     outside = [
         dg.AssetDep(asset_key(instrument, name), partition_mapping=MAPPINGS[name]()) for name in step.external
     ]
@@ -109,9 +113,10 @@ def _spec(instrument: str, step: core.Step, code_versions: Mapping[str, str]) ->
         deps=[*(asset_key(instrument, name) for name in step.needs), *outside],
         description=step.description,
         group_name=instrument,
-        code_version=code_versions.get(step.name),
+        code_version=provenance.id,
         skippable=True,
-        kinds={"sqlite" if step.name == "measurement" else "fits"},
+        kinds=kinds(step.name, settings),
+        metadata=about(provenance),
     )
 
 

@@ -1,18 +1,26 @@
 """Asset checks: what became of each section, and why.
 
 Every asset has the check ``outcome``, evaluated for each section by itself. It passes when the product
-is there, warns when the section *stopped* for a reason that is nobody's bug, and fails on an error.
+is there, warns when the section *stopped* for a reason that is nobody's bug (or was not attempted
+because an earlier step stopped or failed), and fails on an error.
 """
 
 from collections.abc import Iterable
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 
 from seechange_assets.partitions import quiet
 from seechange_core.chain import Outcome, StepReport
 
 OUTCOME = "outcome"
-SEVERITY = {Outcome.STOPPED: dg.AssetCheckSeverity.WARN, Outcome.FAILED: dg.AssetCheckSeverity.ERROR}
+SEVERITY = {
+    Outcome.STOPPED: dg.AssetCheckSeverity.WARN,
+    Outcome.SKIPPED: dg.AssetCheckSeverity.WARN,
+    Outcome.FAILED: dg.AssetCheckSeverity.ERROR,
+}
 
 
 def outcome_checks(
@@ -31,11 +39,16 @@ def outcome_checks(
         ]
 
 
-def evaluate(key: dg.AssetKey, partition: str, report: StepReport) -> dg.AssetCheckEvaluation:
-    """Turn a step's report into the evaluation of its outcome check."""
+def evaluate(
+    key: dg.AssetKey,
+    partition: str,
+    report: StepReport,
+    target: AssetCheckEvaluationTargetMaterializationData | None,
+) -> dg.AssetCheckEvaluation:
+    """Turn a step's report into the evaluation of its outcome check, on a materialization if there is one."""
     metadata = {"outcome": report.outcome.value}
     if report.reason:
-        metadata |= {"reason": report.reason, "message": report.message}
+        metadata["reason"] = report.reason
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=OUTCOME,
@@ -44,4 +57,5 @@ def evaluate(key: dg.AssetKey, partition: str, report: StepReport) -> dg.AssetCh
         severity=SEVERITY.get(report.outcome, dg.AssetCheckSeverity.ERROR),
         description=report.message or None,
         metadata=metadata,
+        target_materialization_data=target,
     )

@@ -29,12 +29,12 @@ def sections_of(instrument: str) -> list[str]:
 
 def instrument_assets(settings: Settings, instrument: str) -> list[dg.AssetsDefinition]:
     """Make all assets of one instrument."""
-    versions = {name: key.id for name, key in core.provenances(settings, instrument).items()}
+    provenances = core.provenances(settings, instrument)
     sections = sections_of(instrument)
     return [
-        chain_assets(instrument, sections, versions),
-        *master_assets(instrument, sections, versions),
-        reference_asset(instrument, versions.get("reference")),
+        chain_assets(settings, instrument, sections, provenances),
+        *master_assets(settings, instrument, sections, provenances),
+        reference_asset(settings, instrument, provenances["reference"]),
     ]
 
 

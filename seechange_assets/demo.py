@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
 from seechange_assets.cli.output import Progress
 from seechange_assets.home import make_home
 from seechange_assets.run import Runner
@@ -51,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _simulate(options, settings)
         reports = _process(options, settings)
         failed = [r for r in reports if r.outcome is Outcome.FAILED]
-        print("comparing with the truth", flush=True)
+        typer.echo("comparing with the truth")
         summary = summarise(settings, options.out / "survey")
     except SeeChangeError as error:
-        print(f"demo: {error}", file=sys.stderr)
+        typer.echo(f"demo: {error}", err=True)
         return 1
     return _conclude(options.out, summary, failed, time.perf_counter() - start)
 
@@ -112,13 +114,16 @@ def _process(options: argparse.Namespace, settings: Settings) -> list[StepReport
     names = [e.name for e in exposures]
     first = [e.name for e in exposures if e.night == exposures[0].night]
     reports: list[StepReport] = []
-    with use_settings(settings), Progress("section") as progress:
-        with Runner(settings, options.jobs, progress) as runner:
-            reports += runner.build_masters("demo")
-            reports += runner.process("demo", first, through="zero_point")
-            wanted = chain.references_wanted(settings, "demo")
-            reports += runner.build_references("demo", wanted, nights=[exposures[0].night])
-            reports += runner.process("demo", names)
+    with (
+        use_settings(settings),
+        Progress("section") as progress,
+        Runner(settings, options.jobs, progress) as runner,
+    ):
+        reports += runner.build_masters("demo")
+        reports += runner.process("demo", first, through="zero_point")
+        wanted = chain.references_wanted(settings, "demo")
+        reports += runner.build_references("demo", wanted, nights=[exposures[0].night])
+        reports += runner.process("demo", names)
     return reports
 
 
@@ -132,10 +137,10 @@ def _conclude(out: Path, summary: Summary, failed: list[StepReport], seconds: fl
     verdicts = checks(summary)
     figures = {"seconds": round(seconds, 1), **summary.to_json(), "failed_steps": len(failed)}
     (out / "summary.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(screen(summary, verdicts, seconds))
+    typer.echo(screen(summary, verdicts, seconds))
     for report in failed:
-        print(f"  failed: {report.step}: {report.message}")
-    print(f"\n  {out}/light_curves.png   {out}/summary.json   web UI: make ui")
+        typer.echo(f"  failed: {report.step}: {report.message}")
+    typer.echo(f"\n  {out}/light_curves.png   {out}/summary.json   web UI: make ui")
     return 0 if all(v.passed for v in verdicts) and not failed else 1
 
 

@@ -5,17 +5,23 @@ of outputs: every asset and section that has its product is logged as materializ
 there already, or a failing neighbour would turn it red), with its own data version.
 """
 
-import base64
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEvent,
+    DagsterEventType,
+    StepMaterializationData,
+)
 from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 
 from seechange_assets.checks import evaluate
+from seechange_assets.display import metadata, picture
 from seechange_core.chain import Outcome, StepReport
 
 #: Of the lines in a run's failure message; the checks have them all.
@@ -51,7 +57,7 @@ class Recorder:
         self._needs = needs
         self._root = root
         self._failed: list[tuple[str, StepReport]] = []
-        self._missing: list[tuple[str, dg.AssetKey]] = []
+        self._missing: list[tuple[str, StepReport]] = []
 
     def section(self, partition: str, reports: Sequence[StepReport], trace: str = "") -> None:
         """Log the reports of one partition."""
@@ -64,13 +70,13 @@ class Recorder:
             key = self._keys[report.step]
             if report.outcome.has_product:
                 versions[report.step] = report.data_version
-                self._context.log_event(self._materialization(key, partition, report, versions))
+                self._materialize(key, partition, report, versions)
             elif report.outcome is Outcome.FAILED:
                 self._failed.append((partition, report))
             else:
-                self._missing.append((partition, key))
+                self._missing.append((partition, report))
             if report.outcome is not Outcome.SKIPPED:
-                self._context.log_event(evaluate(key, partition, report))
+                self._check(key, partition, report)
 
     def finish(self) -> None:
         """Settle the status of what was not made; fail the run if anything failed.
@@ -81,8 +87,8 @@ class Recorder:
             Listing what failed, one line each.
         """
         if self._failed:
-            for partition, key in self._missing:
-                self._release(partition, key)
+            for partition, report in self._missing:
+                self._release(partition, report)
         self._forget_old_failures()
         if not self._failed:
             return
@@ -92,13 +98,50 @@ class Recorder:
             f"{len(lines)} failed:\n" + "\n".join(lines[:LINES_SHOWN]) + more, allow_retries=False
         )
 
-    def _materialization(
+    def _materialize(
         self, key: dg.AssetKey, partition: str, report: StepReport, versions: Mapping[str, str]
+    ) -> None:
+        """Log a materialization."""
+        earlier = self._latest(key, partition) if report.outcome is Outcome.LOADED else None
+        made = self._materialization(key, partition, report, versions, earlier)
+        event = DagsterEvent.from_step(
+            event_type=DagsterEventType.ASSET_MATERIALIZATION,
+            step_context=self._context.get_step_execution_context(),
+            event_specific_data=StepMaterializationData(made),
+            message=f"{partition} {report.step}: {report.outcome} in {report.seconds:.2f} s",
+        )
+        # What `log_event` does, but that would repeat the description, picture and all, in the run's log.
+        self._context.op_execution_context._events.append(event)
+
+    def _check(self, key: dg.AssetKey, partition: str, report: StepReport) -> None:
+        """Log a check of the latest materialization: of another one it would count as out of date."""
+        latest = self._latest(key, partition)
+        target = latest and Target(
+            storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
+        )
+        self._context.log_event(evaluate(key, partition, report, target))
+
+    def _latest(self, key: dg.AssetKey, partition: str) -> dg.EventLogRecord | None:
+        wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
+        records = self._context.instance.fetch_materializations(wanted, limit=1).records
+        return records[0] if records else None
+
+    def _materialization(
+        self,
+        key: dg.AssetKey,
+        partition: str,
+        report: StepReport,
+        versions: Mapping[str, str],
+        earlier: dg.EventLogRecord | None,
     ) -> dg.AssetMaterialization:
+        before = earlier and earlier.asset_materialization
         return dg.AssetMaterialization(
             asset_key=key,
             partition=partition,
-            metadata=metadata(report, self._root),
+            description=picture(report),
+            metadata=metadata(
+                key, partition, report, self._root, self._context.run.run_id, before and before.metadata
+            ),
             tags={
                 "dagster/data_version": report.data_version,
                 "dagster/data_version_is_user_provided": "true",
@@ -125,17 +168,20 @@ class Recorder:
             tags[f"dagster/input_event_pointer/{name}"] = latest if parent in inside else str(EVER)
         return tags
 
-    def _release(self, partition: str, key: dg.AssetKey) -> None:
+    def _release(self, partition: str, report: StepReport) -> None:
         """Take a partition out of this failing run: it stopped or was not tried, which is not a failure.
 
-        Dagster marks as failed whatever a failed run had planned and did not make. A newer plan of no
-        run at all makes it plainly missing.
+        Dagster marks as failed whatever a failed run had planned and did not make, checks too. A newer
+        plan of no run at all makes a partition plainly missing; its check gets a word why.
         """
+        key = self._keys[report.step]
         plan = AssetMaterializationPlannedData(key, partition=partition, partitions_subset=None)
         event = DagsterEvent.build_asset_materialization_planned_event(
             self._context.run.job_name, str(self._context.op_execution_context.op_handle), plan
         )
         self._context.instance.report_dagster_event(event, run_id="")
+        if report.outcome is Outcome.SKIPPED:
+            self._check(key, partition, report)
 
     def _forget_old_failures(self) -> None:
         """Let go of failures of earlier runs where the section has now stopped instead.
@@ -144,8 +190,8 @@ class Recorder:
         look again.
         """
         by_key: dict[dg.AssetKey, set[str]] = {}
-        for partition, key in self._missing:
-            by_key.setdefault(key, set()).add(partition)
+        for partition, report in self._missing:
+            by_key.setdefault(self._keys[report.step], set()).add(partition)
         storage = self._context.instance.event_log_storage
         for record in storage.get_asset_records(list(by_key)) if by_key else ():
             key, cached = record.asset_entry.asset_key, record.asset_entry.cached_status
@@ -155,22 +201,3 @@ class Recorder:
             failed = cached.deserialize_failed_partition_subsets(partitions)
             if by_key[key].intersection(failed.get_partition_keys()):
                 storage.wipe_asset_cached_status(key)
-
-
-def metadata(report: StepReport, root: Path) -> dict[str, Any]:
-    """Show a report's numbers (so that Dagster plots them over partitions), its file and its preview."""
-    shown: dict[str, Any] = {
-        name: dg.MetadataValue.float(float(value))
-        for name, value in report.metrics.items()
-        if math.isfinite(value)
-    }
-    shown.setdefault("seconds", dg.MetadataValue.float(report.seconds))
-    shown["outcome"] = report.outcome.value
-    if report.path:
-        shown["file"] = dg.MetadataValue.path(str(root / report.path))
-    if report.product_id:
-        shown["product"] = report.product_id
-    if report.preview:
-        image = base64.b64encode(report.preview).decode()
-        shown["preview"] = dg.MetadataValue.md(f"![{report.step}](data:image/png;base64,{image})")
-    return shown

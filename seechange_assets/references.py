@@ -8,11 +8,13 @@ from pydantic import Field
 from seechange_assets import partitions
 from seechange_assets.chain import asset_key
 from seechange_assets.checks import outcome_checks
+from seechange_assets.display import about, kinds
 from seechange_assets.events import Recorder
 from seechange_assets.resources import Workers
 from seechange_core import chain as core
 from seechange_core.chain import Outcome, StepReport
 from seechange_core.errors import SeeChangeError
+from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import Settings
 
 NAME = "reference"
@@ -31,7 +33,7 @@ class ReferenceConfig(dg.Config):
     """Only images of these nights (YYYY-MM-DD); empty takes all."""
 
 
-def reference_asset(instrument: str, code_version: str | None) -> dg.AssetsDefinition:
+def reference_asset(own: Settings, instrument: str, provenance: ProvenanceKey) -> dg.AssetsDefinition:
     """Make an instrument's reference asset."""
     by_region = partitions.by_region(instrument)
     key = asset_key(instrument, NAME)
@@ -47,9 +49,10 @@ def reference_asset(instrument: str, code_version: str | None) -> dg.AssetsDefin
                 deps=everything,
                 description="Reference: a coadd of calibrated images of one sky region in one filter.",
                 group_name=instrument,
-                code_version=code_version,
+                code_version=provenance.id,
                 skippable=True,
-                kinds={"fits"},
+                kinds=kinds(NAME, own),
+                metadata=about(provenance),
             )
         ],
         check_specs=outcome_checks([key], by_region),

@@ -214,7 +214,7 @@ def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
     barycentric = bool(isfinite(curve.bjd_tdb).all())
     time = curve.bjd_tdb if barycentric else curve.mjd_mid
     drawn = LightCurve(label, time, curve.flux, curve.flux_err, curve.zp, curve.filter)
-    plot([drawn], time_name="BJD (TDB)" if barycentric else "MJD (UTC)").savefig(file)
+    plot([drawn], time_name="BJD (TDB)" if barycentric else "MJD (UTC)").savefig(file, dpi=150)
     typer.echo(f"\ndrawn: {file}", err=True)
 
 

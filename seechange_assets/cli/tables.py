@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 import json
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -92,7 +93,7 @@ def _magnitude(row: "Row", name: str) -> str:
     if row["flux"] >= DETECTION_SIGMA * row["flux_err"]:
         return format(row[name], FORMATS[name])
     limit = row["limiting_mag"]
-    return f"> {limit:.2f}" if name == "mag" and limit == limit else "-"
+    return f"> {limit:.2f}" if name == "mag" and math.isfinite(limit) else "-"
 
 
 def _text(table: "Table", kind: TableFormat) -> str:

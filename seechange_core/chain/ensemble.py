@@ -119,11 +119,11 @@ class EnsembleZeroPoints:
             stars = self.stars.select(self.stars.filter == band)
             top = best.select(best.filter == band)
             mags = stars.mag[stars.used]
+            rms, mad = 1e3 * np.median(top.rms_mag), 1e3 * np.median(top.mad_mag)
             yield (
                 f"ensemble in {band}: {stars.used.sum()} comparison stars of {mags.min():.1f} to "
-                f"{mags.max():.1f} mag, {np.sum(~stars.used)} variable ones left out; the {len(top)} brightest "
-                f"scatter by {1e3 * np.median(top.rms_mag):.1f} mmag (median rms; "
-                f"from the MAD {1e3 * np.median(top.mad_mag):.1f})"
+                f"{mags.max():.1f} mag, {np.sum(~stars.used)} variable ones left out; "
+                f"the {len(top)} brightest scatter by {rms:.1f} mmag (median rms; {mad:.1f} by their MAD)"
             )
 
 
@@ -223,28 +223,23 @@ def _choose(
     rows = rows[np.argsort(-sources.flux_psf[rows], kind="stable")]
     places = np.full((2, len(rows), len(epochs)), np.nan)
     clean = np.zeros((len(rows), len(epochs)), bool)
+    linear = np.ones(len(rows), bool)
     for j, epoch in enumerate(epochs):
         found, own_wcs = epoch.sources(archive)
-        here, there, sky = _matched(star_ra[rows], star_dec[rows], found, own_wcs, epoch)
-        clean[here, j] = _clean(found, epoch, choice)[there]
+        here, there, sky = _matched(star_ra[rows], star_dec[rows], found, own_wcs)
+        clean[here, j] = ((found.flags == 0) & found.is_star & ~found.blended)[there]
+        limit = choice.max_peak_share * (epoch.rows.image.saturation_e or np.inf)
+        linear[here] &= found.peak[there] < limit
         places[:, here, j] = sky
-    keep = np.flatnonzero(clean.sum(axis=1) >= max(2, choice.min_epoch_share * len(epochs)))
+    keep = np.flatnonzero(linear & (clean.sum(axis=1) >= max(2, choice.min_epoch_share * len(epochs))))
     # A star's mean place is better than any one image's, and the same for all of them.
     means = [mean_position(*places[:, k, clean[k]]) for k in keep[: choice.max_stars]]
     return np.array([m[0] for m in means]), np.array([m[1] for m in means])
 
 
-def _matched(
-    ra: Float, dec: Float, found: Sources, wcs: WcsSolution, epoch: Epoch
-) -> tuple[np.ndarray, np.ndarray, Float]:
+def _matched(ra: Float, dec: Float, found: Sources, wcs: WcsSolution) -> tuple[np.ndarray, np.ndarray, Float]:
     """Return which stars are which sources of an image, and where the image has them."""
     own_ra, own_dec = wcs.to_sky(found.x, found.y)
     radius_arcsec = 1.5 * wcs.pixel_scale_arcsec
     pairs = match_sky(ra, dec, own_ra, own_dec, radius_arcsec)
     return pairs.first, pairs.second, np.array([own_ra[pairs.second], own_dec[pairs.second]])
-
-
-def _clean(found: Sources, epoch: Epoch, choice: ComparisonChoice) -> Bool:
-    """Tell which sources are stars that nothing spoils."""
-    limit = choice.max_peak_share * (epoch.rows.image.saturation_e or np.inf)
-    return np.asarray((found.flags == 0) & found.is_star & ~found.blended & (found.peak < limit), bool)

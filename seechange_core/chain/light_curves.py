@@ -44,7 +44,8 @@ class LightCurveTable(Table):
     flux, flux_err
         Electrons; of the difference from the reference, or of all light there.
     zp, zp_err
-        ``mag = zp - 2.5 log10(flux)``; the error is common to all stars of an image.
+        ``mag = zp - 2.5 log10(flux)``; the error is common to all stars of an image. NaN where an ensemble
+        was asked for that does not tie the epoch to the others.
     flags
         `PixelFlag` bits near the place.
     """
@@ -101,8 +102,8 @@ def object_near(
 
     Objects of other settings than the present ones, and those marked bad, do not count.
     """
-    with open_session(settings, read_only=True) as session:
-        ids = _present_provenances(session, settings, "measurement")
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        ids = present_provenances(session, settings, "measurement")
         query = select(Object).where(Object.provenance_id.in_(ids), Object.is_bad.is_(False))
         found = find_objects(session, ra, dec, radius_arcsec, query)
     return found[0] if found else None
@@ -197,12 +198,6 @@ def present_provenances(session: Session, settings: Settings, process: str) -> s
     """Return the ids of a process's provenances under the present settings, one for each instrument."""
     instruments = session.scalars(select(Exposure.instrument).distinct())
     return {provenances(settings, name)[process].id for name in instruments}
-
-
-def _present_provenances(session: Session, settings: Settings, process: str) -> list[str]:
-    """Return the provenances of a process under the present settings, of every instrument in use."""
-    instruments = session.scalars(select(Exposure.instrument).distinct()).all()
-    return [provenances(settings, name)[process].id for name in instruments]
 
 
 def _solved(

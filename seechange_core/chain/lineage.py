@@ -108,19 +108,20 @@ def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]
     return keys
 
 
-_recorded: set[tuple[str, str, str]] = set()
+_recorded: dict[tuple[str, str, str], str] = {}
 
 
 def record_provenances(settings: Settings, instrument: str) -> None:
     """Make sure that the database knows the provenance of every process, and let the tag name them.
 
-    Remembers what it did, so that it costs nothing in every section.
+    Remembers what it did last, so that it costs nothing in every section.
     """
     keys = provenances(settings, instrument)
-    done = (settings.database_url, settings.tag, digest(instrument, [key.id for key in keys.values()]))
-    if done in _recorded:
+    where = (settings.database_url, settings.tag, instrument)
+    what = digest([key.id for key in keys.values()])
+    if _recorded.get(where) == what:
         return
     with open_session(settings) as session:
         for key in keys.values():
             set_tag(session, settings.tag, record_provenance(session, key), instrument)
-    _recorded.add(done)
+    _recorded[where] = what

@@ -176,7 +176,7 @@ class _Solver:
         common = float(np.median(excess[self.known.any(axis=1)]))
         excess = np.maximum(excess, common)
         clipped = np.abs(residual) > self.clip_sigma * np.hypot(self.sigma, excess[:, None])
-        return excess, self.known.any(axis=1), clipped & self.known
+        return excess, np.asarray(self.known.any(axis=1), bool), np.asarray(clipped & self.known, bool)
 
     def _solve(self, excess: Float, used: Bool, clipped: Bool) -> _Solution:
         w = np.where(self.known & ~clipped, 1.0 / (self.sigma**2 + excess[:, None] ** 2), 0.0)

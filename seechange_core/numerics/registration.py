@@ -13,8 +13,8 @@ from seechange_core.numerics.stats import mad_sigma
 _MAX_STARS = 300
 _MIN_STARS = 8
 _N_SIGMA = 3.5
-_SHIFT_PRIOR_PIX = np.array([1.0, 0.1, 0.1, 0.03, 0.03, 0.03])
-"""How large the terms of the shift between two solved images may be, at the edge: few stars can't say."""
+_WANDER = 3.0
+"""Towards a corner, two astrometric solutions part by up to so many times their error at the centre."""
 _CONCENTRATION = 0.05
 """Stars have the same flux in an aperture and by PSF within this fraction; galaxies don't."""
 
@@ -66,13 +66,16 @@ class Side:
     gain: float
 
 
-def register(new: Side, ref: Side, min_snr: float = 50.0) -> Registration | None:
+def register(new: Side, ref: Side, solution_error_pix: float, min_snr: float = 50.0) -> Registration | None:
     """Measure the registration on stars that both images show well.
 
     Parameters
     ----------
     new, ref
         The images, the reference aligned and scaled to the new one.
+    solution_error_pix
+        Error of the difference of the two astrometric solutions at the centre: how much the shift may
+        vary over the image where few stars can say.
     min_snr
         Of the stars' fluxes in both images.
 
@@ -92,7 +95,7 @@ def register(new: Side, ref: Side, min_snr: float = 50.0) -> Registration | None
     if np.count_nonzero(good) < _MIN_STARS:
         return None
     a, b = a.select(good), b.select(good)
-    return _summary(a, b, new.data.shape)
+    return _summary(a, b, new.data.shape, _WANDER * solution_error_pix)
 
 
 def _candidates(new: Side, ref: Side) -> tuple[Float, Float]:
@@ -145,15 +148,16 @@ def _pointlike(side: Side, fits: PsfFits) -> Bool:
     return np.asarray(np.abs(excess) < _CONCENTRATION + 2 * noise, bool)
 
 
-def _summary(a: PsfFits, b: PsfFits, shape: tuple[int, ...]) -> Registration:
+def _summary(a: PsfFits, b: PsfFits, shape: tuple[int, ...], wander_pix: float) -> Registration:
     scale = max(shape) / 2
     shift = Shift(np.zeros((6, 2)), ((shape[1] - 1) / 2, (shape[0] - 1) / 2), scale)
     basis = shift.basis(a.x, a.y)
+    prior = np.array([1.0, *[max(wander_pix, 1e-4)] * 5])
     sigmas = []
     for axis, (delta, error) in enumerate(
         ((a.x - b.x, np.hypot(a.x_err, b.x_err)), (a.y - b.y, np.hypot(a.y_err, b.y_err)))
     ):
-        fitted = _robust_fit(basis, delta, error, _SHIFT_PRIOR_PIX)
+        fitted = _robust_fit(basis, delta, error, prior)
         shift.coefficients[:, axis] = fitted.coefficients
         sigmas.append(float(np.hypot(fitted.scatter, fitted.formal)))
     error = np.hypot(a.flux_err / a.flux, b.flux_err / b.flux)
@@ -189,7 +193,7 @@ def _robust_fit(basis: Float, values: Float, errors: Float, prior: Float) -> _Fi
         coefficients = np.asarray(covariance @ (basis.T @ (weight * values)), float)
         formal = float(np.sqrt(np.mean(np.einsum("ij,jk,ik->i", basis, covariance, basis))))
         residual = values - basis @ coefficients
-        scatter = _scatter(residual[keep], errors[keep], np.count_nonzero(keep) - 1)
+        scatter = _scatter(residual[keep], errors[keep], int(keep.sum()) - 1)
         keep = np.abs(residual) < _N_SIGMA * np.hypot(errors, scatter)
     return _Fit(coefficients, scatter, formal)
 

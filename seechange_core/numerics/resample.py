@@ -156,6 +156,33 @@ def warp_by_grid(data: Float32, weight: Float32, flags: Flags, grid: CoordinateG
     return Warped(out, out_weight, out_flags)
 
 
+def edge_taper(grid: CoordinateGrid, source_shape: tuple[int, int], width_pix: float) -> Float32:
+    """Return how far inside the source each target pixel lies: 0 at its edge, 1 from `width_pix` on.
+
+    Parameters
+    ----------
+    grid
+        Where target pixels fall in the source.
+    source_shape
+        (H, W) of the source.
+    width_pix
+        Source pixels.
+
+    Returns
+    -------
+    Float32
+        (h, w) of the grid's box, a small positive number outside the source.
+    """
+    box = grid.box
+    y, x = np.mgrid[box.y0 : box.y1, box.x0 : box.x1]
+    at_x, at_y = grid.at(x, y)
+    inside = np.minimum(
+        np.minimum(at_x + 1, source_shape[1] - at_x), np.minimum(at_y + 1, source_shape[0] - at_y)
+    )
+    # Never quite 0: where an input is the only one, it is as good as any.
+    return np.clip(inside / width_pix, 1e-3, 1.0).astype(np.float32)
+
+
 def _source_box(grid: CoordinateGrid, shape: tuple[int, ...]) -> Box | None:
     """Find the part of the source that the target box needs; None if they don't overlap."""
     good = np.isfinite(grid.x) & np.isfinite(grid.y)

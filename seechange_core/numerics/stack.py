@@ -65,7 +65,7 @@ class StackSums:
         return cls(flux, weight, noise, np.zeros(shape, np.int16), np.zeros(shape, np.int16))
 
     def add(
-        self, data: Float32, weight: Float32, flags: Flags, keep: Bool, boost: float, sign: int = 1
+        self, data: Float32, weight: Float32, flags: Flags, keep: Bool, boost: Float32, sign: int = 1
     ) -> None:
         """Add an image (sign 1), or take it out again (sign -1).
 
@@ -76,12 +76,12 @@ class StackSums:
         keep
             (H, W), False where clipped.
         boost
-            Factor on this image's statistical weight.
+            (H, W) factor on this image's statistical weight.
         sign
             1 or -1.
         """
         _add(
-            data, weight, flags, keep, np.float32(boost), sign,
+            data, weight, flags, keep, boost, sign,
             self.flux, self.weight, self.noise, self.covered, self.saturated,
         )  # fmt: skip
 
@@ -111,7 +111,7 @@ def _add(
     weight: Float32,
     flags: Flags,
     keep: Bool,
-    boost: np.float32,
+    boost: Float32,
     sign: int,
     flux: Float32,
     total: Float32,
@@ -125,11 +125,11 @@ def _add(
                 covered[y, x] += sign
                 if flags[y, x] & _SATURATED:
                     saturated[y, x] += sign
-            w = weight[y, x] * boost
+            w = weight[y, x] * boost[y, x]
             if w > 0 and keep[y, x]:
                 flux[y, x] += sign * w * data[y, x]
                 total[y, x] += sign * w
-                noise[y, x] += sign * w * boost
+                noise[y, x] += sign * w * boost[y, x]
                 if sign < 0 and total[y, x] <= np.float32(1e-5) * w:
                     flux[y, x] = 0
                     total[y, x] = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft2, rfft2
+from scipy.ndimage import maximum_filter
 
 from seechange_core.frames import Float32
 
@@ -172,6 +173,8 @@ def subtract_patch(
     noise: Noise,
     shift_sigma: tuple[float, float],
     kernel_error: float,
+    shape_error: float = 0.0,
+    reach_pix: int = 0,
 ) -> PatchResult:
     """Subtract a patch and score every pixel of it.
 
@@ -187,6 +190,9 @@ def subtract_patch(
         Uncertainty of the registration in x and y, pixels (eqs. 30-33).
     kernel_error
         Relative uncertainty of PSFs and flux scale: what it leaves of a star counts as noise.
+    shape_error, reach_pix
+        Relative uncertainty of the PSFs' shape, which leaves rings and clovers around a star: this
+        fraction of its light anywhere within `reach_pix`, and a quarter of it within twice as far.
     """
     shape = (kernels.side, kernels.side)
     new_hat, ref_hat = rfft2(new), rfft2(ref)
@@ -207,6 +213,9 @@ def subtract_patch(
         )
     if kernel_error:
         variance += np.float32(kernel_error**2) * static**2
+    for times in (1, 2) if shape_error else ():
+        around = maximum_filter(np.abs(static), size=2 * times * reach_pix + 1, mode="nearest")
+        variance += np.float32((shape_error / times**2) ** 2) * around**2
     return PatchResult(
         difference, score / np.sqrt(variance), variance * np.float32(1 / kernels.flux_of_score**2)
     )

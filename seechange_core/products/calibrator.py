@@ -101,6 +101,8 @@ def find_calibrator(
 ) -> Calibrator | None:
     """Return the good calibrator nearest in time among those valid at an MJD, or None.
 
+    Of those built for the same night, the one made last: it knows of frames that came later.
+
     Parameters
     ----------
     session
@@ -123,6 +125,10 @@ def find_calibrator(
     )
     if provenance_id is not None:
         query = query.where((Calibrator.provenance_id == provenance_id) | (Calibrator.origin == "supplied"))
-    # Of one time's, the one made last: ids are ordered in time.
-    nearest = query.order_by(func.abs(Calibrator.mjd - mjd), Calibrator.id.desc()).limit(1)
-    return session.scalars(nearest).first()
+    nearest = session.scalars(
+        query.order_by(func.abs(Calibrator.mjd - mjd), Calibrator.id.desc()).limit(1)
+    ).first()
+    if nearest is None or nearest.origin != "built":
+        return nearest
+    tonight = query.where(Calibrator.night == nearest.night, Calibrator.origin == "built")
+    return session.scalars(tonight.order_by(Calibrator.id.desc()).limit(1)).first()

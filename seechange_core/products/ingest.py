@@ -32,7 +32,8 @@ def ingest(
 
     A file under a data root is used where it is; any other is copied to
     ``raw/<instrument>/<night>/<name>`` under the first root, whole or not at all. The same file
-    given again is the same exposure.
+    given again is the same exposure; one that came without some of its sections is replaced when
+    the same exposure comes with more of them.
 
     Parameters
     ----------
@@ -73,12 +74,12 @@ def ingest(
             kind = instrument if instrument is not None else guess_instrument(source.name, read_cards(source))
             exposure = _describe(source, kind)
             known = _find_known(sessions, exposure)
-            if known is not None:
+            if known is not None and known.checksum == exposure.checksum:
                 return known
-            exposure.filename = _place(source, exposure, archive)
+            exposure.filename = _place(source, exposure, archive, known)
         except SeeChangeError as error:
             raise type(error)(error.message, cure=error.cure, file=str(path)) from error
-        return _insert(sessions, exposure)
+        return _insert(sessions, exposure) if known is None else _complete(sessions, known, exposure)
 
 
 def _existing_file(path: str | Path) -> Path:
@@ -108,7 +109,7 @@ def _describe(source: Path, kind: str) -> Exposure:
 
 
 def _find_known(sessions: OpenSession, exposure: Exposure) -> Exposure | None:
-    """Return the row that has this content; refuse another content under the same name."""
+    """Return the row that has this content, or the one it completes; refuse another content."""
     same = or_(Exposure.checksum == exposure.checksum, Exposure.name == exposure.name)
     with sessions() as session:
         rows = session.scalars(select(Exposure).where(same)).all()
@@ -116,9 +117,28 @@ def _find_known(sessions: OpenSession, exposure: Exposure) -> Exposure | None:
     for row in rows:
         if row.checksum == exposure.checksum:
             return row
-    if rows:
+    if rows and not _completes(exposure, rows[0]):
         raise _conflict(rows[0])
-    return None
+    return rows[0] if rows else None
+
+
+def _completes(exposure: Exposure, known: Exposure) -> bool:
+    """Tell whether a file is the same exposure as a known one, with sections that one lacks."""
+    lost, still_lost = (set(e.unreadable_sections or ()) for e in (known, exposure))
+    same = (exposure.instrument, exposure.type, exposure.mjd) == (known.instrument, known.type, known.mjd)
+    return same and still_lost < lost
+
+
+def _complete(sessions: OpenSession, known: Exposure, exposure: Exposure) -> Exposure:
+    """Let a known exposure have the file that has more of its sections."""
+    with sessions() as session:
+        row = session.get_one(Exposure, known.id)
+        for name in ("filename", "checksum", "size_bytes", "unreadable_sections"):
+            setattr(row, name, getattr(exposure, name))
+        row.bitflag = (row.bitflag & ~ExposureFlag.SECTIONS_LOST) | exposure.bitflag
+        session.flush()
+        session.expunge(row)
+    return row
 
 
 def _conflict(row: Exposure) -> ConflictError:
@@ -128,13 +148,14 @@ def _conflict(row: Exposure) -> ConflictError:
     )
 
 
-def _place(source: Path, exposure: Exposure, archive: Archive) -> str:
+def _place(source: Path, exposure: Exposure, archive: Archive, known: Exposure | None) -> str:
     """Return the file's path relative to a data root, after copying it there if it is in none."""
     try:
         return archive.relative(source)
     except UserError:
         relpath = f"raw/{exposure.instrument}/{exposure.night}/{source.name}"
-    if archive.exists(relpath) and sha256_of(archive.find(relpath, download=False)) != exposure.checksum:
+    taken = archive.exists(relpath) and (known is None or known.filename != relpath)
+    if taken and sha256_of(archive.find(relpath, download=False)) != exposure.checksum:
         raise ConflictError(
             f"{relpath} is in the data root already with other content",
             cure="rename this file if it is another exposure",

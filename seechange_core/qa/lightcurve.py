@@ -121,7 +121,7 @@ def plot(
         for curve, ax in zip(curves, axes.flat, strict=False):
             _panel(ax, curve, start, quantity, (detection_sigma, limit_sigma))
         _dress(figure, axes, len(curves), f"{time_name} − {start:.0f} [days]", quantity)
-        _legend(figure, curves, quantity, limit_sigma)
+        _legend(figure, curves, quantity, (detection_sigma, limit_sigma))
         if title:
             figure.suptitle(title)
     return figure
@@ -204,14 +204,16 @@ def _dress(figure: Figure, axes: npt.NDArray[Any], n_used: int, time_label: str,
         ax.xaxis.set_major_locator(MaxNLocator(6))
 
 
-def _legend(figure: Figure, curves: Sequence[LightCurve], quantity: Quantity, limit_sigma: float) -> None:
+def _legend(
+    figure: Figure, curves: Sequence[LightCurve], quantity: Quantity, sigmas: tuple[float, float]
+) -> None:
     bands = dict.fromkeys(str(b) for c in curves for b in c.band[c.usable].tolist())
     handles = []
     for band in bands:
         style = band_style(band)
         handles.append(Line2D([], [], ls="", marker=style["marker"], color=style["color"], ms=5, label=band))
-    if quantity == "mag":
-        label = f"{limit_sigma:g}σ upper limit"
+    if quantity == "mag" and any((c.flux < sigmas[0] * c.flux_err)[c.usable].any() for c in curves):
+        label = f"{sigmas[1]:g}σ upper limit"
         handles.append(Line2D([], [], ls="", marker="v", mfc="none", mec="0.3", ms=5, label=label))
     if any(c.truth_time.size for c in curves):
         handles.append(Line2D([], [], color="0.6", lw=1.2, label="truth"))

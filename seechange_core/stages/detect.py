@@ -4,8 +4,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from seechange_core.frames import Detections, Flags, Float, Int, SubtractionFrame
-from seechange_core.numerics.peaks import local_maxima, merge_close, refine
+from seechange_core.frames import Detections, Flags, Float, Float32, Int, SubtractionFrame
+from seechange_core.numerics.peaks import Peaks, local_maxima, merge_close, refine
 from seechange_core.numerics.psf_fit import PsfFits, fit
 from seechange_core.params import Params, param
 
@@ -32,7 +32,7 @@ def detect(sub: SubtractionFrame, params: DetectParams) -> Detections:
 
     Local extremes of the score beyond the threshold; of several of one sign within a FWHM the strongest
     one counts, while the two lobes of a dipole stay two. Position and flux come from a PSF fit on
-    the difference that starts at the paraboloid through the score's peak.
+    the difference that starts at the flux's peak next to the score's.
 
     Parameters
     ----------
@@ -60,8 +60,25 @@ def _one_sign(sub: SubtractionFrame, params: DetectParams, sign: int) -> tuple[F
     peaks = local_maxima(image, params.threshold, int(np.ceil(params.border_fwhm * fwhm)))
     keep = merge_close(peaks.y, peaks.x, params.merge_fwhm * fwhm)
     peaks = peaks.select(keep)
-    fine = refine(image, peaks)
+    fine = refine(*_flux_peaks(sub, image, peaks))
     return fine.x, fine.y, sign * peaks.value
+
+
+def _flux_peaks(sub: SubtractionFrame, image: Float32, peaks: Peaks) -> tuple[Float32, Peaks]:
+    """Climb from the score's peaks to those of the flux: the score leans away from a star and its noise."""
+    weight = sub.image.weight
+    flux = np.where(weight > 0, image / np.sqrt(np.maximum(weight, np.float32(1e-30))), np.float32(0))
+    y, x = peaks.y.copy(), peaks.x.copy()
+    for k in range(len(y)):
+        for _ in range(max(1, round(sub.psf.fwhm_pix / 2))):
+            box = flux[y[k] - 1 : y[k] + 2, x[k] - 1 : x[k] + 2]
+            dy, dx = np.unravel_index(int(np.argmax(box)), box.shape)
+            y[k], x[k] = y[k] + dy - 1, x[k] + dx - 1
+            inside = 1 <= y[k] < flux.shape[0] - 1 and 1 <= x[k] < flux.shape[1] - 1
+            if not inside or (dy == 1 and dx == 1):
+                break
+    y, x = np.clip(y, 1, flux.shape[0] - 2), np.clip(x, 1, flux.shape[1] - 2)
+    return flux, Peaks(y, x, peaks.value)
 
 
 def _measured(sub: SubtractionFrame, params: DetectParams, x: Float, y: Float, score: Float) -> Detections:

@@ -9,7 +9,7 @@ import numpy as np
 from seechange_core.errors import NoReference
 from seechange_core.frames import Box, CalibratedImage, Float, Float32, ImageFrame, WcsSolution
 from seechange_core.numerics.background import level_map
-from seechange_core.numerics.resample import Warped, warp
+from seechange_core.numerics.resample import Warped, coordinate_grid, edge_taper, warp_by_grid
 from seechange_core.numerics.stack import StackSums, Tolerance, find_outliers, stack_median
 from seechange_core.params import Params, param
 
@@ -162,15 +162,22 @@ class _Input:
     image: CalibratedImage
     scale: float
     boost: float
+    taper_pix: float
     tolerance: Tolerance
 
-    def aligned(self, grid: WcsSolution, band: Box) -> Warped:
-        """Warp it onto a band of the grid, background removed, on the common flux scale."""
+    def aligned(self, grid: WcsSolution, band: Box) -> tuple[Warped, Float32]:
+        """Warp it onto a band of the grid, background removed, on the common flux scale.
+
+        Also returns the factor on its weight: `boost`, and less towards its edges, so that the coadd's
+        PSF does not jump where one input more begins.
+        """
         frame = self.image.image
         level = frame.data - level_map(self.image.background)
-        w = warp(level, frame.weight, frame.flags, self.image.wcs, grid, band)
+        places = coordinate_grid(self.image.wcs, grid, band)
+        w = warp_by_grid(level, frame.weight, frame.flags, places)
         scale = np.float32(self.scale)
-        return Warped(w.data * scale, w.weight / (scale * scale), w.flags)
+        warped = Warped(w.data * scale, w.weight / (scale * scale), w.flags)
+        return warped, np.float32(self.boost) * edge_taper(places, frame.shape, self.taper_pix)
 
 
 def coadd(inputs: Sequence[CalibratedImage], grid: WcsSolution, params: ReferenceParams) -> CoaddResult:
@@ -248,20 +255,21 @@ class _Stacker:
     def bands(self, n: int) -> Iterator[Box]:
         """Cut the grid into bands of rows that fit in memory together."""
         height, width = self.grid.shape
-        rows = int(np.clip(_BAND_BYTES / (11.0 * width * n), 64, height))
+        rows = int(np.clip(_BAND_BYTES / (15.0 * width * n), 64, height))
         for y0 in range(0, height, rows):
             yield Box(y0, min(height, y0 + rows), 0, width)
 
     def _sum(self, band: Box) -> None:
-        aligned = [one.aligned(self.grid, band) for one in self.inputs]
+        pairs = [one.aligned(self.grid, band) for one in self.inputs]
+        aligned = [warped for warped, _ in pairs]
         median = stack_median(np.stack([a.data for a in aligned]), np.stack([a.weight for a in aligned]))
         self.median[band.slices] = median
         rows = self.sums.rows(band.y0, band.y1)
-        for index, (one, a) in enumerate(zip(self.inputs, aligned, strict=True)):
+        for index, (one, (a, share)) in enumerate(zip(self.inputs, pairs, strict=True)):
             keep = find_outliers(a.data, a.weight, median, one.tolerance)
             usable = a.weight > 0
             self.clipped[index] += np.count_nonzero(usable & ~keep), np.count_nonzero(usable)
-            rows.add(a.data, a.weight, a.flags, keep, one.boost)
+            rows.add(a.data, a.weight, a.flags, keep, share)
 
     def whole(self) -> CoaddResult:
         """Return the coadd of all inputs."""
@@ -272,9 +280,9 @@ class _Stacker:
         one = self.inputs[index]
         sums = StackSums(*(a.copy() for a in vars(self.sums).values()))
         for band in self.bands(1):
-            a = one.aligned(self.grid, band)
+            a, share = one.aligned(self.grid, band)
             keep = find_outliers(a.data, a.weight, self.median[band.slices], one.tolerance)
-            sums.rows(band.y0, band.y1).add(a.data, a.weight, a.flags, keep, one.boost, sign=-1)
+            sums.rows(band.y0, band.y1).add(a.data, a.weight, a.flags, keep, share, sign=-1)
         return self._result(sums, tuple(i for i in range(len(self.inputs)) if i != index))
 
     def _result(self, sums: StackSums, used: tuple[int, ...]) -> CoaddResult:
@@ -312,7 +320,7 @@ def _prepare(inputs: Sequence[CalibratedImage], zero_point: float, params: Refer
             slope=params.clip_slack + max(worst / width - 1, 1 - best / width),
             photons=scale / c.image.gain,
         )
-        prepared.append(_Input(c, scale, float(boost), tolerance))
+        prepared.append(_Input(c, scale, float(boost), 4 * c.psf.fwhm_pix, tolerance))
     return prepared
 
 

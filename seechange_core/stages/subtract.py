@@ -64,6 +64,12 @@ class SubtractParams(Params):
         "Relative error of PSFs and flux ratio assumed at least: what it leaves of stars is noise",
         ge=0,
     )
+    shape_error: float = param(
+        0.002,
+        "Relative error of the PSFs' shapes: what it leaves within two FWHM of a star is noise, a quarter "
+        "of it within four",
+        ge=0,
+    )
     background_mesh_pix: int = param(
         256,
         "Cells of the mesh for the background left in the difference; 0 leaves it as it is",
@@ -196,7 +202,14 @@ def _register(new: CalibratedImage, canvas: _Canvas, aligned: Aligned, plan: _Pl
     return register(
         Side(canvas.data[inner], canvas.weight[inner], new.psf, new.image.gain),
         Side(aligned.data[inner], ref_weight, plan.ref_model(), gain),
+        _solution_error_pix(new, aligned),
     )
+
+
+def _solution_error_pix(new: CalibratedImage, aligned: Aligned) -> float:
+    """Return the error of the shift between the astrometric solutions of both images, pixels."""
+    solutions = [new.wcs, *(m.image.wcs for m in aligned.members)]
+    return float(np.sqrt(sum(w.error_mas**2 for w in solutions))) * _MILLI / new.wcs.pixel_scale_arcsec
 
 
 def _core(tile: Tile, tiling: Tiling) -> tuple[slice, slice]:
@@ -286,8 +299,7 @@ class _Subtraction:
         least = self.params.registration_error_mas * _MILLI / scale
         if registration is not None:
             return max(least, registration.sigma_x), max(least, registration.sigma_y)
-        solutions = [self.new.wcs, *(m.image.wcs for m in self.aligned.members)]
-        known = float(np.sqrt(sum(w.error_mas**2 for w in solutions))) * _MILLI / scale
+        known = _solution_error_pix(self.new, self.aligned)
         return max(least, known), max(least, known)
 
     def _kernel_error(self, registration: Registration | None) -> float:
@@ -350,7 +362,18 @@ class _Subtraction:
         weight_new, weight_ref = self.canvas.weight[span], self.aligned.weight[span]
         var_new = _variance(weight_new, noise.new, model, 1 / self.new.image.gain, noise.ref)
         var_ref = _variance(weight_ref, noise.ref, ref, self.aligned.photon_variance[span], noise.ref)
-        return subtract_patch(new, ref, var_new, var_ref, kernels, noise, self.shift_sigma, self.kernel_error)
+        return subtract_patch(
+            new,
+            ref,
+            var_new,
+            var_ref,
+            kernels,
+            noise,
+            self.shift_sigma,
+            self.kernel_error,
+            self.params.shape_error,
+            round(2 * self.new.psf.fwhm_pix),
+        )
 
     def _frame(self, planes: _Planes, stamps: Float32, coverage: float) -> SubtractionFrame:
         inner = _inner(self.tiling)

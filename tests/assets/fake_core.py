@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.errors import NotFoundError
+from seechange_core.provenance import ProvenanceKey
 
 PNG = bytes.fromhex("89504e470d0a1a0a")
 
@@ -80,13 +81,15 @@ def walk(settings, exposure, section, steps=None, redo=False):
 
 
 @dataclass(frozen=True)
-class Key:
-    id: str
+class Key(ProvenanceKey):
+    @property
+    def id(self):
+        return f"code-{self.process}"
 
 
 def provenances(settings, instrument):
     names = [step.name for step in STEPS] + ["bias", "dark", "flat", "reference"]
-    return {name: Key(f"code-{name}") for name in names}
+    return {name: Key(name, "1", {"stage": {"threshold": 5.0}}) for name in names}
 
 
 def masters_wanted(settings, instrument, nights=None, redo=False):

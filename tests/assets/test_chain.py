@@ -69,7 +69,7 @@ def test_each_section_has_its_own_versions_numbers_and_picture(runner, settings)
     assert made.metadata["fwhm_pix"].value == 2.5
     assert "nothing" not in made.metadata  # a NaN
     assert made.metadata["file"].value == str(settings.data_root / "e1_2_zero_point")
-    assert made.metadata["preview"].value.startswith("![zero_point](data:image/png;base64,")
+    assert made.description.startswith("![zero_point](data:image/png;base64,")
 
 
 def test_one_run_covers_the_exposure_with_one_op(runner, settings):
@@ -102,7 +102,9 @@ def test_the_three_outcomes(runner, plan):
     evaluation = dead.event.dagster_event.asset_check_evaluation_data
     assert evaluation.severity is dg.AssetCheckSeverity.WARN
     assert evaluation.metadata["reason"].value == "stopped_here"
-    assert check(runner, "zero_point", "1") is None
+    later = check(runner, "zero_point", "1").event.dagster_event.asset_check_evaluation_data
+    assert later.severity is dg.AssetCheckSeverity.WARN
+    assert later.metadata["outcome"].value == "skipped"
 
 
 def test_a_stop_alone_lets_the_run_succeed(runner, plan):

@@ -141,6 +141,7 @@ def curve(settings, monkeypatch):
         zp=np.array([30.0, 30.0]), zp_err=np.array([0.01, 0.01]), flags=np.array([0, 4]),
     )  # fmt: skip
     monkeypatch.setattr(seechange_core.chain, "position_light_curve", lambda *_: table)
+    monkeypatch.setattr(seechange_core.chain, "object_near", lambda *_: None)
 
 
 def test_light_curves_in_every_format(curve, tmp_path, capsys):

@@ -1,0 +1,89 @@
+"""What the web UI shows of an asset and of what was made: words, figures, pictures, links."""
+
+import base64
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import dagster as dg
+
+from seechange_core.chain import Outcome, StepReport
+from seechange_core.provenance import ProvenanceKey
+from seechange_core.settings import Settings
+
+#: Assets whose product is a row of the database and nothing else; the others have a file as well.
+ROWS_ONLY = ("world_coordinates", "zero_point", "measurement", "forced_photometry")
+#: Figures are for reading: more digits than any of them deserves, and fewer than the computer has.
+DIGITS = 6
+#: Figures about the work, not about the product: shown last.
+ABOUT_WORK = ("seconds", "peak_mb")
+#: Entries that a product keeps when a later run finds it up to date.
+KEPT = ("file", "product", "made_by")
+
+
+def kinds(name: str, settings: Settings) -> set[str]:
+    """Say in the graph how an asset's product is stored."""
+    if name in ROWS_ONLY:
+        return {"table", settings.database_url.partition(":")[0].partition("+")[0]}
+    return {"fits", "source"} if name == "exposure" else {"fits"}
+
+
+def about(provenance: ProvenanceKey) -> dict[str, dg.MetadataValue[Any]]:
+    """Show on an asset's page what it is made with under the present settings."""
+    return {
+        "provenance": dg.MetadataValue.text(provenance.id),
+        "parameters": dg.MetadataValue.json(provenance.parameters),
+    }
+
+
+def metadata(
+    key: dg.AssetKey,
+    partition: str,
+    report: StepReport,
+    root: Path,
+    run_id: str,
+    earlier: Mapping[str, dg.MetadataValue[Any]] | None = None,
+) -> dict[str, dg.MetadataValue[Any]]:
+    """Show a report's numbers (so that Dagster plots them over partitions), its file and its run.
+
+    Parameters
+    ----------
+    key, partition
+        Of what was made.
+    report
+        Of a step that has its product.
+    root
+        Data root, to show full paths.
+    run_id
+        The present run.
+    earlier
+        What was shown of the same product before, if it was up to date and only loaded.
+    """
+    shown: dict[str, dg.MetadataValue[Any]] = {"outcome": dg.MetadataValue.text(report.outcome.value)}
+    if report.preview:
+        shown["picture"] = dg.MetadataValue.md(f"[seen under Events]({events_page(key, partition)})")
+    figures = {"seconds": report.seconds, **report.metrics}
+    for name in sorted(figures, key=lambda name: name in ABOUT_WORK):
+        if math.isfinite(figures[name]):
+            shown[name] = dg.MetadataValue.float(float(f"{figures[name]:.{DIGITS}g}"))
+    if report.path:
+        shown["file"] = dg.MetadataValue.path(str(root / report.path))
+    if report.product_id:
+        shown["product"] = dg.MetadataValue.text(report.product_id)
+    if report.outcome is Outcome.DONE:
+        shown["made_by"] = dg.MetadataValue.dagster_run(run_id)
+    return shown | {n: v for n, v in (earlier or {}).items() if n in KEPT and n not in shown}
+
+
+def picture(report: StepReport) -> str | None:
+    """Draw a report's preview in Markdown, the one place where the web UI shows images unasked."""
+    if report.preview is None:
+        return None
+    return f"![{report.step}](data:image/png;base64,{base64.b64encode(report.preview).decode()})"
+
+
+def events_page(key: dg.AssetKey, partition: str) -> str:
+    """Return the address, on the web UI's server, of all that happened to a partition of an asset."""
+    return f"/assets/{'/'.join(map(quote, key.path))}?view=events&partition={quote(partition)}"

@@ -1,0 +1,146 @@
+"""A second walk makes only what is missing, whatever is missing."""
+
+from small_survey import STEP_NAMES, THROUGH_ZERO_POINT, assert_whole
+from sqlalchemy import select
+
+from seechange_core import chain
+from seechange_core.products import Background, Image, Psf, SourceList
+from seechange_core.products.calibrator import Calibrator
+from seechange_core.products.cutouts import Cutouts
+from seechange_core.products.exposure import Exposure
+from seechange_core.products.forced_flux import ForcedFlux
+from seechange_core.products.reference import Reference, reference_ids
+from seechange_core.products.image import parent_ids
+from seechange_core.products.sighting import Sighting
+from seechange_core.storage.engine import open_session
+
+LOADED = dict.fromkeys(STEP_NAMES, "loaded")
+
+
+def science_image(own, name, section="0"):
+    query = select(Image).join(Exposure, Exposure.id == Image.exposure_id)
+    return own.rows(query.where(Exposure.name == name, Image.section_id == section, Image.type == "science"))[0]
+
+
+def difference(own, image):
+    return own.rows(select(Image).where(Image.new_image_id == image.id))[0]
+
+
+def cutouts_of(own, image):
+    query = select(Cutouts).join(Sighting, Sighting.id == Cutouts.sighting_id)
+    query = query.join(SourceList, SourceList.id == Sighting.source_list_id)
+    return own.rows(query.where(SourceList.image_id == difference(own, image).id))[0]
+
+
+FILES = {
+    "image": lambda own, image: image,
+    "source_list": lambda own, image: own.rows(select(Psf).where(Psf.image_id == image.id))[0],
+    "subtraction": difference,
+    "detections": lambda own, image: own.rows(
+        select(SourceList).where(SourceList.image_id == difference(own, image).id)
+    )[0],
+    "cutouts": cutouts_of,
+}
+
+
+def test_a_lost_file_is_made_again_and_nothing_else(own):
+    name = own.science[2]
+    image, counts, before = science_image(own, name), own.counts(), own.files()
+    for step, find in FILES.items():
+        path = own.settings.data_root / find(own, image).filepath
+        path.unlink()
+        assert own.outcomes(name, "0") == {**LOADED, step: "done"}, step
+        assert path.exists()
+    for kind in (SourceList, Background):
+        row = own.rows(select(kind).where(kind.image_id == image.id))[0]
+        (own.settings.data_root / row.filepath).unlink()
+        assert own.outcomes(name, "0") == {**LOADED, "source_list": "done"}
+    assert own.counts() == counts
+    assert own.files().keys() == before.keys()
+    assert_whole(own)
+
+
+def test_a_lost_master_is_wanted_again(own):
+    assert chain.masters_wanted(own.settings, "demo") == []
+    for kind in ("dark", "bad_pixels"):
+        row = own.rows(select(Calibrator).where(Calibrator.kind == kind).order_by(Calibrator.id))[-1]
+        path = own.settings.data_root / row.filepath
+        path.unlink()
+        (wanted,) = chain.masters_wanted(own.settings, "demo")
+        assert wanted.kind == ("dark" if kind == "dark" else "flat")
+        report = chain.build_master(own.settings, "demo", wanted.kind, wanted.night, row.section_id, wanted.filter)
+        assert report.outcome == "done" and path.exists()
+        assert chain.masters_wanted(own.settings, "demo") == []
+    assert_whole(own)
+
+
+def test_a_lost_reference_is_built_again(own):
+    row = own.rows(select(Reference))[0]
+    counts = own.counts()
+    build = (own.settings, "demo", row.region, row.filter)
+    nights = [chain.exposures(own.settings)[0].night]
+    assert [r.outcome for r in chain.build_reference(*build, nights=nights)] == ["loaded"]
+    coadd = own.rows(select(Image).where(Image.id == row.image_id))[0]
+    (own.settings.data_root / coadd.filepath).unlink()
+    assert [r.outcome for r in chain.build_reference(*build, nights=nights)] == ["done"]
+    assert own.counts() == counts
+    assert own.outcomes(own.science[2], "0") == LOADED
+    assert_whole(own)
+
+
+def test_what_is_asked_to_be_redone_is_redone_and_ends_the_same(own):
+    name = own.science[2]
+    counts, before = own.counts(), own.files()
+    old = {f.id: f for f in own.rows(select(ForcedFlux))}
+    reports = own.walk(name, "0", redo=True)
+    assert {str(r.outcome) for r in reports.values()} == {"done"}
+    assert reports["forced_photometry"].metrics["n_fluxes"] > 0
+    assert own.counts() == counts
+    touched = {path for path, at in own.files().items() if before[path] != at}
+    assert touched and all(f"/{name}/0/" in path for path in touched)
+    new = own.rows(select(ForcedFlux))
+    # Places of objects have become a little better since they were measured first.
+    pulls = [(f.flux - old[f.id].flux) / f.flux_err for f in new if f.flux is not None]
+    assert len(pulls) > 30 and max(map(abs, pulls)) < 0.05
+    assert_whole(own)
+
+
+def test_only_the_step_asked_for_is_redone(own):
+    name = own.science[3]
+    before = own.files()
+    assert own.outcomes(name, "0", steps=("zero_point", "detections"), redo=True) == {
+        "zero_point": "done",
+        "detections": "done",
+    }
+    touched = {path for path, at in own.files().items() if before[path] != at}
+    assert touched and all("/detections_" in path for path in touched)
+    assert own.outcomes(name, "0") == LOADED
+
+
+def test_an_exposure_of_the_reference_stops_until_there_is_one_without_it(own):
+    """Each section is subtracted from a coadd that lacks this very image, and the database can tell."""
+    name = own.science[0]
+    report = own.walk(name, "1")
+    assert {s: str(r.outcome) for s, r in report.items()} == {
+        s: "loaded" if s in THROUGH_ZERO_POINT else "stopped" if s == "subtraction" else "skipped"
+        for s in STEP_NAMES
+    }
+    assert report["subtraction"].reason == "in_reference"
+    assert "--leave-one-out" in report["subtraction"].message
+    whole = own.rows(select(Reference))[0]
+    nights = [chain.exposures(own.settings)[0].night]
+    built = chain.build_reference(
+        own.settings, "demo", whole.region, whole.filter, leave_one_out=True, nights=nights
+    )
+    assert [str(r.outcome) for r in built] == ["loaded", *["done"] * 4]
+    for section in ("0", "1"):
+        assert own.outcomes(name, section)["forced_photometry"] == "done"
+        image = science_image(own, name, section)
+        with open_session(own.settings, read_only=True) as session:
+            (used,) = reference_ids(session, difference(own, image).id)
+            reference = session.get_one(Reference, used)
+            parents = parent_ids(session, reference.image_id)
+        assert reference.left_out_exposure_id == image.exposure_id
+        assert image.id not in parents and len(parents) == 3
+    # An exposure of another night still takes the whole one.
+    assert own.outcomes(own.science[2], "0") == LOADED

@@ -1,0 +1,106 @@
+"""`seechange lightcurve`: which target it takes, upper limits for people, ensemble zero points."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import seechange_core.chain
+from seechange_assets.cli import run
+from seechange_core.chain import EnsembleZeroPoints, LightCurveTable
+from seechange_core.chain.ensemble import ComparisonStars
+
+PLACE = ["lightcurve", "--ra", "150.1", "--dec", "2.2"]
+
+
+@pytest.fixture
+def asked(settings, monkeypatch):
+    """Record which light curve was asked for; there is one object, 0.4 arcsec from the place."""
+    nan, calls = np.nan, []
+    table = LightCurveTable(
+        exposure=np.array(["e1", "e2", "e3"]), section=np.array(["0"] * 3), filter=np.array(["r"] * 3),
+        mjd_mid=np.array([60000.0, 60001.0, 60002.0]), bjd_tdb=np.array([2460000.5, 2460001.5, 2460002.5]),
+        flux=np.array([1000.0, 20.0, nan]), flux_err=np.array([10.0, 10.0, nan]),
+        zp=np.array([30.0, 30.0, 30.0]), zp_err=np.full(3, 0.1), flags=np.zeros(3, int),
+    )  # fmt: skip
+    known = SimpleNamespace(name="obj2026aaa", ra=150.1, dec=2.2001)
+
+    def answer(kind):
+        return lambda _settings, *target: calls.append((kind, *target)) or table
+
+    def nearest(_settings, ra, dec, radius_arcsec):
+        return (known, 0.4) if radius_arcsec >= 0.4 else None
+
+    stars = ComparisonStars(
+        ra=np.array([150.0]), dec=np.array([2.0]), filter=np.array(["r"]), mag=np.array([11.0]),
+        mag_err=np.array([0.001]), rms_mag=np.array([0.005]), mad_mag=np.array([0.004]),
+        n_epochs=np.array([2]), used=np.array([True]),
+    )  # fmt: skip
+    zero_points = EnsembleZeroPoints({("e1", "0"): (31.0, 0.001), ("e3", "0"): (30.0, 0.001)}, stars)
+    for name, function in {
+        "position_light_curve": answer("position"),
+        "object_light_curve": answer("object"),
+        "object_named": lambda *_: known,
+        "object_near": nearest,
+        "ensemble_at": lambda _settings, *place: calls.append(("ensemble", *place)) or zero_points,
+    }.items():
+        monkeypatch.setattr(seechange_core.chain, name, function)
+    return calls
+
+
+def test_a_place_beside_an_object_is_that_object(asked, capsys):
+    assert run(PLACE) == 0
+    assert asked == [("object", "obj2026aaa")]
+    assert "obj2026aaa is 0.40 arcsec from there" in capsys.readouterr().err
+    assert run([*PLACE, "--radius-arcsec", "0.2"]) == 0
+    assert asked[1:] == [("position", 150.1, 2.2, "difference")]
+
+
+def test_on_images_it_is_always_the_place_itself(asked, capsys):
+    assert run([*PLACE, "--on", "image"]) == 0
+    assert run(["lightcurve", "--object", "obj2026aaa", "--on", "image"]) == 0
+    assert asked == [("position", 150.1, 2.2, "image"), ("position", 150.1, 2.2001, "image")]
+    assert capsys.readouterr().err == ""
+
+
+def test_people_read_limits_and_programs_read_numbers(asked, capsys):
+    assert run(PLACE) == 0
+    _, _, _, seen, faint, lost = capsys.readouterr().out.splitlines()
+    assert "22.5000  0.0109" in seen
+    assert "> 25.75       -" in faint  # 30 - 2.5 log10(5 * 10)
+    assert lost.split()[-3:] == ["-", "-", "nan"]
+    assert run([*PLACE, "--format", "csv"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[2].split(",")[10] == str(30 - 2.5 * np.log10(20))
+
+
+def test_ensemble_zero_points_take_the_place_of_the_catalogs(asked, capsys):
+    assert run([*PLACE, "--on", "image", "--ensemble", "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    rows = json.loads(captured.out)
+    assert [(row["zp"], row["zp_err"]) for row in rows] == [(31.0, 0.001), (None, None), (30.0, 0.001)]
+    assert [row["mag"] for row in rows] == [23.5, None, None]
+    assert captured.err.startswith("ensemble in r: 1 comparison stars of 11.0 to 11.0 mag")
+    assert "the 1 brightest scatter by 5.0 mmag (median rms; 4.0 by their MAD)" in captured.err
+    assert asked == [("position", 150.1, 2.2, "image"), ("ensemble", 150.1, 2.2)]
+    assert run(["lightcurve", "--object", "obj2026aaa", "--ensemble"]) == 0
+    assert asked[2:] == [("object", "obj2026aaa"), ("ensemble", 150.1, 2.2001)]
+
+
+def test_raw_files_may_be_named_from_where_one_is(settings, tmp_path, monkeypatch, capsys):
+    import seechange_core.products.ingest as module
+    from seechange_core.errors import UserError
+
+    seen = []
+
+    def refuse(path, *_, **__):
+        seen.append(path)
+        raise UserError("not one of ours", file=str(path))
+
+    monkeypatch.setattr(module, "ingest", refuse)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "x.fits").touch()
+    monkeypatch.chdir(tmp_path / "raw")
+    assert run(["ingest", "../x.fits"]) == 1
+    assert seen == [tmp_path / "x.fits"]

@@ -1,0 +1,158 @@
+"""A real night through the commands: raw lights of the transiting planet TrES-1 b, to the dip in its light.
+
+Runs where ``SEECHANGE_REAL_DATA`` names a folder with ``tres1/`` and ``catalogs/``.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.optimize import least_squares
+from sqlalchemy import select
+
+from seechange_assets.cli import run
+from seechange_core import chain
+from seechange_core.chain.light_curves import all_epochs
+from seechange_core.products.exposure import Exposure
+from seechange_core.products.reference import Reference
+from seechange_core.settings import Settings, load_settings, use_settings
+from seechange_core.storage.engine import dispose_engines, open_session
+
+ROOT = Path(os.environ.get("SEECHANGE_REAL_DATA", "/nowhere"))
+YAML = Path(__file__).parents[2] / "docs" / "tres1.yaml"
+TARGET = 286.0409, 36.6325
+#: HJD (UTC) 2456095.677 from the planet's ephemeris. BJD (TDB) is 66.2 s later, as TT - UTC was then, and
+#: heliocentre and barycentre differ by less than 4 s more.
+MID_TRANSIT = 2456095.677 + 66.2 / 86400
+#: From first to last contact, and from first to second: known far better than 27 lights can tell.
+DURATION_D, INGRESS_D = 0.1042, 0.0128
+#: Each light needs a reference without it. A reference of the deepest 6 needs 6 more that leave one out; of
+#: all 27 lights it would be 27: a minute of work more.
+REFERENCE_IMAGES = 6
+
+pytestmark = pytest.mark.skipif(not (ROOT / "tres1").is_dir(), reason="SEECHANGE_REAL_DATA is not set")
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory) -> Iterator[Settings]:
+    """The night, processed as docs/your_own_telescope.md says."""
+    folder = tmp_path_factory.mktemp("tres1")
+    options = yaml.safe_load(YAML.read_text())
+    options["path"]["data_root"] = str(folder / "data")
+    options["instruments"]["tres1"]["parameters"]["reference"]["max_images"] = REFERENCE_IMAGES
+    (folder / "tres1.yaml").write_text(yaml.safe_dump(options))
+    tycho = ["catalog", "import", str(ROOT / "catalogs" / "tres1_tycho2.ecsv"), "--name", "tycho2"]
+    with use_settings(load_settings(folder / "tres1.yaml", environ={})) as settings:
+        for command in (
+            ["init"],
+            [*tycho, "--epoch", "2000", "--column", "mag_VT=VT"],
+            ["ingest", str(ROOT / "tres1")],
+            ["process", "--through", "zero_point", "--jobs", "1"],
+            ["reference", "build", "--leave-one-out", "--jobs", "1"],
+            ["process", "--through", "subtraction", "--jobs", "1"],
+        ):
+            assert run(command) == 0, command
+        yield settings
+    dispose_engines()
+
+
+@pytest.fixture(scope="module")
+def ensemble(night) -> chain.EnsembleZeroPoints:
+    return chain.ensemble_at(night, *TARGET)
+
+
+@dataclass
+class Transit:
+    """A trapezoid on a sloping line, fitted by least squares; errors scaled to the scatter where larger."""
+
+    depth: float
+    depth_err: float
+    middle: float
+    middle_err: float
+
+
+def fit_transit(bjd: np.ndarray, light: np.ndarray, error: np.ndarray) -> Transit:
+    time = bjd - MID_TRANSIT
+
+    def pulls(p):
+        depth, middle, level, slope = p
+        inside = np.clip((DURATION_D / 2 - np.abs(time - middle)) / INGRESS_D, 0, 1)
+        return (light - level - slope * time + depth * inside) / error
+
+    # The corners of a trapezoid make local minima: start from several mid-times.
+    starts = [(0.02, middle, np.median(light), 0.0) for middle in np.linspace(-0.02, 0.02, 9)]
+    scale = (0.01, 0.01, 0.01, 0.1)
+    fits = [least_squares(pulls, start, x_scale=scale, diff_step=1e-4) for start in starts]
+    best = min(fits, key=lambda fit: fit.cost)
+    covariance = np.linalg.inv(best.jac.T @ best.jac) * max(1.0, 2 * best.cost / (len(time) - 4))
+    errors = np.sqrt(np.diag(covariance))
+    return Transit(best.x[0], errors[0], MID_TRANSIT + best.x[1], errors[1])
+
+
+def in_reference(settings: Settings) -> set[str]:
+    """Names of the exposures that the reference contains."""
+    query = select(Exposure.name).join(Reference, Reference.left_out_exposure_id == Exposure.id)
+    with open_session(settings, read_only=True) as session:
+        return set(session.scalars(query))
+
+
+def test_every_light_has_a_wcs_and_a_zero_point(night):
+    epochs = all_epochs(night, "image")
+    assert len(epochs) == 27
+    # Tycho-2's positions are good to 60 mas, its motions over 12 years unknown here: some 150 mas in all,
+    # as found; 250 is a tenth of a pixel.
+    assert max(e.rows.wcs.rms_mas for e in epochs) < 250
+    assert min(e.rows.wcs.n_matched for e in epochs) >= 10
+    # Tycho's magnitudes are no better than 0.1 mag here, but shared by all lights.
+    assert np.ptp([e.rows.zero_point.zp for e in epochs]) < 0.6
+
+
+def test_the_ensemble_is_steady_to_a_few_millimagnitudes(ensemble):
+    stars = ensemble.stars.brightest()
+    assert len(ensemble.zero_points) == 27
+    assert ensemble.stars.used.sum() >= 30
+    assert len(stars) == 10
+    # Photon noise is 3 to 5 mmag, scintillation in 60 s with a small telescope 1 to 2.
+    assert np.median(stars.rms_mag) < 0.008
+    assert stars.rms_mag.max() < 0.012
+    assert max(error for _, error in ensemble.zero_points.values()) < 0.002
+
+
+def test_the_transit_is_there_on_images_and_on_differences(night, ensemble):
+    curves = {
+        on: ensemble.apply(chain.position_light_curve(night, *TARGET, on)) for on in ("image", "difference")
+    }
+    scale = {on: 10 ** (-0.4 * curve.zp) for on, curve in curves.items()}
+    star = np.median(curves["image"].flux * scale["image"])
+    light, error = {}, {}
+    for on, curve in curves.items():
+        assert len(curve) == 27
+        assert np.isfinite(curve.flux).all()
+        assert (curve.flux_err > 0).all()
+        light[on], error[on] = curve.flux * scale[on] / star, curve.flux_err * scale[on] / star
+    # What is left out of a mean of n moves away from it by n / (n - 1).
+    left_out = np.isin(curves["difference"].exposure, list(in_reference(night)))
+    assert left_out.sum() == REFERENCE_IMAGES
+    light["difference"] *= np.where(left_out, 1 - 1 / REFERENCE_IMAGES, 1.0)
+    found = {on: fit_transit(curves[on].bjd_tdb, light[on], error[on]) for on in curves}
+    for transit in found.values():
+        assert 0.015 < transit.depth < 0.03
+        assert transit.depth > 4 * transit.depth_err
+        assert abs(transit.middle - MID_TRANSIT) < 0.01
+    # The same photons, measured in two ways.
+    assert np.corrcoef(light["image"], light["difference"])[0, 1] > 0.8
+    assert abs(found["image"].depth - found["difference"].depth) < 0.005
+
+
+def test_the_command_prints_and_draws_it(night, tmp_path, capsys):
+    file = tmp_path / "tres1.png"
+    place = ["--ra", str(TARGET[0]), "--dec", str(TARGET[1])]
+    assert run(["lightcurve", *place, "--on", "image", "--ensemble", "--plot", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("tres1-") == 27
+    assert captured.err.startswith("ensemble in F2: ")
+    assert file.read_bytes().startswith(b"\x89PNG")
