@@ -3,11 +3,11 @@
 from logging.config import fileConfig
 from typing import Literal
 
+from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import JSON, Connection
 
 import seechange_core.products  # noqa: F401 - makes the metadata complete
-from alembic import context
 from seechange_core.settings import get_settings
 from seechange_core.storage.engine import get_engine
 from seechange_core.storage.orm import Base

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.time import Time
@@ -151,7 +150,7 @@ class Survey:
 
 def assert_whole(survey: Survey) -> None:
     """Check that every row's file is there and what its checksum says, and that nothing half-made lies about."""
-    from seechange_core.storage.archive import Archive, sha256_of  # noqa: PLC0415
+    from seechange_core.storage.archive import Archive, sha256_of
 
     archive = Archive(survey.settings)
     with use_settings(survey.settings), open_session(survey.settings, read_only=True) as session:
@@ -267,4 +266,3 @@ def _own(source: Path, folder: Path) -> Iterator[Survey]:
         with use_settings(survey.settings):
             yield survey
     shutil.rmtree(root)
-

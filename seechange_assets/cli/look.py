@@ -149,7 +149,7 @@ def lightcurve(
         target = _nearest(settings, target, radius_arcsec)
     curve = _curve(settings, target, on)
     if ensemble:
-        curve = _on_ensemble(settings, target, curve)
+        curve = _on_ensemble(settings, target, curve, on)
     write_table(curve, kind, output)
     if plot is not None:
         _draw(curve, target.label, plot)
@@ -197,13 +197,15 @@ def _curve(settings: "Settings", target: _Target, on: Photometry) -> "LightCurve
     return chain.position_light_curve(settings, *target.place(settings), on.value)
 
 
-def _on_ensemble(settings: "Settings", target: _Target, curve: "LightCurveTable") -> "LightCurveTable":
+def _on_ensemble(
+    settings: "Settings", target: _Target, curve: "LightCurveTable", on: Photometry
+) -> "LightCurveTable":
     from seechange_core import chain
 
     zero_points = chain.ensemble_at(settings, *target.place(settings))
     for line in zero_points.describe():
         typer.echo(line, err=True)
-    return zero_points.apply(curve)
+    return zero_points.apply(curve, on.value)
 
 
 def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:

@@ -6,10 +6,11 @@ needs is that the epochs agree with each other, which far more stars can say, an
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from seechange_core.chain.light_curves import Epoch, LightCurveTable, epochs_at, force_epoch
+from seechange_core.chain.light_curves import Epoch, Kind, LightCurveTable, epochs_at, force_epoch
 from seechange_core.errors import NotFoundError
 from seechange_core.frames import Bool, Float, Sources, Table, WcsSolution
 from seechange_core.numerics.ensemble import Ensemble, solve
@@ -89,6 +90,27 @@ class ComparisonStars(Table):
         return self.select(np.concatenate(rows))
 
 
+class EpochZeroPoint(NamedTuple):
+    """What an ensemble says of one image.
+
+    Attributes
+    ----------
+    zp, zp_err
+        Zero point, mag of one electron; its error is that against the mean of all epochs of the filter,
+        which stays the mean of the catalog zero points.
+    psf_floor
+        Relative error that the PSF model adds to a flux, by its own account: most of it all stars of the
+        image share.
+    scatter_mag
+        What single fluxes of steady stars really scatter by beyond their noise.
+    """
+
+    zp: float
+    zp_err: float
+    psf_floor: float
+    scatter_mag: float
+
+
 @dataclass(frozen=True, eq=False)
 class EnsembleZeroPoints:
     """Zero points of images that agree with each other, and the stars that say so.
@@ -96,21 +118,28 @@ class EnsembleZeroPoints:
     Attributes
     ----------
     zero_points
-        By exposure and section: zero point (mag of one electron) and its error against the mean of all
-        epochs of its filter, which stays that of the catalog zero points.
+        By exposure and section.
     stars
         The comparison stars.
     """
 
-    zero_points: Mapping[tuple[str, str], tuple[float, float]]
+    zero_points: Mapping[tuple[str, str], EpochZeroPoint]
     stars: ComparisonStars
 
-    def apply(self, curve: LightCurveTable) -> LightCurveTable:
-        """Return a light curve with these zero points; NaN for epochs that have none."""
-        nothing = (np.nan, np.nan)
+    def apply(self, curve: LightCurveTable, on: Kind) -> LightCurveTable:
+        """Return a light curve with these zero points; NaN for epochs that have none.
+
+        On images, the errors of the fluxes change too: what the PSF model may do to them is replaced by
+        what the comparison stars show, as the zero points have taken out what the stars share.
+        """
+        nothing = EpochZeroPoint(np.nan, np.nan, 0.0, 0.0)
         places = zip(curve.exposure.tolist(), curve.section.tolist(), strict=True)
-        found = np.array([self.zero_points.get(place, nothing) for place in places]).reshape(-1, 2)
-        return replace(curve, zp=found[:, 0], zp_err=found[:, 1])
+        found = np.array([self.zero_points.get(place, nothing) for place in places], float).reshape(-1, 4)
+        zp, zp_err, floor, scatter_mag = found.T
+        error = curve.flux_err
+        if on == "image":
+            error = np.hypot(_noise(curve.flux, error, floor), scatter_mag * np.log(10) / 2.5 * curve.flux)
+        return replace(curve, zp=zp, zp_err=zp_err, flux_err=error)
 
     def describe(self) -> Iterator[str]:
         """Yield a line for each filter: how many stars, how bright, how well they agree."""
@@ -179,15 +208,27 @@ def _solve_group(
         )
     zp = np.array([e.rows.zero_point.zp for e in epochs])
     measured = [force_epoch(settings, e, star_ra, star_dec, "image") for e in epochs]
+    floor = np.array([e.rows.psf.floor for e in epochs])
     scale = 10 ** (-0.4 * zp)
-    flux = np.array([np.where(flags == 0, flux, np.nan) for flux, _, flags in measured]).T * scale
-    error = np.array([err for _, err, _ in measured]).T * scale
-    solution = solve(flux, error)
-    total = zp + solution.zero_point
-    places = [(e.exposure.name, str(e.rows.image.section_id)) for e in epochs]
-    values = zip(total.tolist(), solution.zero_point_err.tolist(), strict=True)
-    tied = {place: value for place, value in zip(places, values, strict=True) if np.isfinite(value[0])}
+    flux = np.array([np.where(flags == 0, flux, np.nan) for flux, _, flags in measured]).T
+    error = _noise(flux, np.array([err for _, err, _ in measured]).T, floor)
+    solution = solve(flux * scale, error * scale)
+    tied = {
+        (e.exposure.name, str(e.rows.image.section_id)): EpochZeroPoint(
+            float(zp[j] + solution.zero_point[j]),
+            float(solution.zero_point_err[j]),
+            float(floor[j]),
+            solution.common_excess_mag,
+        )
+        for j, e in enumerate(epochs)
+        if np.isfinite(solution.zero_point[j])
+    }
     return EnsembleZeroPoints(tied, _stars(star_ra, star_dec, band, solution))
+
+
+def _noise(flux: Float, error: Float, floor: Float) -> Float:
+    """Return the errors of fluxes without the PSF's floor."""
+    return np.asarray(np.sqrt(np.maximum(error**2 - (floor * flux) ** 2, (1e-6 * error) ** 2)), float)
 
 
 def _stars(ra: Float, dec: Float, band: str, solution: Ensemble) -> ComparisonStars:

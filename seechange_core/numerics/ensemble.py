@@ -41,6 +41,8 @@ class Ensemble:
         median absolute deviation; both allow for what the star itself took out of it.
     residual_mag
         (n, m) measured minus model; NaN where not measured.
+    common_excess_mag
+        That of stars which do not vary.
     used
         (n,) False for stars that vary, or were never measured: they have no part in the zero points.
     clipped
@@ -57,6 +59,7 @@ class Ensemble:
     rms_mag: Float
     mad_mag: Float
     residual_mag: Float
+    common_excess_mag: float
     used: Bool
     clipped: Bool
     n_stars: npt.NDArray[np.int64]
@@ -265,6 +268,8 @@ class _Solver:
             rms_mag=np.where(measured, rms, np.nan),
             mad_mag=MAD_TO_SIGMA * _median(np.abs(scaled), axis=1),
             residual_mag=np.where(self.known, s.residual, np.nan),
+            # Stars have it unless theirs is significantly larger.
+            common_excess_mag=float(np.min(excess[used & measured])),
             used=used & measured,
             clipped=clipped,
             n_stars=np.sum(good & used[:, None], axis=0),

@@ -9,7 +9,6 @@ from seechange_core.products.base import Corners, Footprint, Product, link, over
 from seechange_core.products.image import Image
 from seechange_core.storage.orm import Base
 
-
 image_references = Table(
     "image_references",
     Base.metadata,

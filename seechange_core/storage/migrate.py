@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from alembic import command
 from seechange_core.errors import PipelineError, UserError
 from seechange_core.settings import Settings
 from seechange_core.storage.engine import get_engine, open_session

@@ -9,8 +9,8 @@ from seechange_core.products.calibrator import Calibrator
 from seechange_core.products.cutouts import Cutouts
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
-from seechange_core.products.reference import Reference, reference_ids
 from seechange_core.products.image import parent_ids
+from seechange_core.products.reference import Reference, reference_ids
 from seechange_core.products.sighting import Sighting
 from seechange_core.storage.engine import open_session
 
@@ -19,7 +19,9 @@ LOADED = dict.fromkeys(STEP_NAMES, "loaded")
 
 def science_image(own, name, section="0"):
     query = select(Image).join(Exposure, Exposure.id == Image.exposure_id)
-    return own.rows(query.where(Exposure.name == name, Image.section_id == section, Image.type == "science"))[0]
+    return own.rows(query.where(Exposure.name == name, Image.section_id == section, Image.type == "science"))[
+        0
+    ]
 
 
 def difference(own, image):
@@ -68,7 +70,9 @@ def test_a_lost_master_is_wanted_again(own):
         path.unlink()
         (wanted,) = chain.masters_wanted(own.settings, "demo")
         assert wanted.kind == ("dark" if kind == "dark" else "flat")
-        report = chain.build_master(own.settings, "demo", wanted.kind, wanted.night, row.section_id, wanted.filter)
+        report = chain.build_master(
+            own.settings, "demo", wanted.kind, wanted.night, row.section_id, wanted.filter
+        )
         assert report.outcome == "done" and path.exists()
         assert chain.masters_wanted(own.settings, "demo") == []
     assert_whole(own)

@@ -1,5 +1,6 @@
 """Choosing comparison stars, and tying images together by them, on images made up of tables."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from astropy.wcs import WCS
 
 from seechange_core.chain import ensemble as module
 from seechange_core.chain.ensemble import ComparisonChoice, ensemble_at
+from seechange_core.chain.light_curves import LightCurveTable
 from seechange_core.errors import NotFoundError
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Sources, WcsSolution
@@ -16,6 +18,8 @@ RA, DEC = 150.0, 2.0
 N_STARS, N_EPOCHS = 30, 12
 TARGET, VARIABLE, SATURATED, BLENDED, FLAGGED, GALAXY, RARE = range(7)
 SHAPE = (1000, 1000)
+#: The PSF's own word on its error; here it does no harm at all.
+FLOOR = 0.01
 
 
 def plane(dx, dy):
@@ -29,12 +33,12 @@ class FakeEpoch:
     """An image that exists as its sources and zero point alone."""
 
     def __init__(self, number, sky, flux, rng, band="r"):
-        self.flux, self.error = flux, np.sqrt(flux + 1e4)
+        self.flux, self.error = flux, np.sqrt(flux + 1e4 + (FLOOR * flux) ** 2)
         self.wcs = plane(*rng.uniform(-20, 20, 2))
         self.exposure = SimpleNamespace(name=f"e{number}", instrument="demo")
         zero_point = SimpleNamespace(zp=28.0 + rng.normal(0, 0.1), limiting_mag=20.0 + 0.01 * number)
         image = SimpleNamespace(section_id="0", filter=band, saturation_e=50000.0)
-        self.rows = SimpleNamespace(zero_point=zero_point, image=image)
+        self.rows = SimpleNamespace(zero_point=zero_point, image=image, psf=SimpleNamespace(floor=FLOOR))
         self.number, self.sky = number, sky
 
     def sources(self, _archive):
@@ -88,7 +92,7 @@ def field(settings, monkeypatch):
 
 def test_zero_points_come_from_steady_clean_stars(field):
     ours = ensemble_at(field.settings, field.ra, field.dec)
-    zp = np.array([ours.zero_points[f"e{j}", "0"] for j in range(N_EPOCHS)])
+    zp = np.array([ours.zero_points[f"e{j}", "0"][:2] for j in range(N_EPOCHS)])
     offset = zp[:, 0] - field.zp
     assert np.std(offset) < 0.003
     assert np.abs((offset - offset.mean()) / zp[:, 1]).max() < 4
@@ -106,6 +110,24 @@ def test_zero_points_come_from_steady_clean_stars(field):
     (line,) = ours.describe()
     assert line.startswith("ensemble in r: 23 comparison stars of 14.")
     assert "1 variable ones left out" in line
+
+
+def test_errors_of_the_light_curve_are_what_steady_stars_show(field):
+    ours = ensemble_at(field.settings, field.ra, field.dec)
+    flux = np.array([e.flux[TARGET] for e in field.epochs])
+    error = np.array([e.error[TARGET] for e in field.epochs])
+    text = np.array([e.exposure.name for e in field.epochs])
+    zero = np.zeros(N_EPOCHS)
+    curve = LightCurveTable(text, np.full(N_EPOCHS, "0"), text, zero, zero, flux, error, zero, zero, zero)
+    on_images, on_differences = ours.apply(curve, "image"), ours.apply(curve, "difference")
+    assert on_images.flux_err == pytest.approx(np.sqrt(flux + 1e4), rel=0.1)
+    assert np.array_equal(on_differences.flux_err, error)
+    assert np.array_equal(on_images.zp, on_differences.zp)
+    assert np.std(on_images.mag) == pytest.approx(np.mean(on_images.mag_err), rel=0.4)
+    # An exposure without comparison stars keeps its flux and has no magnitude.
+    unknown = ours.apply(replace(curve, exposure=np.full(N_EPOCHS, "other")), "image")
+    assert np.isnan(unknown.mag).all()
+    assert np.array_equal(unknown.flux, flux)
 
 
 def test_each_filter_has_its_own(field):

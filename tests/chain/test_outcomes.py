@@ -81,7 +81,6 @@ def test_a_bad_section_ends_alone(edit, step, outcome, reason, started):
     assert_whole(started)
 
 
-
 def test_a_file_cut_short_loses_a_section_and_the_others_go_all_the_way(started):
     """It is registered with a word on what is lost; when the whole file comes, the lost section is made."""
     name = started.science[2]
@@ -98,7 +97,10 @@ def test_a_file_cut_short_loses_a_section_and_the_others_go_all_the_way(started)
     whole.write_bytes(content)
     started.ingest(whole)
     assert started.outcomes(name, "1", steps=THROUGH_ZERO_POINT) == dict.fromkeys(THROUGH_ZERO_POINT, "done")
-    assert started.rows(select(chain.queries.Exposure).where(chain.queries.Exposure.name == name))[0].bitflag == 0
+    assert (
+        started.rows(select(chain.queries.Exposure).where(chain.queries.Exposure.name == name))[0].bitflag
+        == 0
+    )
     assert_whole(started)
 
 

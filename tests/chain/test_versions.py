@@ -16,11 +16,11 @@ from seechange_core.products import Image
 from seechange_core.products.calibrator import Calibrator
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
+from seechange_core.products.image import parent_ids
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object
 from seechange_core.products.provenance import tagged
 from seechange_core.products.reference import Reference, reference_ids
-from seechange_core.products.image import parent_ids
 from seechange_core.settings import use_settings
 from seechange_core.storage.engine import open_session
 

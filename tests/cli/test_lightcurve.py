@@ -9,7 +9,7 @@ import pytest
 import seechange_core.chain
 from seechange_assets.cli import run
 from seechange_core.chain import EnsembleZeroPoints, LightCurveTable
-from seechange_core.chain.ensemble import ComparisonStars
+from seechange_core.chain.ensemble import ComparisonStars, EpochZeroPoint
 
 PLACE = ["lightcurve", "--ra", "150.1", "--dec", "2.2"]
 
@@ -37,7 +37,13 @@ def asked(settings, monkeypatch):
         mag_err=np.array([0.001]), rms_mag=np.array([0.005]), mad_mag=np.array([0.004]),
         n_epochs=np.array([2]), used=np.array([True]),
     )  # fmt: skip
-    zero_points = EnsembleZeroPoints({("e1", "0"): (31.0, 0.001), ("e3", "0"): (30.0, 0.001)}, stars)
+    zero_points = EnsembleZeroPoints(
+        {
+            ("e1", "0"): EpochZeroPoint(31.0, 0.001, 0.0, 0.0),
+            ("e3", "0"): EpochZeroPoint(30.0, 0.001, 0.0, 0.0),
+        },
+        stars,
+    )
     for name, function in {
         "position_light_curve": answer("position"),
         "object_light_curve": answer("object"),

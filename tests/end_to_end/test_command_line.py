@@ -9,6 +9,8 @@ from small_survey import SECTIONS, assert_whole
 
 from seechange_assets.cli import run
 from seechange_core import chain
+from seechange_core.errors import UserError
+from seechange_core.products.ingest import ingest
 
 
 def no_filter(units):
@@ -17,6 +19,7 @@ def no_filter(units):
 
 def odd_date(units):
     units[0].header["DATE-OBS"] = "yesterday evening"
+    del units[0].header["MJD-OBS"]
 
 
 def write_empty(path, _started):
@@ -68,12 +71,15 @@ def test_bad_files_are_refused_by_name_and_good_ones_registered(started, capsys)
     assert_whole(started)
 
 
-def test_a_path_that_climbs_is_refused(started, capsys):
+def test_a_name_that_climbs_is_refused_and_one_that_is_nothing(started, capsys):
+    """A script that hands over '..' is told so; what a shell makes of it is meant."""
     climbing = f"{started.raw}/../raw/{started.science[2]}.fits"
-    assert run(["ingest", climbing]) == 1
-    assert "climbs with '..'" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"climbs with '\.\.'.*without it"):
+        ingest(climbing, started.settings)
+    assert run(["ingest", climbing]) == 0
+    capsys.readouterr()
     assert run(["ingest", str(started.raw / "nothing.fits")]) == 1
-    assert "there is no such file" in capsys.readouterr().err
+    assert "there is no such file (" in capsys.readouterr().err
 
 
 def test_a_night_with_a_damaged_section_goes_on_and_a_retry_does_only_it(started, capsys):
@@ -104,7 +110,9 @@ def test_show_tells_versions_and_what_is_outdated(processed, capsys):
     assert run(["show", "--outdated"]) == 0
     assert capsys.readouterr().out == "nothing is outdated\n"
     assert run(["show", "demo_never_sci"]) == 1
-    assert capsys.readouterr().err.startswith("seechange: exposure demo_never_sci: no such science exposure (")
+    assert capsys.readouterr().err.startswith(
+        "seechange: exposure demo_never_sci: no such science exposure ("
+    )
 
 
 def test_a_light_curve_of_a_candidate(processed, capsys, tmp_path):

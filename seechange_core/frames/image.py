@@ -1,0 +1,186 @@
+"""Calibrated images and what belongs to them: background, PSF, differences, stamps."""
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+
+from seechange_core.frames.solutions import WcsSolution, ZeroPointSolution
+from seechange_core.frames.types import Cards, Flags, Float32, Int
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFrame:
+    """A calibrated image of one section, or a coadd.
+
+    Attributes
+    ----------
+    data
+        (H, W) float32, electrons; sky included unless the stage says otherwise.
+    weight
+        (H, W) float32, 1 / background variance in e-^-2; 0 where unusable.
+    flags
+        (H, W) uint16 `PixelFlag` bits.
+    exposure_time_s
+        For a coadd, of one input: the time its flux scale refers to.
+    gain
+        Electrons of real signal per unit of `data`: 1 for a single image; for a coadd, how many
+        times more photons than `data` says were collected (source variance = data / gain).
+    saturation_e
+        Level from which pixels are saturated, electrons.
+    calibration_steps
+        `CalibrationStep` bits of what was really done.
+    header
+        Raw cards that go with it.
+    resamplings
+        How often its pixels were interpolated: 0 for a single image, 1 for a coadd. Interpolation
+        correlates the noise of neighbours; `weight` then stands for white noise of the same power.
+    """
+
+    data: Float32
+    weight: Float32
+    flags: Flags
+    exposure_time_s: float
+    gain: float = 1.0
+    saturation_e: float = np.inf
+    calibration_steps: int = 0
+    header: Cards = field(default_factory=dict)
+    resamplings: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.data.shape[0], self.data.shape[1]
+
+    def with_data(self, data: Float32) -> Self:
+        """Return the same image with other pixel values."""
+        return replace(self, data=data)
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """Sky level and noise on a coarse mesh; full-size maps are made when asked for.
+
+    Attributes
+    ----------
+    level, rms
+        (ny, nx) float32, electrons, at the centres of mesh cells of `step_pix` pixels.
+    step_pix
+        Side of a mesh cell; the last row and column may hang over the edge.
+    shape
+        Of the image.
+    """
+
+    level: Float32
+    rms: Float32
+    step_pix: int
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class PsfModel:
+    """A pixel PSF that varies over the image as a polynomial.
+
+    The PSF at (x, y) is ``sum_k coefficients[k] * term_k(u, v)``, with ``u = (x - x0) / x_scale`` and
+    ``v = (y - y0) / y_scale`` and the terms in the order 1, u, v, u^2, u v, v^2, ... of total
+    degree up to `degree`. Each stamp is sampled at the image's pixels, centred on the middle
+    pixel, and sums to 1 (sum of the constant term 1, of every other term 0).
+
+    Attributes
+    ----------
+    coefficients
+        (n_terms, size, size) float32, size odd.
+    degree
+        Of the polynomial.
+    centre, scale
+        (x0, y0) and (x_scale, y_scale), pixels.
+    fwhm_pix
+        At the centre.
+    n_stars
+        How many stars it was made from.
+    floor
+        Relative systematic error of fluxes fitted with it; enters error bars in quadrature.
+    """
+
+    coefficients: Float32
+    degree: int
+    centre: tuple[float, float]
+    scale: tuple[float, float]
+    fwhm_pix: float
+    n_stars: int = 0
+    floor: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Side of a stamp, pixels."""
+        return int(self.coefficients.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class CalibratedImage:
+    """An image with everything known about it: what a reference or a subtraction is made from.
+
+    Attributes
+    ----------
+    image
+        Sky included.
+    background, psf, wcs, zero_point
+        Its products.
+    label
+        What to call it in messages.
+    """
+
+    image: ImageFrame
+    background: Background
+    psf: PsfModel
+    wcs: WcsSolution
+    zero_point: ZeroPointSolution
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SubtractionFrame:
+    """A difference image on the pixels and the flux scale of the new image.
+
+    Attributes
+    ----------
+    image
+        Difference, electrons of the new image; `weight` is 1 / its full variance (sources included).
+    score
+        (H, W) float32, matched-filtered, in sigma; NaN-free, 0 where unusable.
+    psf
+        PSF of the difference: a source of flux F appears as F times it.
+    reference
+        The aligned reference (H, W) float32, on the new image's flux scale, background removed.
+    reference_coverage
+        Fraction of the section's usable pixels that have a reference.
+    """
+
+    image: ImageFrame
+    score: Float32
+    psf: PsfModel
+    reference: Float32
+    reference_coverage: float
+
+
+@dataclass(frozen=True, eq=False)
+class Stamps:
+    """Small images around detections, NaN outside the section.
+
+    Attributes
+    ----------
+    new, ref, sub
+        (n, size, size) float32, electrons of the new image, backgrounds removed.
+    new_flags, sub_weight
+        (n, size, size) uint16 and float32.
+    x0, y0
+        (n,) int: image pixel of each stamp's [0, 0].
+    """
+
+    new: Float32
+    ref: Float32
+    sub: Float32
+    new_flags: Flags
+    sub_weight: Float32
+    x0: Int
+    y0: Int
