@@ -28,6 +28,7 @@ class BadReason(IntFlag):
     BAD_PIXELS = 1 << 4
     NEGATIVE = 1 << 5
     NO_FIT = 1 << 6
+    SMALL_CHANGE = 1 << 7
 
 
 class MeasureParams(Params):
@@ -46,6 +47,13 @@ class MeasureParams(Params):
     min_width_ratio: float = param(0.5, "Bad below this ratio of its FWHM to the PSF's", ge=0, lt=1)
     max_bad_pixels: int = param(1, "Bad from so many flagged pixels in the core box on", ge=1)
     max_negative_fraction: float = param(0.3, "Bad from this fraction of negative pixels on", gt=0, le=1)
+    min_change: float = param(
+        0.08,
+        "Bad below this fraction of the light that was there: the PSF errors of a reference whose inputs "
+        "differ leave as much of a star; 0 keeps all, and the small variables among them",
+        ge=0,
+        lt=1,
+    )
 
 
 def measure(
@@ -92,7 +100,9 @@ def measure(
     flagged = (stamps.new_flags & np.uint16(UNUSABLE) > 0) | (stamps.sub_weight <= 0)
     n_bad = np.count_nonzero(core & flagged, axis=(1, 2)).astype(np.int64)
     offset = np.hypot(shapes.x - x, shapes.y - y)
+    static = fits.light(np.nan_to_num(stamps.ref.astype(float)), params.aperture_fwhm * fwhm)
     reasons = _reasons(params, shapes, offset, fwhm, n_bad, negative)
+    reasons[np.abs(fits.flux) < params.min_change * static] |= int(BadReason.SMALL_CHANGE)
     return Measurements(
         x=fits.x + stamps.x0,
         y=fits.y + stamps.y0,
@@ -235,6 +245,15 @@ class _PsfFit:
         chi2: Float = np.where(freedom > 0, terms.sum((1, 2)) / np.maximum(freedom, 1), np.nan)
         return chi2
 
+    def light(self, images: Float, radius: float) -> Float:
+        """Sum other images of the same pixels in a soft-edged aperture at the fitted position."""
+        return np.asarray(np.sum(self._aperture(radius) * images, axis=(1, 2)), float)
+
+    def _aperture(self, radius: float) -> Float:
+        index = np.arange(self.data.shape[-1], dtype=float)
+        distance = np.hypot(index[:, None] - self.y[:, None, None], index - self.x[:, None, None])
+        return np.asarray(np.clip(radius + 0.5 - distance, 0, 1), float)
+
     def aperture(self, radius: float, gain: float) -> tuple[Float, Float]:
         """Sum a soft-edged aperture at the fitted position and scale it to the total by the PSF's share.
 
@@ -242,9 +261,7 @@ class _PsfFit:
         """
         if not len(self.data):
             return np.zeros(0), np.zeros(0)
-        index = np.arange(self.data.shape[-1], dtype=float)
-        distance = np.hypot(index[:, None] - self.y[:, None, None], index - self.x[:, None, None])
-        share = np.clip(radius + 0.5 - distance, 0, 1)
+        share = self._aperture(radius)
         usable = self.weight > 0
         profile = self._profile()
         model = np.nan_to_num(self.flux)[:, None, None] * profile
