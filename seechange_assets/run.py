@@ -85,6 +85,17 @@ class Runner:
         """Add exposures to the partitions, and return those that are new."""
         return partitions.register(self.instance, instrument, "exposure", exposures)
 
+    def register_masters(self, instrument: str) -> None:
+        """Add the nights whose masters can be built to the partitions."""
+        for kind, night, band in core.masters_wanted(self._settings, instrument):
+            self._register_master(instrument, kind, night, band)
+
+    def register_references(self, instrument: str, wanted: Iterable[tuple[str, str]]) -> None:
+        """Add the regions and filters of references to the partitions."""
+        wanted = list(wanted)
+        partitions.register(self.instance, instrument, "region", [region for region, _ in wanted])
+        partitions.register(self.instance, instrument, "filter", [band for _, band in wanted])
+
     def process(
         self,
         instrument: str,
@@ -144,9 +155,7 @@ class Runner:
             now = [key for key in core.masters_wanted(self._settings, instrument, nights) if key[0] == kind]
             self._expect(len(set(now).difference(wanted)) * len(every))
             for _, night, band in now:
-                dimension = calibrators.dimension(kind)
-                name = partitions.night_filter(night, band) if kind == "flat" else night
-                partitions.register(self.instance, instrument, dimension, [name])
+                dimension, name = self._register_master(instrument, kind, night, band)
                 span = tuple(partitions.key(**{dimension: name, "section": s}) for s in (every[0], every[-1]))
                 reports += self._run(f"{instrument}_{kind}_masters", instrument, [kind], span, {})
         return reports
@@ -175,8 +184,7 @@ class Runner:
             Only images of these nights (YYYY-MM-DD); none given takes all.
         """
         self._expect(len(wanted))
-        partitions.register(self.instance, instrument, "region", [region for region, _ in wanted])
-        partitions.register(self.instance, instrument, "filter", [band for _, band in wanted])
+        self.register_references(instrument, wanted)
         order = self.instance.get_dynamic_partitions(partitions.set_name(instrument, "region"))
         options = {"redo": redo, "leave_one_out": leave_one_out, "nights": list(nights)}
         config = {f"{instrument}_{references.NAME}": {"config": options}}
@@ -188,6 +196,13 @@ class Runner:
                 job = f"{instrument}_references"
                 reports += self._run(job, instrument, [references.NAME], span, config)
         return reports
+
+    def _register_master(self, instrument: str, kind: str, night: str, band: str | None) -> tuple[str, str]:
+        """Add a master to the partitions, and return its dynamic dimension and its key there."""
+        dimension = calibrators.dimension(kind)
+        name = partitions.night_filter(night, band) if kind == "flat" else night
+        partitions.register(self.instance, instrument, dimension, [name])
+        return dimension, name
 
     def _hear(self, reports: Sequence[StepReport]) -> None:
         self._heard.extend(reports)

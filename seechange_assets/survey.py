@@ -68,6 +68,7 @@ def process_exposures(
         for instrument, exposures in by_instrument.items():
             reports += runner.build_masters(instrument)
             reports += runner.process(instrument, exposures, sections or None, through, redo)
+            runner.register_references(instrument, core.references_wanted(settings, instrument))
     return reports
 
 
@@ -123,20 +124,26 @@ def build_references(
         return runner.build_references(instrument, wanted, leave_one_out, redo, nights)
 
 
-def register_exposures(names: Sequence[str], settings: Settings | None = None) -> None:
-    """Add exposures to the partitions that the web UI shows.
+def register_exposures(
+    names: Sequence[str], instruments: Sequence[str], settings: Settings | None = None
+) -> None:
+    """Add exposures, and the nights of their instruments' masters, to the partitions that the web UI shows.
 
     Parameters
     ----------
     names
         Names of science exposures that have been ingested.
+    instruments
+        Whose calibration frames may have been ingested.
     settings
         None takes the process's.
     """
     settings = settings or get_settings()
     with Runner(settings) as runner:
-        for exposure in core.exposures(settings, names):
+        for exposure in core.exposures(settings, names) if names else ():
             runner.register(exposure.instrument, [exposure.name])
+        for instrument in instruments:
+            runner.register_masters(instrument)
 
 
 def _check_step(name: str | None) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.time import Time
@@ -28,6 +29,7 @@ from seechange_core.products.exposure import Exposure
 from seechange_core.products.ingest import ingest
 from seechange_core.settings import Settings, load_settings, use_settings
 from seechange_core.simulate import SurveyOptions, SurveyTruth, load_truth, simulate_survey
+from seechange_core.storage.archive import Archive, sha256_of
 from seechange_core.storage.engine import dispose_engines, open_session
 from seechange_core.storage.migrate import upgrade
 from seechange_core.storage.orm import Base
@@ -137,6 +139,10 @@ class Survey:
         with open_session(self.settings) as session:
             session.execute(text('UPDATE "references" SET bitflag = :flag'), {"flag": int(bad)})
 
+    def bias_pixels(self, section: int) -> np.ndarray:
+        """Raw pixels of a section without light: bias and read noise."""
+        return fits.getdata(min(self.raw.glob("*_bias.fits")), section + 1, do_not_scale_image_data=True)
+
     def variant(self, name: str, edit: Callable[[fits.HDUList], None], minutes: float = 30.0) -> Path:
         """Write a copy of the third science exposure, taken some minutes later, after an edit."""
         target = self.raw / f"{name}.fits"
@@ -149,9 +155,7 @@ class Survey:
 
 
 def assert_whole(survey: Survey) -> None:
-    """Check that every row's file is there and what its checksum says, and that nothing half-made lies about."""
-    from seechange_core.storage.archive import Archive, sha256_of
-
+    """Check that every row's file is there and is what its checksum says, and that nothing is half-made."""
     archive = Archive(survey.settings)
     with use_settings(survey.settings), open_session(survey.settings, read_only=True) as session:
         for mapper in Base.registry.mappers:
@@ -163,7 +167,7 @@ def assert_whole(survey: Survey) -> None:
                 assert sha256_of(archive.find(row.filepath, download=False)) == row.checksum
         if session.get_bind().dialect.name == "sqlite":
             assert session.execute(text("PRAGMA foreign_key_check")).all() == []
-    assert not [p for p in survey.root.rglob(".partial-*")]
+    assert not list(survey.root.rglob(".partial-*"))
 
 
 # --- Snapshots ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Modules that import Dagster or the numerics are imported by the commands that ne
 `seechange --help` answers at once.
 """
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -74,9 +75,21 @@ def _say(error: Exception, debug: bool) -> int:
         typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     if isinstance(error, SeeChangeError):
         words = str(error)
+    elif type(error).__module__.startswith("sqlalchemy."):
+        words = _about_database(error)
     elif isinstance(error, OSError):
         words = f"{error.filename or 'input or output'}: {error.strerror or error}"
     else:
         words = f"bug: {type(error).__name__}: {error} (run again with {DEBUG} and report it)"
     typer.echo(f"seechange: {' '.join(words.split())}", err=True)
     return 1
+
+
+def _about_database(error: Exception) -> str:
+    """Say in one line what the database said, and the cure where it is known."""
+    said = str(getattr(error, "orig", None) or error)
+    if "no such table" in said or re.search(r'relation ".*" does not exist', said):
+        return "the database has no tables yet (run: seechange init)"
+    if "no such column" in said or re.search(r"column .* does not exist", said):
+        return "the database is of another version of SeeChange (run: seechange init)"
+    return f"the database: {said} (see the setting database_url; {DEBUG} shows more)"

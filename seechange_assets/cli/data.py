@@ -84,7 +84,8 @@ def ingest(
             else:
                 rows.append(row)
                 progress.step(f"{row.name}: {row.type}")
-    register_exposures([row.name for row in rows if row.type == "science"], settings)
+    science = [row.name for row in rows if row.type == "science"]
+    register_exposures(science, list(dict.fromkeys(row.instrument for row in rows)), settings)
     if as_json:
         print_json(
             [{"file": str(f), "refused": str(e), "reason": e.reason} for f, e in refused]

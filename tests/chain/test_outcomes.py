@@ -1,14 +1,15 @@
-"""What goes wrong in one section: told in one line with a cure, nothing half-made, and the neighbours go on."""
+"""What goes wrong in one section: one line with a cure, nothing half-made, and the neighbours go on."""
 
 import numpy as np
 import pytest
 from astropy.io import fits
-from small_survey import STEP_NAMES, THROUGH_ZERO_POINT, Survey, assert_whole
+from small_survey import STEP_NAMES, THROUGH_ZERO_POINT, assert_whole
 from sqlalchemy import select, text
 
 from seechange_core import chain
 from seechange_core.chain import steps_image
 from seechange_core.products import Image
+from seechange_core.products.exposure import Exposure
 from seechange_core.storage.engine import open_session
 
 ALL_DONE = dict.fromkeys(STEP_NAMES, "done")
@@ -18,11 +19,6 @@ def until(step: str, outcome: str) -> dict[str, str]:
     """The outcomes of a section whose walk ends so at a step."""
     n = STEP_NAMES.index(step)
     return {s: "done" if i < n else outcome if i == n else "skipped" for i, s in enumerate(STEP_NAMES)}
-
-
-def bias_pixels(survey: Survey, section: int) -> np.ndarray:
-    """Raw pixels of a section without light."""
-    return fits.getdata(next(survey.raw.glob("*_bias.fits")), section + 1, do_not_scale_image_data=True)
 
 
 # --- Edits of a raw file's second section ---------------------------------------------------------
@@ -40,12 +36,12 @@ def only_nan(units, survey):
 
 
 def no_light(units, survey):
-    units["SEC01"].data = bias_pixels(survey, 1)
+    units["SEC01"].data = survey.bias_pixels(1)
 
 
 def no_stars(units, survey):
     sky_adu = np.random.default_rng(1).poisson(1500, units["SEC01"].data.shape) // 2
-    units["SEC01"].data = (bias_pixels(survey, 1) + sky_adu).astype(np.int16)
+    units["SEC01"].data = (survey.bias_pixels(1) + sky_adu).astype(np.int16)
 
 
 def nonsense_card(units, survey):
@@ -97,10 +93,7 @@ def test_a_file_cut_short_loses_a_section_and_the_others_go_all_the_way(started)
     whole.write_bytes(content)
     started.ingest(whole)
     assert started.outcomes(name, "1", steps=THROUGH_ZERO_POINT) == dict.fromkeys(THROUGH_ZERO_POINT, "done")
-    assert (
-        started.rows(select(chain.queries.Exposure).where(chain.queries.Exposure.name == name))[0].bitflag
-        == 0
-    )
+    assert started.rows(select(Exposure).where(Exposure.name == name))[0].bitflag == 0
     assert_whole(started)
 
 

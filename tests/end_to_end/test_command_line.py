@@ -1,4 +1,4 @@
-"""Bad input and good through the commands: one line naming the thing and the cure, and honest exit statuses."""
+"""Bad input and good through the commands: one line naming thing and cure, and honest exit statuses."""
 
 import csv
 import io

@@ -53,9 +53,9 @@ def test_the_nearest_valid_one_is_chosen(session, calibrator):
             session, "bias", **{"instrument": "demo", "section_id": "0", "mjd": mjd, **what}
         )
 
-    early = calibrator(mjd=60995.0)
-    late = calibrator(mjd=61005.0)
-    open_end = calibrator(mjd=60950.0, validity_start=60900.0, validity_end=None)
+    early = calibrator(mjd=60995.0, night="2026-11-17")
+    late = calibrator(mjd=61005.0, night="2026-11-27")
+    open_end = calibrator(mjd=60950.0, night="2026-10-03", validity_start=60900.0, validity_end=None)
     calibrator(mjd=61000.0, bitflag=1)
     assert find(60998.0).id == early.id
     assert find(61002.0).id == late.id
@@ -67,9 +67,11 @@ def test_the_nearest_valid_one_is_chosen(session, calibrator):
     assert find(61000.0, band="r") is None
 
 
-def test_the_newest_of_one_night(session, calibrator):
+@pytest.mark.parametrize("mjd", [61000.0, 60999.99])
+def test_the_newest_of_one_night(session, calibrator, mjd):
+    """One with more of the night's frames replaces the older one, though their mean time moved away."""
     calibrator()
-    newest = calibrator()
+    newest = calibrator(mjd=mjd)
     assert find_calibrator(session, "bias", instrument="demo", section_id="0", mjd=61000.0).id == newest.id
 
 
