@@ -47,6 +47,20 @@ def make_home(settings: Settings) -> Path:
     return home
 
 
+def existing_home(settings: Settings) -> Path:
+    """Return the instance's folder.
+
+    Raises
+    ------
+    UserError
+        If there is no instance yet.
+    """
+    home = dagster_home(settings)
+    if not (home / "dagster.yaml").exists():
+        raise UserError(f"no Dagster instance in {home}", cure="run: seechange init")
+    return home
+
+
 @contextmanager
 def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Open the instance that the web UI uses too.
@@ -56,9 +70,7 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     UserError
         If there is none yet.
     """
-    home = dagster_home(settings)
-    if not (home / "dagster.yaml").exists():
-        raise UserError(f"no Dagster instance in {home}", cure="run: seechange init")
+    home = existing_home(settings)
     os.environ["DAGSTER_HOME"] = str(home)  # dagster.yaml refers to it, and so do Dagster's own processes
     with dg.DagsterInstance.from_config(str(home)) as instance:
         fail_abandoned_runs(instance)

@@ -4,6 +4,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from seechange_core.errors import PipelineError
+from seechange_core.errors import PipelineError, UserError
 
 WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 
@@ -47,10 +48,11 @@ def ui(
 
     Example: seechange ui --port 3001
     """
-    from seechange_assets.home import make_home
+    from seechange_assets.home import existing_home
     from seechange_core.settings import get_settings
 
-    home = make_home(get_settings())
+    home = existing_home(get_settings())
+    _check_port(port)
     quiet = "ignore:Function `dev_command`"  # its successor is for projects it scaffolded itself
     program = [sys.executable, "-W", quiet, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
     # A shell may have us ignore Ctrl-C, which our child would inherit; and to be asked to end means the same.
@@ -64,8 +66,20 @@ def ui(
     )
     status = _wait(process)
     if status not in (0, -signal.SIGINT, 130):
-        raise PipelineError(f"the web UI ended with status {status}", cure=f"is port {port} free? try --port")
+        raise PipelineError(f"the web UI ended with status {status}", cure="what it said is above")
     return 0
+
+
+def _check_port(port: int) -> None:
+    """Raise if the port is taken: Dagster would go on without its web server."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} is not free ({error.strerror})", cure=f"seechange ui --port {port + 1}"
+            ) from error
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

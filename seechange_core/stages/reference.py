@@ -46,6 +46,12 @@ class ReferenceParams(Params):
     weighting: Literal["variance", "point_source"] = param(
         "point_source", "Weights: 1 / variance, or 1 / (variance x FWHM^2) which favours sharp images"
     )
+    min_share: float = param(
+        0.5,
+        "Leave out pixels that fewer images reach than this share of the most: their PSF is another",
+        ge=0,
+        le=1,
+    )
     clip_sigma: float = param(4.0, "Clip pixels so far from the median of the stack", unit="sigma", gt=0)
     clip_slack: float = param(
         0.15, "Beyond that, tolerate this fraction of the local light and gradient; star cores need it", ge=0
@@ -239,7 +245,7 @@ class _Stacker:
         if not inputs:
             raise NoReference("no image to make a reference from", cure="process images of this field first")
         best = max(range(len(inputs)), key=lambda i: _depth(inputs[i]))
-        self.grid = grid
+        self.grid, self.params = grid, params
         self.best = inputs[best]
         self.inputs = _prepare(inputs, self.best.zero_point.zp, params)
         self.sums = StackSums.empty(grid.shape)
@@ -286,7 +292,7 @@ class _Stacker:
         return self._result(sums, tuple(i for i in range(len(self.inputs)) if i != index))
 
     def _result(self, sums: StackSums, used: tuple[int, ...]) -> CoaddResult:
-        data, weight, flags = sums.mean()
+        data, weight, flags = sums.mean(self.params.min_share)
         members = [self.inputs[i] for i in used]
         shares = np.array([_typical(m.image.image.weight) / m.scale**2 * m.boost for m in members])
         photons = np.array([m.scale / m.image.image.gain for m in members])
