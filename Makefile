@@ -14,7 +14,7 @@ help:
 	@echo "make ui      the web interface on the demo's data, http://127.0.0.1:3000"
 
 $(VENV)/ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
@@ -33,6 +33,7 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 ui: $(VENV)/ready
+	@test -f demo/seechange.yaml || { echo "there is nothing to show yet: run make demo first"; exit 1; }
 	SEECHANGE_CONFIG=demo/seechange.yaml $(BIN)/seechange ui
 
 clean:

@@ -85,7 +85,11 @@ def _prepare(out: Path) -> Settings:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / "seechange.yaml").write_text(SETTINGS, encoding="utf-8")
+    # Whatever survey the environment names, the demo keeps to its own folder.
+    for name in [name for name in os.environ if name.startswith("SEECHANGE_")]:
+        del os.environ[name]
     settings = load_settings(out / "seechange.yaml")
+    os.environ["DAGSTER_HOME"] = str(settings.data_root / "dagster")
     upgrade(settings)
     make_home(settings)
     return settings
@@ -100,7 +104,7 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
             progress.step(f"{name}: simulated")
 
         jobs = options.jobs or os.cpu_count() or 1
-        # No satellites: streaks are not masked yet, and one in a reference would be found in every difference.
+        # No satellites: streaks are not masked yet, and one in a reference shows in every difference.
         plan = SurveyOptions(seed=options.seed, satellites=0)
         simulate_survey(survey, plan, tell, jobs=jobs)
     root = settings.data_root / "catalogs"

@@ -71,10 +71,17 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         If there is none yet.
     """
     home = existing_home(settings)
+    before = os.environ.get("DAGSTER_HOME")
     os.environ["DAGSTER_HOME"] = str(home)  # dagster.yaml refers to it, and so do Dagster's own processes
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        fail_abandoned_runs(instance)
-        yield instance
+    try:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            fail_abandoned_runs(instance)
+            yield instance
+    finally:  # the next settings of this process have a home of their own
+        if before is None:
+            del os.environ["DAGSTER_HOME"]
+        else:
+            os.environ["DAGSTER_HOME"] = before
 
 
 def process_tag() -> dict[str, str]:

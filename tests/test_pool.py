@@ -11,7 +11,7 @@ import pytest
 from seechange_core.errors import NoStars, PipelineError
 from seechange_core.pool import WorkerPool
 
-sys.path.insert(0, str(Path(__file__).parent / "pool_tasks"))
+sys.path.append(str(Path(__file__).parent / "pool_tasks"))
 import tasks
 
 

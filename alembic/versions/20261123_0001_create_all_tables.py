@@ -2,7 +2,7 @@
 
 Revision ID: 0001
 Revises: 
-Create Date: 2026-11-23 04:05:37.572168+00:00
+Create Date: 2026-11-23 05:20:53.420577+00:00
 """
 
 import sqlalchemy as sa
@@ -498,6 +498,8 @@ def upgrade() -> None:
     sa.Column('filter', sa.String(), nullable=False),
     sa.Column('mjd_mid', sa.Double(), nullable=False),
     sa.Column('bjd_tdb', sa.Double(), nullable=True),
+    sa.Column('ra', sa.Double(), nullable=False),
+    sa.Column('dec', sa.Double(), nullable=False),
     sa.Column('x', sa.Double(), nullable=False),
     sa.Column('y', sa.Double(), nullable=False),
     sa.Column('flux', sa.Double(), nullable=True),

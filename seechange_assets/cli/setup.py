@@ -2,17 +2,21 @@
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seechange_core.errors import PipelineError, UserError
+
+if TYPE_CHECKING:
+    from seechange_core.settings import Settings
 
 WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 
@@ -51,7 +55,8 @@ def ui(
     from seechange_assets.home import existing_home
     from seechange_core.settings import get_settings
 
-    home = existing_home(get_settings())
+    settings = get_settings()
+    home = existing_home(settings)
     _check_port(port)
     quiet = "ignore:Function `dev_command`"  # its successor is for projects it scaffolded itself
     program = [sys.executable, "-W", quiet, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
@@ -61,13 +66,25 @@ def ui(
     typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)")
     process = subprocess.Popen(
         [*program, "-h", "127.0.0.1", "-p", str(port)],
-        env={**os.environ, "DAGSTER_HOME": str(home)},
+        env={**os.environ, **_absolute_settings(settings), "DAGSTER_HOME": str(home)},
         cwd=home,
     )
     status = _wait(process)
     if status not in (0, -signal.SIGINT, 130):
         raise PipelineError(f"the web UI ended with status {status}", cure="what it said is above")
     return 0
+
+
+def _absolute_settings(settings: "Settings") -> dict[str, str]:
+    """Return the environment in which a process in another folder has these settings."""
+    roots = [str(root) for root in settings.path.data_root]
+    found = {
+        "SEECHANGE_PATH__DATA_ROOT": json.dumps(roots),
+        "SEECHANGE_DATABASE_URL": settings.database_url,
+    }
+    if config := os.environ.get("SEECHANGE_CONFIG"):
+        found["SEECHANGE_CONFIG"] = str(Path(config).expanduser().absolute())
+    return found
 
 
 def _check_port(port: int) -> None:

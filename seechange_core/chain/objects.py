@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from seechange_core.chain import load
 from seechange_core.chain.section import Section
-from seechange_core.numerics.sky import bounding_cone, mean_position
+from seechange_core.numerics.sky import bounding_cone, mean_position, separation
 from seechange_core.numerics.timing import decimal_year
 from seechange_core.products.base import save
 from seechange_core.products.image import Image
@@ -38,16 +38,14 @@ def assign_objects(section: Section, measurements: Sequence[Measurement]) -> int
         good = [row for row in measurements if not row.is_bad]
         known = _known_objects(session, section)
         index = _associate(section, good, known)
-        names = take_names(session, int(decimal_year(section.exposure.mjd_mid)), int(np.sum(index < 0)))
-        new = [
-            _new_object(section, name, good[i])
-            for name, i in zip(names, np.flatnonzero(index < 0), strict=True)
-        ]
-        for row in new:
-            session.add(row)
+        first = _first_of_place(section, good, index)
+        alone = [i for i, k in enumerate(index) if k < 0 and first[i] == i]
+        names = take_names(session, int(decimal_year(section.exposure.mjd_mid)), len(alone))
+        new = {i: _new_object(section, name, good[i]) for name, i in zip(names, alone, strict=True)}
+        session.add_all(new.values())
         session.flush()
-        fresh = iter(new)
-        objects = [known[i] if i >= 0 else next(fresh) for i in index]
+        own = [known[k] if k >= 0 else new.get(i) for i, k in enumerate(index)]
+        objects = [found for i in first if (found := own[i]) is not None]
         for measured, found in zip(good, objects, strict=True):
             measured.object_id = found.id
         for measured in measurements:
@@ -112,6 +110,27 @@ def _associate(section: Section, rows: Sequence[Measurement], known: Sequence[Ob
         np.array([np.hypot(o.ra_err_arcsec, o.dec_err_arcsec) / np.sqrt(2) for o in known]),
         section.params(AssociateParams, "associate"),
     )
+
+
+def _first_of_place(section: Section, rows: Sequence[Measurement], index: np.ndarray) -> list[int]:
+    """Return for each row the one whose object it shares: itself, or one close by in the same image.
+
+    The two lobes of a dipole, or the pieces of a blend, are one thing on the sky and get one object. Rows
+    that are known objects come first, then the most significant.
+    """
+    radius = section.params(AssociateParams, "associate").radius_arcsec
+    heads = [i for i in range(len(rows)) if index[i] >= 0]
+    first = list(range(len(rows)))
+    for i in range(len(rows)):
+        if index[i] >= 0:
+            continue
+        near = [(separation(rows[i].ra, rows[i].dec, rows[h].ra, rows[h].dec) * 3600, h) for h in heads]
+        distance, head = min(near, default=(np.inf, i))
+        if distance <= radius:
+            first[i] = head
+        else:
+            heads.append(i)
+    return first
 
 
 def _error(row: Measurement) -> float:

@@ -303,7 +303,7 @@ class _Build:
                 world_coordinates_id=wcs.id,
                 zero_point_id=zp.id,
                 left_out_exposure_id=None if left_out is None else rows[left_out].image.exposure_id,
-                n_images=len(used),
+                n_images=len({r.image.exposure_id for r in used}),
                 **links,
             ).cover(result.grid)
             row = save(session, row, replace=True)
@@ -311,7 +311,7 @@ class _Build:
             **metrics(found.sources),
             **metrics(found.psf),
             **metrics(zero_point),
-            "n_images": len(used),
+            "n_images": len({r.image.exposure_id for r in used}),
             "clipped_fraction": float(np.mean(result.clipped_fraction)),
             "peak_mb": round(peak_mb(), 1),
         }

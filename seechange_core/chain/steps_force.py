@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.frames import ForcedFluxes, SubtractionFrame, WcsSolution
-from seechange_core.numerics.sky import polygon_contains
+from seechange_core.numerics.sky import polygon_contains, separation
 from seechange_core.numerics.timing import bjd_tdb
 from seechange_core.products.base import overlapping, save
 from seechange_core.products.forced_flux import ForcedFlux, make_forced_fluxes
@@ -22,6 +22,10 @@ from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.stages.force import ForceParams, force
 from seechange_core.storage.engine import open_session
+
+#: An object that has moved by more, as new sightings place it better, is measured anew at all epochs:
+#: a quarter of a pixel off costs a hundredth of the flux in good seeing.
+SAME_PLACE_PIX = 0.25
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def missing(section: Section) -> list[Task]:
             o for o, _ in find_objects(session, wcs.ra, wcs.dec, radius_arcsec, mine) if _covers(corners, o)
         ]
         images = _current_differences(session, section, corners) if objects else []
-        done = _done(session, section, objects)
+        done = _done(session, section, objects, SAME_PLACE_PIX * wcs.pixel_scale_arcsec)
         if section.redo:
             own = {i.id for i in images if i.data_version == section.versions["subtraction"]}
             done = {(object_id, image_id) for object_id, image_id in done if image_id not in own}
@@ -89,12 +93,20 @@ def _current_differences(session: Session, section: Section, corners: list[list[
     return overlapping(session, query, corners)
 
 
-def _done(session: Session, section: Section, objects: Sequence[Object]) -> set[tuple[uuid.UUID, uuid.UUID]]:
-    query = select(ForcedFlux.object_id, ForcedFlux.image_id).where(
+def _done(
+    session: Session, section: Section, objects: Sequence[Object], tolerance_arcsec: float
+) -> set[tuple[uuid.UUID, uuid.UUID]]:
+    """Return the objects and images that have a flux at the object's place as it is known now."""
+    query = select(ForcedFlux.object_id, ForcedFlux.image_id, ForcedFlux.ra, ForcedFlux.dec).where(
         ForcedFlux.object_id.in_([o.id for o in objects]),
         ForcedFlux.provenance_id == section.provenance_id("forced_photometry"),
     )
-    return {(row[0], row[1]) for row in session.execute(query)}
+    places = {o.id: (o.ra, o.dec) for o in objects}
+    return {
+        (object_id, image_id)
+        for object_id, image_id, ra, dec in session.execute(query)
+        if float(separation(ra, dec, *places[object_id])) * 3600 <= tolerance_arcsec
+    }
 
 
 def _task(session: Session, section: Section, image: Image, objects: tuple[Object, ...]) -> Task:
@@ -113,10 +125,14 @@ def _task(session: Session, section: Section, image: Image, objects: tuple[Objec
 def measure_difference(
     frame: SubtractionFrame, wcs: WcsSolution, ra: np.ndarray, dec: np.ndarray, params: ForceParams
 ) -> ForcedFluxes:
-    """Force the flux at sky positions on a difference, whose weights hold the sources' noise already."""
+    """Force the flux at sky positions on a difference.
+
+    Its weights hold the noise of the sky and of all light that was there before; the photons of what is
+    new are added by the fit.
+    """
     x, y = wcs.to_pixels(ra, dec)
-    own = params.model_copy(update={"source_noise": False})
-    return force(frame.image.data, frame.image.weight, frame.image.flags, frame.psf, x, y, 1.0, own)
+    image = frame.image
+    return force(image.data, image.weight, image.flags, frame.psf, x, y, image.gain, params)
 
 
 def _make_forced(section: Section) -> Made:
@@ -133,7 +149,7 @@ def _make_forced(section: Section) -> Made:
             bjd_tdb(np.full(len(ra), task.image.mjd_mid), ra, dec, site) if site else np.full(len(ra), np.nan)
         )
         rows = make_forced_fluxes(
-            [o.id for o in task.objects],
+            task.objects,
             fluxes,
             task.image,
             task.zero_point,

@@ -11,6 +11,7 @@ from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.errors import NoCatalog, UserError
 from seechange_core.frames import CatalogStars, Masters, RawFrame
+from seechange_core.instrument import SECTION_PROPERTIES
 from seechange_core.numerics.timing import decimal_year
 from seechange_core.products.background import Background
 from seechange_core.products.base import save
@@ -21,6 +22,7 @@ from seechange_core.products.psf import Psf
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.provenance import digest
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import Marks, thumb
 from seechange_core.settings import Settings
@@ -51,6 +53,14 @@ def _searchable(section: Section) -> dict[str, object]:
     exposure = section.exposure
     facts = {"target": exposure.target, "project": exposure.project, "airmass": exposure.airmass}
     return {**exposure.header, **{k: v for k, v in facts.items() if v is not None}}
+
+
+def _facts_used(section: Section) -> tuple[str, ...]:
+    """Hash what is believed about exposure and section beside the file: a gain corrected later counts."""
+    exposure = section.exposure
+    properties = {p: exposure.get_property(section.section_id, p) for p in SECTION_PROPERTIES}
+    times = [exposure.mjd, exposure.mjd_mid, exposure.exp_time]
+    return (digest(properties, times, section.band, exposure.ra, exposure.dec),)
 
 
 def _make_exposure(section: Section) -> Made:
@@ -242,6 +252,7 @@ IMAGE_STEPS: tuple[Step, ...] = (
         (),
         _make_exposure,
         lambda section: True,
+        _facts_used,
     ),
     Step(
         "image",

@@ -12,7 +12,8 @@ from seechange_core.numerics.stats import mad_sigma
 
 _MAX_STARS = 300
 _MIN_STARS = 8
-_N_SIGMA = 3.5
+_N_SIGMA = 3.0
+_MEDIAN_OF_NORMAL = 0.6745
 _WANDER = 3.0
 """Towards a corner, two astrometric solutions part by up to so many times their error at the centre."""
 _CONCENTRATION = 0.05
@@ -179,8 +180,8 @@ class _Fit:
 def _robust_fit(basis: Float, values: Float, errors: Float, prior: Float) -> _Fit:
     """Fit a linear model with a prior width for each coefficient, clipping outliers.
 
-    The scatter beyond the known errors is that of highest likelihood: bright stars, whose errors are
-    small, know it best, and a fit that starts without it would throw them out.
+    The scatter beyond the known errors is that of the bright stars, whose errors are small: a fit that
+    took no notice of it would throw them out.
     """
     scatter = float(mad_sigma(values - np.median(values)))
     keep = np.abs(values - np.median(values)) < _N_SIGMA * np.hypot(errors, scatter)
@@ -193,16 +194,16 @@ def _robust_fit(basis: Float, values: Float, errors: Float, prior: Float) -> _Fi
         coefficients = np.asarray(covariance @ (basis.T @ (weight * values)), float)
         formal = float(np.sqrt(np.mean(np.einsum("ij,jk,ik->i", basis, covariance, basis))))
         residual = values - basis @ coefficients
-        scatter = _scatter(residual[keep], errors[keep], int(keep.sum()) - 1)
+        scatter = _scatter(residual[keep], errors[keep])
         keep = np.abs(residual) < _N_SIGMA * np.hypot(errors, scatter)
     return _Fit(coefficients, scatter, formal)
 
 
-def _scatter(residual: Float, errors: Float, freedom: int) -> float:
-    """Return the extra scatter of highest likelihood for normal residuals of known errors."""
-    variance = float(np.mean(residual**2))
-    share = len(residual) / max(freedom, 1)
-    for _ in range(30):
-        weight = (errors**2 + variance) ** -2.0
-        variance = max(0.0, float(np.sum(weight * (share * residual**2 - errors**2)) / np.sum(weight)))
-    return float(np.sqrt(variance))
+def _scatter(residual: Float, errors: Float) -> float:
+    """Return the scatter beyond the known errors, of the half of the stars whose errors are smallest.
+
+    They alone can tell; and the median of theirs does not follow a tail of blends and variables.
+    """
+    best = np.argsort(errors, kind="stable")[: max(_MIN_STARS // 2, len(errors) // 2)]
+    seen = float(np.median(np.abs(residual[best]))) / _MEDIAN_OF_NORMAL
+    return float(np.sqrt(max(seen**2 - float(np.median(errors[best] ** 2)), 0.0)))

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from seechange_core.frames import Float, ForcedFluxes
 from seechange_core.products.base import Detail, link
 from seechange_core.products.image import Image
+from seechange_core.products.object import Object
 from seechange_core.products.photometric import magnitude
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.storage.orm import Base
@@ -39,6 +40,8 @@ class ForcedFlux(Detail, Base):
     bjd_tdb: Mapped[float | None] = mapped_column(
         doc="Middle of the exposure at the solar system's barycentre, BJD (TDB)."
     )
+    ra: Mapped[float] = mapped_column(doc="Where it was measured, ICRS deg: the object as then known.")
+    dec: Mapped[float] = mapped_column(doc="Where it was measured, ICRS deg.")
     x: Mapped[float] = mapped_column(doc="Where it was measured along columns, pixels from 0.")
     y: Mapped[float] = mapped_column(doc="Where it was measured along rows, pixels from 0.")
     flux: Mapped[float | None] = mapped_column(doc="PSF flux, electrons; None where no pixel was usable.")
@@ -58,7 +61,7 @@ class ForcedFlux(Detail, Base):
 
 
 def make_forced_fluxes(
-    object_ids: Sequence[uuid.UUID],
+    objects: Sequence[Object],
     forced: ForcedFluxes,
     image: Image,
     zero_point: ZeroPoint,
@@ -69,8 +72,8 @@ def make_forced_fluxes(
 
     Parameters
     ----------
-    object_ids
-        Whose fluxes they are, in their order.
+    objects
+        Whose fluxes they are, in their order, at the places where they were measured.
     forced
         What the stage returned.
     image
@@ -87,7 +90,9 @@ def make_forced_fluxes(
     columns = forced.columns()
     return [
         ForcedFlux(
-            object_id=object_id,
+            object_id=found.id,
+            ra=found.ra,
+            dec=found.dec,
             image_id=image.id,
             zero_point_id=zero_point.id,
             provenance_id=provenance_id,
@@ -102,5 +107,5 @@ def make_forced_fluxes(
             limiting_mag=limit[i],
             **{name: column[i] for name, column in columns.items()},
         )
-        for i, object_id in enumerate(object_ids)
+        for i, found in enumerate(objects)
     ]

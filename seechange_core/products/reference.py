@@ -38,7 +38,7 @@ class Reference(Product, Footprint, Base):
     left_out_exposure_id: Mapped[uuid.UUID | None] = link(
         "exposures.id", "The exposure it was made without, to be compared with it; None: nothing left out."
     )
-    n_images: Mapped[int] = mapped_column(doc="How many images were coadded.")
+    n_images: Mapped[int] = mapped_column(doc="How many exposures were coadded.")
     bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="What is bad about it; 0 is good.")
     bad_reason: Mapped[str | None] = mapped_column(doc="Why it was marked, in a person's words.")
 

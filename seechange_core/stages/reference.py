@@ -48,7 +48,7 @@ class ReferenceParams(Params):
     )
     min_share: float = param(
         0.5,
-        "Leave out pixels that fewer images reach than this share of the most: their PSF is another",
+        "Leave out pixels that fewer images reach than this share of the typical: their PSF is another",
         ge=0,
         le=1,
     )
@@ -285,7 +285,8 @@ class _Stacker:
         """Return the coadd without one input."""
         one = self.inputs[index]
         sums = StackSums(*(a.copy() for a in vars(self.sums).values()))
-        for band in self.bands(1):
+        # The bands of `_sum`: clipping and interpolation look at neighbours within a band.
+        for band in self.bands(len(self.inputs)):
             a, share = one.aligned(self.grid, band)
             keep = find_outliers(a.data, a.weight, self.median[band.slices], one.tolerance)
             sums.rows(band.y0, band.y1).add(a.data, a.weight, a.flags, keep, share, sign=-1)
@@ -301,7 +302,7 @@ class _Stacker:
             weight=weight,
             flags=flags,
             exposure_time_s=self.best.image.exposure_time_s,
-            gain=float(shares.sum() ** 2 / np.sum(shares**2 * photons)),
+            gain=float(shares.sum() ** 2 / np.sum(shares**2 * photons)) * _depth_of(sums) / len(members),
             saturation_e=min(m.scale * m.image.image.saturation_e for m in members),
             resamplings=1,
         )
@@ -334,6 +335,12 @@ def _depth(image: CalibratedImage) -> tuple[float, str]:
     """Rank by limiting magnitude; an unknown one counts as the shallowest."""
     limit = image.zero_point.limiting_mag
     return (limit if np.isfinite(limit) else -np.inf), image.label
+
+
+def _depth_of(sums: StackSums) -> float:
+    """Return how many images a typical pixel has: sections side by side don't add up."""
+    reached = sums.covered[sums.covered > 0]
+    return float(np.median(reached)) if reached.size else 1.0
 
 
 def _typical(weight: Float32) -> float:

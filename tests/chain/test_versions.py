@@ -172,7 +172,7 @@ def test_a_newer_reference_is_taken_where_it_does_not_hold_the_exposure(own):
     (old,) = own.rows(select(Reference))
     nights = sorted({e.night for e in exposures})[:2]
     (built,) = chain.build_reference(own.settings, "demo", old.region, old.filter, nights=nights)
-    assert built.metrics["n_images"] == 8
+    assert built.metrics["n_images"] == 4
     assert own.outcomes(own.science[4], "0") == split_at("subtraction")
     assert own.outcomes(own.science[2], "0") == dict.fromkeys(STEP_NAMES, "loaded")
     query = select(Image).join(Exposure, Exposure.id == Image.exposure_id)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ASSETS = Path(__file__).parents[1] / "assets"
-sys.path.insert(0, str(ASSETS))
+sys.path.append(str(ASSETS))
 _spec = importlib.util.spec_from_file_location("assets_fixtures", ASSETS / "conftest.py")
 _fixtures = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_fixtures)

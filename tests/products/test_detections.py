@@ -156,7 +156,7 @@ def test_forced_fluxes_are_updated_in_place(session, night):
     def store(image, flux):
         bjd = np.array([2461000.5, 2461000.5, np.nan])
         made = (image, night.zero_point, bjd, night.make.provenance_id)
-        rows = make_forced_fluxes(ids, forced(flux), *made)
+        rows = make_forced_fluxes(objects, forced(flux), *made)
         insert_or_update_many(session, rows, ForcedFlux.NATURAL_KEY)
 
     store(night.new, [100.0, -3.0, np.nan])
