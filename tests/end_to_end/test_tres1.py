@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / "tres1").is_dir(), reason="SEECHANGE
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory) -> Iterator[Settings]:
-    """The night, processed as docs/your_own_telescope.md says."""
+    """The night, processed as the README says."""
     folder = tmp_path_factory.mktemp("tres1")
     options = yaml.safe_load(YAML.read_text())
     options["path"]["data_root"] = str(folder / "data")
