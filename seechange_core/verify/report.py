@@ -81,6 +81,20 @@ def checks(summary: Summary) -> list[Check]:
             "error bars right to 8 %, and three statistical errors of the width",
         ),
         Check(
+            "flux pulls beyond 4",
+            f"{s.flux_pull_outliers:.1%}",
+            "<= 3 %",
+            s.flux_pull_outliers <= 0.03,
+            "one in 16,000 by chance; the rest lies beside bleeding stars and on defects, which flags tell",
+        ),
+        Check(
+            "width of light-curve pulls",
+            f"{s.light_curve_pull_width:.3f} of {s.light_curve_pull_n}",
+            "<= 1.5",
+            s.light_curve_pull_n == 0 or s.light_curve_pull_width <= 1.5,
+            "the stored fluxes of what was found: our positions and the zero points' errors are in them too",
+        ),
+        Check(
             "transients found",
             f"{s.transients_found} of {s.transients_injected}",
             ">= 80 %",

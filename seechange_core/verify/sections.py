@@ -155,7 +155,8 @@ def judge_changes(settings: Settings, epoch: Epoch, truth: TruthRows) -> Changes
     is_true = nearest(measured, lit.xy, MATCH_PIX) >= 0
     false = score[~is_true]
     return Changes(
-        _transients(settings, epoch, truth.of("transient"), measured),
+        # A transient brightens: the dark lobe of a residual beside it is no find.
+        _transients(settings, epoch, truth.of("transient"), measured[score > 0]),
         int(np.sum(false > 0)),
         int(np.sum(false < 0)),
         false,

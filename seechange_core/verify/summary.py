@@ -18,7 +18,7 @@ from seechange_core.chain.light_curves import (
 from seechange_core.frames import Float
 from seechange_core.numerics.sky import separation
 from seechange_core.products.object import Object
-from seechange_core.qa.score import Fraction, completeness, pulls
+from seechange_core.qa.score import Fraction, Pulls, completeness, nearest, pulls
 from seechange_core.settings import Settings, use_settings
 from seechange_core.simulate import SurveyTruth, load_truth
 from seechange_core.storage.archive import Archive
@@ -78,6 +78,10 @@ class Summary:
     flux_pull_median_err: float
     flux_pull_width_err: float
     flux_pull_n: int
+    flux_pull_outliers: float
+    light_curve_pull_median: float
+    light_curve_pull_width: float
+    light_curve_pull_n: int
     transients_found: int
     transients_injected: int
     curves: tuple[TransientCurve, ...]
@@ -137,6 +141,7 @@ def _summary(
     lit = joined["true_flux_e"] > 0
     # Fluxes are judged wherever they were forced, lit or not, found or not: nothing selects them.
     pull = pulls(joined["flux_e"], joined["flux_err_e"], joined["true_flux_e"])
+    curve_pull = _curve_pulls(curves)
     findable = np.unique(joined["object_id"][joined["snr"] >= FINDABLE_SNR])
     found = {c.truth_id for c in curves} & {int(i) for i in findable}
     n_positive = sum(c.n_false_positive for c in changes)
@@ -159,10 +164,36 @@ def _summary(
         flux_pull_median_err=pull.median_err,
         flux_pull_width_err=pull.width_err,
         flux_pull_n=pull.n,
+        flux_pull_outliers=_outliers(joined["flux_e"], joined["flux_err_e"], joined["true_flux_e"]),
+        light_curve_pull_median=curve_pull.median,
+        light_curve_pull_width=curve_pull.width,
+        light_curve_pull_n=curve_pull.n,
         transients_found=len(found),
         transients_injected=len(findable),
         curves=curves,
     )
+
+
+def _outliers(flux: Float, error: Float, true: Float) -> float:
+    """Return the fraction of pulls beyond 4: the tails that a robust width does not see."""
+    pull = (flux - true) / error
+    pull = pull[np.isfinite(pull)]
+    return float(np.mean(np.abs(pull) > 4)) if len(pull) else 0.0
+
+
+def _curve_pulls(curves: tuple[TransientCurve, ...]) -> Pulls:
+    """Return the pulls of the light curves as stored: at our own positions, of what was found."""
+    columns: list[tuple[Float, Float, Float]] = []
+    for curve in curves:
+        table = curve.measured
+        index = nearest(table.mjd_mid[:, None], curve.true_mjd[:, None], 1e-4)
+        known = index >= 0
+        true = 10 ** (-0.4 * (curve.true_mag[index[known]] - table.zp[known]))
+        columns.append((table.flux[known], table.flux_err[known], np.nan_to_num(true)))
+    if not columns:
+        return pulls([], [], [])
+    flux, error, expected = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return pulls(flux, error, expected)
 
 
 def _paired(epochs: list[Epoch], truth: SurveyTruth) -> Iterator[tuple[Epoch, TruthRows]]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -31,6 +32,24 @@ def test_unknown_instruments_are_named_at_the_end(tmp_path):
     done = load(tmp_path, "instruments: {nonsense: {}}\n")
     assert done.returncode != 0
     assert "nonsense" in done.stderr.splitlines()[-1]
+
+
+def test_dagster_loads_the_workspace_with_nothing_set():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"]
+    done = subprocess.run(
+        command, cwd=root, env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_settings_have_a_home_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    for name in ("a", "b"):
+        settings = load_settings(environ={"SEECHANGE_PATH__DATA_ROOT": str(tmp_path / name)})
+        make_home(settings)
+        with open_instance(settings) as instance:
+            assert instance.root_directory == str(tmp_path / name / "dagster")
 
 
 def test_the_module_is_what_dagster_loads(tmp_path):

@@ -178,3 +178,22 @@ def test_light_curves_are_drawn(curve, tmp_path, capsys):
 def test_a_light_curve_needs_one_target(settings, target, capsys):
     assert run(["lightcurve", *target]) == 1
     assert "lightcurve needs one target" in capsys.readouterr().err
+
+
+def test_the_web_ui_needs_a_free_port_and_an_instance(settings, capsys, monkeypatch, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert run(["ui", "--port", str(port)]) == 1
+    assert f"port {port} is not free" in capsys.readouterr().err
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    assert run(["ui", "--port", str(port)]) == 1
+    assert "seechange init" in capsys.readouterr().err
+
+
+def test_a_database_without_tables_has_a_cure(tmp_path, capsys):
+    fresh = load_settings(environ={"SEECHANGE_PATH__DATA_ROOT": str(tmp_path / "fresh")})
+    with use_settings(fresh):
+        assert run(["candidates"]) == 1
+    assert "no tables yet (run: seechange init)" in capsys.readouterr().err

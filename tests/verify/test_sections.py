@@ -210,7 +210,10 @@ def test_transients_are_found_or_not_and_measured(judged):
     assert np.all(np.abs(t.flux_e - t.true_flux_e) < 4 * t.flux_err_e)
     # Noise of a matched filter: sigma / sqrt(sum of the PSF squared).
     expected = SIGMA_E / np.sqrt(np.sum(gaussian_psf().coefficients[0] ** 2))
-    assert t.flux_err_e == pytest.approx(expected, rel=0.1)
+    assert t.flux_err_e[2] == pytest.approx(expected, rel=0.1)
+    # What is new brings photons of its own, at most all of them into the error.
+    assert np.all(t.flux_err_e[:2] > t.flux_err_e[2])
+    assert np.all(t.flux_err_e[:2] < np.hypot(1.05 * expected, np.sqrt(1.1 * t.true_flux_e[:2])))
     assert t.snr == pytest.approx(t.true_flux_e / t.flux_err_e)
     assert (changes.n_false_positive, changes.n_false_negative) == (0, 0)
 
@@ -223,6 +226,11 @@ def test_what_lies_on_nothing_that_changed_is_false(judged):
     changes = judged(rows, measured, [9, 8, -7, 6, 5, -5.5])
     assert (changes.n_false_positive, changes.n_false_negative) == (2, 2)
     assert sorted(changes.false_snr) == [-7, -5.5, 5, 6]
+
+
+def test_the_dark_lobe_beside_a_transient_is_no_find(judged):
+    rows = on_grid(["transient"], [3000])
+    assert list(judged(rows, [(60.5, 60.0)], [-12.0]).transients.found) == [False]
 
 
 def test_a_section_where_nothing_happened_is_judged_too(judged):
