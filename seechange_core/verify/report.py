@@ -90,8 +90,8 @@ def checks(summary: Summary) -> list[Check]:
         Check(
             "width of light-curve pulls",
             f"{s.light_curve_pull_width:.3f} of {s.light_curve_pull_n}",
-            "<= 1.5",
-            s.light_curve_pull_n == 0 or s.light_curve_pull_width <= 1.5,
+            "<= 1.3",
+            s.light_curve_pull_n == 0 or s.light_curve_pull_width <= 1.3,
             "the stored fluxes of what was found: our positions and the zero points' errors are in them too",
         ),
         Check(
