@@ -60,17 +60,19 @@ def ui(
     _check_port(port)
     quiet = "ignore:Function `dev_command`"  # its successor is for projects it scaffolded itself
     program = [sys.executable, "-W", quiet, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
-    # A shell may have us ignore Ctrl-C, which our child would inherit; and to be asked to end means the same.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell may have us ignore Ctrl-C, which our child would inherit; to be asked to end, or to lose the
+    # terminal, means the same.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)")
     process = subprocess.Popen(
         [*program, "-h", "127.0.0.1", "-p", str(port)],
         env={**os.environ, **_absolute_settings(settings), "DAGSTER_HOME": str(home)},
         cwd=home,
+        start_new_session=True,  # or a terminal's Ctrl-C would reach it twice, and cut its ending short
     )
     status = _wait(process)
-    if status not in (0, -signal.SIGINT, 130):
+    if status != 0:
         raise PipelineError(f"the web UI ended with status {status}", cure="what it said is above")
     return 0
 
@@ -100,12 +102,23 @@ def _check_port(port: int) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process to end; when interrupted, tell it so and wait until it has ended its own."""
+    """Wait for a process to end; when interrupted, tell it once and wait until it has ended its own.
+
+    Returns
+    -------
+    int
+        Its exit status, 0 if it was told to end.
+    """
+    told = False
     while True:
         try:
-            return process.wait()
+            status = process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            if not told:
+                process.send_signal(signal.SIGINT)
+            told = True
+        else:
+            return 0 if told else status
 
 
 def _without_password(url: str) -> str:

@@ -1,6 +1,7 @@
 """The commands: what they print, where, and the status they end with."""
 
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import seechange_core.chain
 from seechange_assets.cli import run
 from seechange_core.chain import LightCurveTable
 from seechange_core.chain.queries import StatusRow
+from seechange_core.settings import load_settings, use_settings
 
 COMMANDS = [
     *(["init"], ["ui"], ["simulate"], ["ingest"], ["process"], ["reference", "build"], ["reference", "list"]),
