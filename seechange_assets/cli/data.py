@@ -51,6 +51,11 @@ def simulate(
     typer.echo(
         f"{files} raw files in {out / 'raw'}, truth in {out / 'truth'}, catalog {out / 'catalog.ecsv'}"
     )
+    camera = {name: getattr(survey, name) for name in ("sections", "section_size_pix", "gap_pix", "parity")}
+    usual = SurveyOptions()
+    if own := {name: value for name, value in camera.items() if value != getattr(usual, name)}:
+        words = ", ".join(f"{name}: {value}" for name, value in own.items())
+        typer.echo(f"to process it, say in the settings: instruments: {{demo: {{{words}}}}}")
     return 0
 
 

@@ -216,7 +216,10 @@ def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
     barycentric = bool(isfinite(curve.bjd_tdb).all())
     time = curve.bjd_tdb if barycentric else curve.mjd_mid
     drawn = LightCurve(label, time, curve.flux, curve.flux_err, curve.zp, curve.filter)
-    plot([drawn], time_name="BJD (TDB)" if barycentric else "MJD (UTC)").savefig(file, dpi=150)
+    # Where it is fainter than in the reference there is no magnitude, and a limit would mislead.
+    faded = bool((curve.flux < -3 * curve.flux_err).any())
+    time_name = "BJD (TDB)" if barycentric else "MJD (UTC)"
+    plot([drawn], quantity="flux" if faded else "mag", time_name=time_name).savefig(file, dpi=150)
     typer.echo(f"\ndrawn: {file}", err=True)
 
 

@@ -90,6 +90,8 @@ def _for_people(table: "Table") -> "Table":
 
 def _magnitude(row: "Row", name: str) -> str:
     """Spell a magnitude or its error: below 3 sigma the limit, and where nothing was measured a dash."""
+    if row["flux"] <= -DETECTION_SIGMA * row["flux_err"]:
+        return "faded"
     if row["flux"] >= DETECTION_SIGMA * row["flux_err"]:
         return format(row[name], FORMATS[name])
     limit = row["limiting_mag"]

@@ -3,11 +3,11 @@
 from sqlalchemy import delete, select
 
 from seechange_core.chain import load
-from seechange_core.chain.choice import references_for
+from seechange_core.chain.choice import ReferenceChoice, references_for
 from seechange_core.chain.objects import assign_objects
 from seechange_core.chain.section import Section, has_file
 from seechange_core.chain.step import Made, Step
-from seechange_core.errors import InReference, NoReference
+from seechange_core.errors import InReference, NoReference, Stop
 from seechange_core.frames import Detections, Stamps, SubtractionFrame
 from seechange_core.products.base import save
 from seechange_core.products.cutouts import Cutouts, read_stamps, write_cutouts
@@ -33,27 +33,33 @@ def _references_used(section: Section) -> tuple[str, ...]:
     return (*(row.data_version for row in choice.rows), *choice.containing)
 
 
+def _none_left(section: Section, choice: ReferenceChoice) -> Stop:
+    """Say why there is nothing to subtract: only references of itself, or none."""
+    place = {"exposure": section.exposure.name, "section": section.section}
+    if choice.containing:
+        return InReference(
+            "its only reference was made with this exposure",
+            cure="build the reference with --leave-one-out, or from other nights",
+            **place,
+        )
+    return NoReference(
+        f"references in {section.band} cover 0.000 of it",
+        cure="build one: seechange reference build",
+        **place,
+    )
+
+
 def _make_subtraction(section: Section) -> Made:
     choice = section.product("references", lambda: references_for(section))
     if not choice.rows:
-        name, band = section.exposure.name, section.band
-        if choice.containing:
-            raise InReference(
-                "its only reference was made with this exposure",
-                cure="build the reference with --leave-one-out, or from other nights",
-                exposure=name,
-                section=section.section,
-            )
-        raise NoReference(
-            f"references in {band} cover 0.000 of it",
-            cure="build one: seechange reference build",
-            exposure=name,
-            section=section.section,
-        )
+        raise _none_left(section, choice)
     references = [
         rows.read(section.archive, row.region) for row, rows in zip(choice.rows, choice.parts, strict=True)
     ]
-    frame = subtract(load.calibrated(section), references, section.params(SubtractParams, "subtract"))
+    try:
+        frame = subtract(load.calibrated(section), references, section.params(SubtractParams, "subtract"))
+    except NoReference as stop:
+        raise (_none_left(section, choice) if choice.containing else stop) from None
     new = section.needed(Image, "image")
     row = Image(
         type="difference",

@@ -68,7 +68,9 @@ def fit_gaussians(
     p = np.stack(
         [np.where(np.isfinite(peak), peak, 0.0), x, y, np.full(n, start), np.zeros(n), np.full(n, start)], 1
     )
-    p, done = _iterate(p, d, w, grid_x.ravel(), grid_y.ravel())
+    # A step too far overflows, makes chi square infinite or NaN, and is taken back with more damping.
+    with np.errstate(over="ignore", invalid="ignore"):
+        p, done = _iterate(p, d, w, grid_x.ravel(), grid_y.ravel())
     return _shapes(p, done, x, y, radius_pix)
 
 
