@@ -202,7 +202,6 @@ def upgrade() -> None:
     sa.Column('reason', sa.String(), nullable=False),
     sa.Column('message', sa.String(), nullable=False),
     sa.Column('seconds', sa.Double(), nullable=False),
-    sa.Column('inputs_version', sa.String(), nullable=False),
     sa.Column('data_version', sa.String(), nullable=False),
     sa.Column('metrics', sa.JSON().with_variant(JSONB(), 'postgresql'), nullable=False),
     sa.Column('updated_at', sa.DateTime(timezone=True), nullable=False),

@@ -1,7 +1,6 @@
 """Calibrated images and what belongs to them: background, PSF, differences, stamps."""
 
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,10 +50,6 @@ class ImageFrame:
     def shape(self) -> tuple[int, int]:
         """Height and width."""
         return self.data.shape[0], self.data.shape[1]
-
-    def with_data(self, data: Float32) -> Self:
-        """Return the same image with other pixel values."""
-        return replace(self, data=data)
 
 
 @dataclass(frozen=True, eq=False)

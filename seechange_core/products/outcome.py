@@ -32,7 +32,6 @@ class StepOutcome(Detail, Base):
     )
     message: Mapped[str] = mapped_column(default="", doc="Of a stop or failure, one line with the cure.")
     seconds: Mapped[float] = mapped_column(default=0.0, doc="Wall time, seconds.")
-    inputs_version: Mapped[str] = mapped_column(default="", doc="Hash of the versions of all that it read.")
     data_version: Mapped[str] = mapped_column(default="", doc="Hash of provenance and of the rows used.")
     metrics: Mapped[JsonDict] = mapped_column(
         default=dict, doc="Quality figures by name, units in the names."
