@@ -32,6 +32,8 @@ class CalibrationStep(IntFlag):
     ILLUMINATION = 1 << 6
     COSMIC_RAYS = 1 << 7
     GAIN = 1 << 8
+    CROSSTALK = 1 << 9
+    BAD_PIXELS = 1 << 10
 
 
 class ExposureFlag(IntFlag):

@@ -28,6 +28,7 @@ NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "SEECHANGE_REAL_DATA"})
 STAGES = (
     "preprocess",
     "combine",
+    "illumination",
     "bad_pixels",
     "extract",
     "astrometry",
@@ -132,6 +133,7 @@ class Settings(_Group):
 
     preprocess: Block = Field(default_factory=dict)
     combine: Block = Field(default_factory=dict)
+    illumination: Block = Field(default_factory=dict)
     bad_pixels: Block = Field(default_factory=dict)
     extract: Block = Field(default_factory=dict)
     astrometry: Block = Field(default_factory=dict)

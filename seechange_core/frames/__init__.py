@@ -16,7 +16,16 @@ from seechange_core.frames.image import (
     Stamps,
     SubtractionFrame,
 )
-from seechange_core.frames.raw import Amplifier, Box, MasterFrame, Masters, RawFrame
+from seechange_core.frames.raw import (
+    Amplifier,
+    Box,
+    Crosstalk,
+    LinearityLaw,
+    MasterFrame,
+    Masters,
+    Prepared,
+    RawFrame,
+)
 from seechange_core.frames.solutions import PointingHint, WcsSolution, ZeroPointSolution
 from seechange_core.frames.tables import CatalogStars, Detections, ForcedFluxes, Measurements, Sources, Table
 from seechange_core.frames.types import Bool, Cards, Flags, Float, Float32, Int
@@ -29,6 +38,7 @@ __all__ = [
     "CalibratedImage",
     "Cards",
     "CatalogStars",
+    "Crosstalk",
     "Detections",
     "Flags",
     "Float",
@@ -36,10 +46,12 @@ __all__ = [
     "ForcedFluxes",
     "ImageFrame",
     "Int",
+    "LinearityLaw",
     "MasterFrame",
     "Masters",
     "Measurements",
     "PointingHint",
+    "Prepared",
     "PsfModel",
     "RawFrame",
     "Sources",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from seechange_core.frames.types import Cards, Flags, Float32
+from seechange_core.frames.types import Cards, Flags, Float, Float32
 
 
 class Box(NamedTuple):
@@ -46,6 +46,13 @@ class Amplifier:
         e- per pixel.
     saturation_adu
         Raw level (ADU, overscan included) from which a pixel counts as saturated.
+    non_linear_adu
+        Raw level (ADU, overscan included) above which the response is not known to be linear.
+    mirrored
+        True where each row is read from its right end: pixels of two amplifiers that are equally far
+        from their own first one are read at the same moment.
+    defective
+        True: its pixels are no use.
     """
 
     name: str
@@ -55,6 +62,28 @@ class Amplifier:
     gain: float
     read_noise_e: float
     saturation_adu: float
+    non_linear_adu: float = np.inf
+    mirrored: bool = False
+    defective: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What was done to a section before it came to us, by the observatory's own pipeline.
+
+    Attributes
+    ----------
+    steps
+        `CalibrationStep` bits of what is done already: these steps are not repeated.
+    weight
+        (H, W) float32, 1 / variance in ADU^-2 of the trimmed section; None if none came with it.
+    flags
+        (H, W) uint16 `PixelFlag` bits; None if no mask came with it.
+    """
+
+    steps: int
+    weight: Float32 | None = None
+    flags: Flags | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +100,15 @@ class RawFrame:
         Open-shutter time (dark time for a dark).
     header
         Raw cards of this section.
+    prepared
+        What others did to it already; None for a raw section.
     """
 
     data: npt.NDArray[Any]
     amplifiers: tuple[Amplifier, ...]
     exposure_time_s: float
     header: Cards = field(default_factory=dict)
+    prepared: Prepared | None = None
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -91,8 +123,10 @@ class MasterFrame:
     Attributes
     ----------
     kind
-        ``bias`` (electrons), ``dark`` (electrons per second), ``flat`` (relative response, median 1),
-        ``bad_pixels`` (data unused, see flags).
+        ``bias`` (electrons), ``dark`` (electrons per second), ``flat`` and ``twilight_flat`` (relative
+        response, median 1), ``fringe`` (pattern per electron of flat-fielded sky, median 0),
+        ``illumination`` (smooth sky response left after the flat, median 1), ``bad_pixels`` (data
+        unused, see flags).
     data
         (H, W) float32.
     variance
@@ -116,11 +150,50 @@ class MasterFrame:
     holds_pedestal: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class LinearityLaw:
+    """What the signal of each amplifier should have been: a table, straight between its points.
+
+    Attributes
+    ----------
+    amplifiers
+        Names.
+    measured_adu, true_adu
+        (n_amplifiers, n) float64, ADU above the zero level, both growing along the second axis; the
+        first point is 0, 0. Beyond the last point nothing is known: such pixels are non-linear.
+    """
+
+    amplifiers: tuple[str, ...]
+    measured_adu: Float
+    true_adu: Float
+
+
+@dataclass(frozen=True, eq=False)
+class Crosstalk:
+    """How much of an amplifier's signal appears in the others of its section, read at the same moment.
+
+    Attributes
+    ----------
+    amplifiers
+        Names.
+    coefficients
+        (n_amplifiers, n_amplifiers) float64: ``[victim, source]``, ADU in the victim per ADU of signal in
+        the source; the diagonal is 0.
+    """
+
+    amplifiers: tuple[str, ...]
+    coefficients: Float
+
+
 @dataclass(frozen=True)
 class Masters:
-    """The master frames chosen for one section; None means there is none."""
+    """The calibrators chosen for one section; None means there is none."""
 
+    crosstalk: Crosstalk | None = None
+    linearity: LinearityLaw | None = None
     bias: MasterFrame | None = None
     dark: MasterFrame | None = None
     flat: MasterFrame | None = None
+    fringe: MasterFrame | None = None
+    illumination: MasterFrame | None = None
     bad_pixels: MasterFrame | None = None

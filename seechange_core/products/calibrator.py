@@ -14,7 +14,10 @@ from seechange_core.storage.archive import Archive
 from seechange_core.storage.fits_io import read_fits, write_fits
 from seechange_core.storage.orm import Base
 
-KINDS = ("bias", "dark", "flat", "bad_pixels")
+KINDS = (
+    *("crosstalk", "linearity", "bias", "dark", "flat", "twilight_flat"),
+    *("fringe", "illumination", "bad_pixels"),
+)
 ORIGINS = ("built", "supplied")
 
 calibrator_frames = Table(
@@ -22,6 +25,8 @@ calibrator_frames = Table(
     Base.metadata,
     Column("calibrator_id", ForeignKey("calibrators.id", ondelete="CASCADE"), primary_key=True),
     Column("exposure_id", ForeignKey("exposures.id"), primary_key=True, index=True),
+    # Why it was left out, in words that name what was measured; empty for one that went in.
+    Column("rejected_because", String, nullable=False, default=""),
 )
 
 
@@ -34,14 +39,16 @@ class Calibrator(FileProduct, Base):
         CheckConstraint(f"origin IN {ORIGINS}", name="known_origin"),
     )
 
-    kind: Mapped[str] = mapped_column(String(12), index=True, doc="bias, dark, flat or bad_pixels.")
+    kind: Mapped[str] = mapped_column(String(16), index=True, doc="One of `KINDS`.")
     instrument: Mapped[str] = mapped_column(index=True, doc="Name of the instrument.")
     section_id: Mapped[str] = mapped_column(doc="The instrument's name for the section.")
     filter: Mapped[str] = mapped_column(
         default="", doc="Of a flat: short name of the filter; empty for others."
     )
     night: Mapped[str] = mapped_column(String(10), doc="Local date of the night it was taken, YYYY-MM-DD.")
-    mjd: Mapped[float] = mapped_column(doc="Mean time of its frames, MJD (UTC).")
+    mjd: Mapped[float] = mapped_column(
+        doc="Mean time of its frames, or the date it was supplied for, MJD (UTC)."
+    )
     validity_start: Mapped[float] = mapped_column(index=True, doc="Holds from here on, MJD (UTC).")
     validity_end: Mapped[float | None] = mapped_column(
         doc="Holds until before here, MJD (UTC); None: no end."

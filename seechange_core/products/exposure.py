@@ -32,7 +32,7 @@ from seechange_core.storage.orm import JSON_OR_NULL, Base, Identified, JsonDict
 
 __all__ = ["EXPOSURE_HEADER_KEYS", "EXPOSURE_TYPES", "Exposure", "SectionData", "SectionHeaders", "name_of"]
 
-EXPOSURE_TYPES = ("science", "bias", "dark", "flat")
+EXPOSURE_TYPES = ("science", "bias", "dark", "flat", "twilight_flat")
 
 #: What every Exposure's `header` keeps, if the file has it; an instrument may add its own.
 EXPOSURE_HEADER_KEYS = [
@@ -85,15 +85,19 @@ class Exposure(Identified, Base):
     name: Mapped[str] = mapped_column(
         String, unique=True, doc="What people and partitions call it: `filename` without folder and suffixes."
     )
-    type: Mapped[str] = mapped_column(String(8), index=True, doc="science, bias, dark or flat.")
+    type: Mapped[str] = mapped_column(
+        String(16), index=True, doc="science, bias, dark, flat (of a dome or lamp) or twilight_flat."
+    )
     instrument: Mapped[str] = mapped_column(String, index=True, doc="Name of the instrument.")
-    telescope: Mapped[str | None] = mapped_column(String, doc="Name of the telescope.")
+    telescope: Mapped[str | None] = mapped_column(String, index=True, doc="Name of the telescope.")
     mjd: Mapped[float] = mapped_column(index=True, doc="Start of the exposure, MJD (UTC).")
     mjd_mid: Mapped[float] = mapped_column(index=True, doc="Middle of the exposure, MJD (UTC).")
     night: Mapped[str] = mapped_column(
         String(10), index=True, doc="Local date of the evening on which the night began, YYYY-MM-DD."
     )
-    exp_time: Mapped[float] = mapped_column(doc="Open-shutter time (dark time for a dark), seconds.")
+    exp_time: Mapped[float] = mapped_column(
+        index=True, doc="Open-shutter time (dark time for a dark), seconds."
+    )
     filter: Mapped[str | None] = mapped_column(
         String, index=True, doc="Short name of the filter; None for bias, dark and filter arrays."
     )
@@ -108,7 +112,9 @@ class Exposure(Identified, Base):
     footprint: Mapped[list[list[float]] | None] = mapped_column(
         JSON_OR_NULL, doc="Nominal corners of the mosaic, four [ra, dec] in ICRS deg; None if unknown."
     )
-    project: Mapped[str | None] = mapped_column(String, doc="Project or proposal it was taken for.")
+    project: Mapped[str | None] = mapped_column(
+        String, index=True, doc="Project or proposal it was taken for."
+    )
     target: Mapped[str | None] = mapped_column(String, index=True, doc="Name of the object or field.")
     airmass: Mapped[float | None] = mapped_column(doc="Airmass at the telescope's pointing.")
     header: Mapped[JsonDict] = mapped_column(

@@ -41,9 +41,13 @@ class Image(ImageFiles, FileProduct, Footprint, Base):
     exposure_id: Mapped[uuid.UUID | None] = link("exposures.id", "The exposure it is of; none for a coadd.")
     section_id: Mapped[str] = mapped_column(doc="The instrument's section, or a coadd's region of the sky.")
     new_image_id: Mapped[uuid.UUID | None] = link("images.id", "Of a difference: what was subtracted from.")
+    crosstalk_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The crosstalk coefficients used.")
+    linearity_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The linearity law used.")
     bias_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The master bias used.")
     dark_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The master dark used.")
     flat_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The master flat used.")
+    fringe_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The fringe pattern used.")
+    illumination_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The illumination correction used.")
     bad_pixels_id: Mapped[uuid.UUID | None] = link("calibrators.id", "The bad-pixel mask used.")
 
     instrument: Mapped[str] = mapped_column(index=True, doc="Name of the instrument.")
