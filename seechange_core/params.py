@@ -4,6 +4,8 @@ A stage declares its parameters once, with `param`; the settings file, the prove
 `--help` and the web UI all read that declaration.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,10 +32,14 @@ class Params(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join([where, *(str(part) for part in first["loc"])])
-            raise SettingsError(
-                f"{key}: {first['msg']}, got {first['input']!r}",
-                cure=f"the names known here are {', '.join(cls.model_fields)}",
-            ) from None
+            if first["type"] == "extra_forbidden":
+                cure = suggest(str(first["loc"][-1]), cls.model_fields)
+                raise SettingsError(f"{key}: there is no such parameter", cure=cure) from None
+            text = first["msg"].removeprefix("Value error, ")
+            about = cls.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+            said = f", got {first['input']!r}" if about is not None else ""
+            cure = f"it is: {about.description}" if about is not None and about.description else "correct it"
+            raise SettingsError(f"{key}: {text}{said}", cure=cure) from None
 
     def critical(self) -> dict[str, Any]:
         """Return the values that can change results: what provenance is made of."""
@@ -65,6 +71,13 @@ def param(
     return Field(
         default, description=description, json_schema_extra={"unit": unit, "results": results}, **bounds
     )
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a cure for a name that is not known: the names nearest to it, or all there are."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"the names known here are {', '.join(names)}"
 
 
 def changes_results(kind: type[Params], name: str) -> bool:

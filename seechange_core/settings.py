@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from seechange_core.errors import SettingsError
-from seechange_core.params import Params
+from seechange_core.params import Params, suggest
 
 CONFIG_VARIABLE = "SEECHANGE_CONFIG"
 PREFIX = "SEECHANGE_"
@@ -326,9 +326,10 @@ def _explain(
     unknown = detail["type"] == "extra_forbidden"
     # A database URL may hold a password, which has no place in a message.
     value = "" if unknown or keys == ("database_url",) else f", got {detail['input']!r}"
-    cure = f"the names known here are {', '.join(_names(keys[:-1]))}" if unknown else "correct it"
+    cure = suggest(keys[-1], _names(keys[:-1])) if unknown else "correct it"
+    words = "there is no such setting" if unknown else detail["msg"].removeprefix("Value error, ")
     return SettingsError(
-        f"{'.'.join(keys)}: {detail['msg'].removeprefix('Value error, ')}{value}",
+        f"{'.'.join(keys)}: {words}{value}",
         cure=f"{cure}; it comes from {variable}" if variable else cure,
         file=str(file) if file is not None and variable is None else None,
     )
