@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from seechange_core.simulate.section import RawSection, simulate_section
     from seechange_core.simulate.sky import Sky
     from seechange_core.simulate.survey import World, make_world, simulate_survey
+    from seechange_core.simulate.truth import (
+        fringe_pattern,
+        true_crosstalk,
+        true_illumination,
+        true_linearity,
+        true_sky_e,
+        write_calibrators,
+    )
 
 __all__ = [
     "Camera",
@@ -34,6 +42,7 @@ __all__ = [
     "SurveyOptions",
     "SurveyTruth",
     "World",
+    "fringe_pattern",
     "load_truth",
     "make_catalog",
     "make_psf_field",
@@ -44,6 +53,11 @@ __all__ = [
     "simulate_image",
     "simulate_section",
     "simulate_survey",
+    "true_crosstalk",
+    "true_illumination",
+    "true_linearity",
+    "true_sky_e",
+    "write_calibrators",
 ]
 
 _HOMES = {
@@ -59,6 +73,17 @@ _HOMES = {
     **dict.fromkeys(("RawSection", "simulate_section"), "section"),
     "Sky": "sky",
     **dict.fromkeys(("World", "make_world", "simulate_survey"), "survey"),
+    **dict.fromkeys(
+        (
+            "fringe_pattern",
+            "true_crosstalk",
+            "true_illumination",
+            "true_linearity",
+            "true_sky_e",
+            "write_calibrators",
+        ),
+        "truth",
+    ),
 }
 
 

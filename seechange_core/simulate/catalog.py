@@ -39,7 +39,7 @@ def make_catalog(camera: Camera, sky: Sky) -> Table:
     Returns
     -------
     Columns ra, dec (deg, epoch 2016.0), pmra, pmdec (mas/yr), position_err_mas, mag_g, mag_r, mag_i,
-    mag_g_err, mag_r_err, mag_i_err, is_star; in random order.
+    mag_g_err, mag_r_err, mag_i_err, is_star; in random order. With a z filter also mag_z, mag_z_err.
     """
     rng = np.random.default_rng([camera.options.seed, 401])
     stars = _stars(camera, sky, rng)
@@ -50,14 +50,19 @@ def make_catalog(camera: Camera, sky: Sky) -> Table:
     return entries[rng.permutation(len(entries))]
 
 
-def _entries(sky: Sky, rows: npt.NDArray[np.int64], is_star: npt.NDArray[np.bool_]) -> Table:
+def _bands(camera: Camera) -> str:
+    """Return the filters that the catalog has magnitudes in."""
+    return "griz" if "z" in camera.bands else "gri"
+
+
+def _entries(camera: Camera, sky: Sky, rows: npt.NDArray[np.int64], is_star: npt.NDArray[np.bool_]) -> Table:
     """Put true values of some objects into the catalog's columns."""
     o = sky.objects[rows]
     years = (CATALOG_EPOCH_MJD - np.asarray(o["epoch_mjd"])) / DAYS_PER_YEAR
     ra, dec = move(o["ra"], o["dec"], o["pmra"] * years, o["pmdec"] * years)
     columns = {"ra": ra, "dec": dec, "pmra": o["pmra"], "pmdec": o["pmdec"]}
     columns["position_err_mas"] = position_err_mas(np.asarray(o["mag_r"]))
-    mags = {f"mag_{band}": np.asarray(o[f"mag_{band}"]) for band in "gri"}
+    mags = {f"mag_{band}": sky.mag(band)[rows] for band in _bands(camera)}
     errors = {f"{name}_err": mag_err(value) for name, value in mags.items()}
     return Table({**columns, **mags, **errors, "is_star": is_star})
 
@@ -67,9 +72,9 @@ def _stars(camera: Camera, sky: Sky, rng: np.random.Generator) -> Table:
     listed = np.isin(o["kind"], ("star", "variable")) & (o["mag_r"] < camera.options.catalog_faint_mag)
     rows = np.flatnonzero(listed)
     rows = rows[rng.uniform(size=rows.size) >= camera.options.catalog_missing]
-    entries = _entries(sky, rows, np.ones(rows.size, bool))
+    entries = _entries(camera, sky, rows, np.ones(rows.size, bool))
     moment = -2.5 * np.log10(sky.brightness(CATALOG_EPOCH_MJD)[rows])
-    for band in "gri":
+    for band in _bands(camera):
         entries[f"mag_{band}"] += moment
     return entries
 
@@ -82,9 +87,9 @@ def _galaxies(camera: Camera, sky: Sky, rng: np.random.Generator) -> Table:
     order = np.argsort(np.asarray(o["half_light_arcsec"][rows]) * np.exp(rng.normal(0, 0.2, rows.size)))
     is_star = np.zeros(rows.size, bool)
     is_star[order[:as_stars]] = True
-    entries = _entries(sky, rows, is_star)
+    entries = _entries(camera, sky, rows, is_star)
     entries["position_err_mas"] = np.hypot(entries["position_err_mas"], GALAXY_POSITION_ERR_MAS)
-    for band in "gri":
+    for band in _bands(camera):
         entries[f"mag_{band}_err"] = np.hypot(entries[f"mag_{band}_err"], GALAXY_MAG_ERR)
     return entries
 
@@ -104,7 +109,7 @@ def _scatter(camera: Camera, entries: Table, rng: np.random.Generator) -> None:
     entries["pmra"] = entries["pmra"] + motion * rng.standard_normal(n)
     entries["pmdec"] = entries["pmdec"] + motion * rng.standard_normal(n)
     shift = off * rng.uniform(*OUTLIER_MAG, n) * rng.choice([-1, 1], n)
-    for band in "gri":
+    for band in _bands(camera):
         noise = np.asarray(entries[f"mag_{band}_err"]) * rng.standard_normal(n)
         entries[f"mag_{band}"] = entries[f"mag_{band}"] + noise + shift
 

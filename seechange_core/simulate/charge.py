@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from seechange_core.simulate.camera import OVERSCAN_PIX, Detector
+from seechange_core.simulate.camera import Detector, SimulatedAmplifier
 from seechange_core.simulate.psf import Float, Float32
 
 #: Charge a particle frees per pixel of its path (15 micrometres at 75 e- each).
@@ -121,41 +121,52 @@ def _bleed_lines(lines: Any, full_well: float) -> None:
 
 
 def read_out(charge: Float32, detector: Detector, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-    """Digitise an image: ``[A data][A overscan][B overscan][B data]`` along x.
+    """Digitise an image, each half through its amplifier, crosstalk between them included.
 
     Parameters
     ----------
     charge
         (H, W) float32, electrons collected.
     detector
-        Its amplifiers and bias pattern.
+        Its amplifiers, where their pixels go, and the bias pattern.
     rng
         Generator, for read noise and the bias level's drift.
 
     Returns
     -------
-    (H, W + 48) uint16, ADU.
+    uint16, ADU, laid out as `Detector.areas` says, in the orientation of the CCD.
     """
-    height, width = charge.shape
-    half = width // 2
     drifts = bool(detector.bias_adu.any())
-    raw = np.empty((height, width + 2 * OVERSCAN_PIX), np.uint16)
-    for side, amplifier in enumerate(detector.amplifiers):
-        adu = np.zeros((height, half + OVERSCAN_PIX), np.float32)
-        data = slice(0, half) if side == 0 else slice(OVERSCAN_PIX, None)
-        image = slice(0, half) if side == 0 else slice(half, None)
-        signal = charge[:, image]
-        if amplifier.curvature > 0:
-            signal = signal * (1 - np.float32(amplifier.curvature) * signal)
-        adu[:, data] = signal * np.float32(1 / amplifier.gain) + detector.bias_adu[:, image]
-        level = amplifier.bias_adu + (_drift(height, rng) if drifts else np.zeros(height))
+    last = detector.areas[1].block
+    raw = np.empty((last.y1, last.x1), np.uint16)
+    signals = [
+        _signal_adu(charge[area.image.slices], amplifier)
+        for amplifier, area in zip(detector.amplifiers, detector.areas, strict=True)
+    ]
+    for side, (amplifier, area) in enumerate(zip(detector.amplifiers, detector.areas, strict=True)):
+        block = area.block
+        adu = np.zeros((block.y1 - block.y0, block.x1 - block.x0), np.float32)
+        signal = signals[side]
+        if (ghost := np.float32(detector.crosstalk[side, 1 - side])) != 0:
+            # Both halves are read from their outer ends at the same time.
+            signal = signal + ghost * signals[1 - side][:, ::-1]
+        adu[area.data.moved(-block.x0, 0).slices] = signal + detector.bias_adu[area.image.slices]
+        level = amplifier.bias_adu + (_drift(adu.shape[0], rng) if drifts else np.zeros(adu.shape[0]))
         adu += level.astype(np.float32)[:, None]
         if amplifier.read_noise_e > 0:
             sigma = np.float32(amplifier.read_noise_e / amplifier.gain)
             adu += sigma * rng.standard_normal(adu.shape, dtype=np.float32)
-        place = slice(0, half + OVERSCAN_PIX) if side == 0 else slice(half + OVERSCAN_PIX, None)
-        raw[:, place] = np.clip(np.rint(adu), 0, 65535).astype(np.uint16)
+        raw[block.slices] = np.clip(np.rint(adu, out=adu), 0, 65535).astype(np.uint16)
     return raw
+
+
+def _signal_adu(electrons: Float32, amplifier: SimulatedAmplifier) -> Float32:
+    """Turn electrons into what an amplifier makes of them: ADU above its zero level."""
+    if not amplifier.works:
+        return np.zeros(electrons.shape, np.float32)
+    if amplifier.curvature > 0:
+        electrons = electrons * (1 - np.float32(amplifier.curvature) * electrons)
+    return electrons * np.float32(1 / amplifier.gain)
 
 
 def _drift(height: int, rng: np.random.Generator) -> Float:

@@ -11,7 +11,7 @@ J2000_MJD = 51544.5
 #: Dark sky at the zenith, r magnitudes per square arcsecond.
 DARK_SKY_MAG = 20.9
 #: Atmospheric extinction, magnitudes per airmass.
-EXTINCTION_MAG = {"g": 0.18, "r": 0.10, "i": 0.07}
+EXTINCTION_MAG = {"g": 0.18, "r": 0.10, "i": 0.07, "z": 0.06}
 
 
 def sidereal_deg(mjd: float, longitude_deg: float) -> float:

@@ -1,25 +1,24 @@
 """The files of a simulated survey: raw FITS exposures, the catalog and the truth tables."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from astropy.io import fits
 from astropy.table import Table
 
 from seechange_core.errors import FileDamagedError, NotFoundError, UserError
+from seechange_core.simulate.cameras import Unit
 from seechange_core.simulate.options import SurveyOptions
 
 #: Raised whenever the same options give other files.
 SIMULATOR_VERSION = 1
-FILE_KINDS = {"science": "sci", "bias": "bias", "dark": "dark", "flat": "flat"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +28,7 @@ class SurveyTruth:
     Attributes
     ----------
     folder
-        Where it lies: ``raw/*.fits``, ``catalog.ecsv``, ``truth/``.
+        Where it lies: ``raw/*.fits`` (``.fits.fz``), ``catalog.ecsv``, ``truth/``.
     options
         What it was made from.
     objects
@@ -54,7 +53,11 @@ class SurveyTruth:
     @property
     def raw_files(self) -> list[Path]:
         """All raw files, in order of time."""
-        return sorted((self.folder / "raw").glob("*.fits"))
+        return sorted(
+            path
+            for path in (self.folder / "raw").iterdir()
+            if path.name.endswith((".fits", ".fits.fz")) and not path.name.startswith(".")
+        )
 
     @property
     def catalog_file(self) -> Path:
@@ -124,67 +127,43 @@ def claim_folder(out: Path, options: SurveyOptions) -> None:
     _write_text(out / "truth" / "plan.json", json.dumps(plan, indent=2) + "\n")
 
 
-def utc_of(mjd: float) -> datetime:
-    """Return a UTC MJD as a datetime, to the millisecond."""
-    return datetime(1858, 11, 17, tzinfo=UTC) + timedelta(milliseconds=round(mjd * 86_400_000))
-
-
-def file_name(kind: str, mjd_start: float) -> str:
-    """Return a raw file's name, ``demo_YYYYMMDD_HHMMSS_<sci|bias|dark|flat>.fits``."""
-    return f"demo_{utc_of(mjd_start):%Y%m%d_%H%M%S}_{FILE_KINDS[kind]}.fits"
-
-
-def write_raw(
-    path: Path,
-    primary: Mapping[str, Any],
-    sections: Sequence[tuple[npt.NDArray[np.uint16], Mapping[str, Any]]],
-) -> None:
-    """Write a raw exposure: cards in the primary HDU, one image extension per section.
+def write_raw(path: Path, primary: Mapping[str, Any], units: Iterable[Unit], *, compressed: bool) -> None:
+    """Write a raw exposure: cards in the primary HDU, then image extensions.
 
     The file appears under its name only when it is whole.
+
+    Parameters
+    ----------
+    path
+        Its name.
+    primary
+        Cards of the primary HDU.
+    units
+        Pixels (uint16 or float32) and cards of each extension, taken one by one.
+    compressed
+        Pixels in tiles of a row each, compressed by the RICE algorithm, as fpack writes them.
     """
-    hdus = fits.HDUList([fits.PrimaryHDU()])
-    for key, value in primary.items():
-        hdus[0].header[key] = value
-    for raw, cards in sections:
-        hdu = fits.ImageHDU(raw, name=cards["EXTNAME"])
-        for key, value in cards.items():
-            hdu.header[key] = value
-        hdus.append(hdu)
     part = path.with_name(f".{path.name}.part")
-    hdus.writeto(part, overwrite=True)
+    first = fits.PrimaryHDU()
+    for key, value in primary.items():
+        first.header[key] = value
+    with part.open("wb") as file:
+        fits.HDUList([first]).writeto(file)
+        for pixels, cards in units:
+            kind = fits.CompImageHDU if compressed else fits.ImageHDU
+            hdu = kind(pixels, name=cards["EXTNAME"])
+            for key, value in cards.items():
+                hdu.header[key] = value
+            file.write(_extension_bytes(hdu))
     part.replace(path)
 
 
-def primary_cards(
-    options: SurveyOptions,
-    kind: str,
-    mjd_start: float,
-    exposure_time_s: float,
-    ra: float,
-    dec: float,
-    airmass: float,
-) -> dict[str, Any]:
-    """Return the cards of the primary HDU."""
-    start = utc_of(mjd_start)
-    return {
-        "TELESCOP": "DemoScope",
-        "INSTRUME": "DemoCam",
-        "OBSTYPE": kind,
-        "DATE-OBS": start.replace(tzinfo=None).isoformat(timespec="milliseconds"),
-        "MJD-OBS": round(mjd_start, 8),
-        "EXPTIME": exposure_time_s,
-        "FILTER": options.band,
-        "OBJECT": "demo-field" if kind == "science" else kind,
-        "PROPID": "DEMO-2026A",
-        "RA": round(ra, 7),
-        "DEC": round(dec, 7),
-        "AIRMASS": round(airmass, 4),
-        "SITELAT": options.site_latitude_deg,
-        "SITELONG": options.site_longitude_deg,
-        "SITEELEV": options.site_elevation_m,
-        "NEXTEND": options.sections,
-    }
+def _extension_bytes(hdu: Any) -> bytes:
+    """Return what an extension looks like in a file."""
+    buffer = BytesIO()
+    empty = fits.PrimaryHDU()
+    fits.HDUList([empty, hdu]).writeto(buffer)
+    return buffer.getvalue()[2880:]
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -205,6 +184,11 @@ def write_catalog(catalog: Table, path: Path) -> None:
         elif name.startswith("mag"):
             table[name].unit = "mag"
     table.meta = {"epoch": 2016.0, "frame": "ICRS"}
+    write_ecsv(table, path)
+
+
+def write_ecsv(table: Table, path: Path) -> None:
+    """Write a table as ECSV, whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     table.write(part, format="ascii.ecsv", overwrite=True)
     part.replace(path)

@@ -1,12 +1,13 @@
 """One exposure as it happened, and the plan of all exposures of a survey."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from seechange_core.errors import SettingsError
 from seechange_core.simulate import ephemeris
 from seechange_core.simulate.camera import Camera
+from seechange_core.simulate.cameras.layout import SectionId
 from seechange_core.simulate.geometry import SkyMap, deproject
 from seechange_core.simulate.options import SurveyOptions
 from seechange_core.simulate.psf import Float, PsfField
@@ -19,7 +20,7 @@ AUREOLE_FRACTION = 0.02
 AUREOLE_CORE_ARCSEC = 3.0
 AUREOLE_RADIUS_ARCSEC = 40.0
 #: Magnitudes per magnitude of g - r, and the colour at which the camera agrees with the catalog.
-COLOR_TERM = {"g": 0.04, "r": 0.025, "i": 0.02}
+COLOR_TERM = {"g": 0.04, "r": 0.025, "i": 0.02, "z": 0.015}
 COLOR_ZERO = 0.7
 
 
@@ -88,21 +89,33 @@ class Observation:
         """Middle of the exposure (UTC)."""
         return self.mjd_start + self.exposure_time_s / 2 / 86400
 
-    def sky_map(self, camera: Camera, section: int) -> SkyMap:
+    def sky_map(self, camera: Camera, section: SectionId) -> SkyMap:
         """Return the true world coordinates of a section."""
-        options = camera.options
-        middle = (camera.size - 1) / 2
         return SkyMap(
             ra=self.ra,
             dec=self.dec,
             rotation_deg=self.rotation_deg,
-            parity=options.parity,
-            scale_arcsec=options.pixel_scale_arcsec,
-            centre=(middle, middle),
+            parity=camera.layout.parity,
+            scale_arcsec=camera.pixel_scale_arcsec,
+            centre=((camera.width - 1) / 2, (camera.height - 1) / 2),
             offset=camera.section_offset(section),
             half_diagonal_pix=camera.half_diagonal_pix,
-            distortion_pix=_distortion_pix(camera) if options.distortion else 0.0,
+            distortion_pix=camera.layout.distortion_pix if camera.options.distortion else 0.0,
         )
+
+    def under(self, camera: Camera, section: SectionId) -> "Observation":
+        """Return the exposure as it is through the filter over a section."""
+        band = camera.band(section)
+        if band == self.band:
+            return self
+        zero = camera.zero_point_mag(band) - camera.zero_point_mag(self.band)
+        sky_mag = camera.layout.dark_sky[band] - camera.layout.dark_sky[self.band]
+        if camera.options.extinction:
+            change = ephemeris.EXTINCTION_MAG[band] - ephemeris.EXTINCTION_MAG[self.band]
+        else:
+            change = 0.0
+        sky_e = self.sky_e * 10 ** (-0.4 * (sky_mag - zero))
+        return replace(self, band=band, zp=self.zp + zero - change * self.airmass, sky_e=sky_e)
 
     def psf_field(self, camera: Camera) -> PsfField:
         """Return the PSF over the focal plane."""
@@ -117,8 +130,8 @@ class Observation:
             wobble=0.01 * varies,
             half_diagonal_pix=camera.half_diagonal_pix,
             aureole_fraction=AUREOLE_FRACTION if options.psf_aureole else 0.0,
-            aureole_core_pix=AUREOLE_CORE_ARCSEC / options.pixel_scale_arcsec,
-            aureole_radius_pix=AUREOLE_RADIUS_ARCSEC / options.pixel_scale_arcsec,
+            aureole_core_pix=AUREOLE_CORE_ARCSEC / camera.pixel_scale_arcsec,
+            aureole_radius_pix=AUREOLE_RADIUS_ARCSEC / camera.pixel_scale_arcsec,
         )
 
     def cloud_mag(self, X: Float, Y: Float, half_diagonal_pix: float) -> Float:
@@ -127,11 +140,6 @@ class Observation:
         for amplitude, kx, ky, phase in self.cloud_waves:
             extinction += amplitude * np.sin((kx * X + ky * Y) / half_diagonal_pix + phase)
         return extinction
-
-
-def _distortion_pix(camera: Camera) -> float:
-    """4 pixels at 1500 pixels from the axis, as the cube of the distance."""
-    return 4.0 * min(4.0, (camera.half_diagonal_pix / 1500.0) ** 3)
 
 
 def plan_observations(camera: Camera) -> list[Observation]:
@@ -210,14 +218,15 @@ def _airmass(options: SurveyOptions, mjd: float) -> float:
     return ephemeris.airmass_of(altitude)
 
 
-def _seeing_pix(options: SurveyOptions, index: int, airmass: float) -> float:
+def _seeing_pix(camera: Camera, index: int, airmass: float) -> float:
     """FWHM of an exposure: listed, or spread evenly over the range whatever the subset looked at."""
+    options, scale = camera.options, camera.pixel_scale_arcsec
     if options.seeing_arcsec:
-        return options.seeing_arcsec[index % len(options.seeing_arcsec)] / options.pixel_scale_arcsec
+        return options.seeing_arcsec[index % len(options.seeing_arcsec)] / scale
     start = np.random.default_rng([options.seed, 202]).uniform()
     share = (start + index * 0.6180339887) % 1.0
     zenith = options.seeing_min_arcsec + share * (options.seeing_max_arcsec - options.seeing_min_arcsec)
-    return float(zenith * airmass**0.6 / options.pixel_scale_arcsec)
+    return float(np.hypot(zenith * airmass**0.6, camera.layout.blur_arcsec) / scale)
 
 
 def _observe(camera: Camera, index: int, night: int, mjd: float) -> Observation:
@@ -229,11 +238,12 @@ def _observe(camera: Camera, index: int, night: int, mjd: float) -> Observation:
     header_ra, header_dec = deproject(dither[0], dither[1], options.ra_deg, options.dec_deg)
     error = rng.normal(0, 4.0, 2) * options.pointing_error
     ra, dec = deproject(error[0], error[1], float(header_ra), float(header_dec))
-    rotation = 0.4 + float(rng.normal(0, 0.03)) if options.rotation else 0.0
+    rotation = camera.layout.rotation_deg
+    rotation += 0.4 + float(rng.normal(0, 0.03)) if options.rotation else 0.0
     elongation, direction = rng.uniform(0, 0.06), rng.uniform(0, np.pi)
     elongation *= options.psf_ellipticity
     clouds = abs(float(rng.normal(0, 0.08))) if options.clouds else 0.0
-    zp = options.zero_point_mag + 2.5 * np.log10(options.exposure_time_s) - clouds
+    zp = camera.zero_point_mag(options.band) + 2.5 * np.log10(options.exposure_time_s) - clouds
     if options.extinction:
         zp -= ephemeris.EXTINCTION_MAG[options.band] * airmass
     sky_e, slope = _sky(camera, rng, middle, airmass)
@@ -249,7 +259,7 @@ def _observe(camera: Camera, index: int, night: int, mjd: float) -> Observation:
         dec=float(dec),
         rotation_deg=rotation,
         airmass=airmass,
-        fwhm_pix=_seeing_pix(options, index, airmass),
+        fwhm_pix=_seeing_pix(camera, index, airmass),
         e1=float(elongation * np.cos(2 * direction)),
         e2=float(elongation * np.sin(2 * direction)),
         sky_e=sky_e,
@@ -265,8 +275,9 @@ def _sky(
 ) -> tuple[float, tuple[float, float]]:
     """Sky electrons per pixel, and its slope over the field."""
     options = camera.options
-    nominal = options.zero_point_mag + 2.5 * np.log10(options.exposure_time_s * options.pixel_scale_arcsec**2)
-    dark = 10 ** (-0.4 * (ephemeris.DARK_SKY_MAG - nominal))
+    area_s = options.exposure_time_s * camera.pixel_scale_arcsec**2
+    nominal = camera.zero_point_mag(options.band) + 2.5 * np.log10(area_s)
+    dark = 10 ** (-0.4 * (camera.layout.dark_sky[options.band] - nominal))
     ratio = float(rng.uniform(0.9, 1.1)) * (1 + 0.4 * (airmass - 1))
     moon = 0.0
     if options.moonlight:

@@ -1,8 +1,8 @@
 """What a simulated survey is made of: every number and switch that can be asked for."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from seechange_core.params import Params, param
 
@@ -10,6 +10,16 @@ from seechange_core.params import Params, param
 class SurveyOptions(Params):
     """Options of `simulate_survey`; the same options, seed included, give the same files bit for bit."""
 
+    camera: Literal["demo", "decam", "ls4"] = param(
+        "demo", "Whose files are written: demo, decam or ls4 (its filters are an array)"
+    )
+    section_names: tuple[str, ...] = param(
+        (), "CCDs that are in the files, e.g. N4,S4 of decam or NE_A of ls4; none: all"
+    )
+    window_pix: tuple[int, int] | None = param(
+        None, "Width and height of the window in the middle of each CCD that is read out; none: all of it",
+        unit="pix",
+    )  # fmt: skip
     seed: int = param(1, "Seed of everything random", ge=0)
     exposures: int = param(12, "Science exposures", ge=1, le=10_000)
     nights: int = param(4, "Nights they are spread over", ge=1)
@@ -22,7 +32,7 @@ class SurveyOptions(Params):
         None, "Evening date YYYY-MM-DD of the first night; none: when the field is up at midnight in 2026"
     )
     exposure_time_s: float = param(60.0, "Open-shutter time", unit="s", gt=0)
-    band: Literal["g", "r", "i"] = param("r", "Filter")
+    band: Literal["g", "r", "i", "z"] = param("r", "Filter (ls4 has its own)")
 
     ra_deg: float = param(150.1, "Right ascension of the field's centre", unit="deg", ge=0, lt=360)
     dec_deg: float = param(2.2, "Declination of the field's centre", unit="deg", ge=-90, le=90)
@@ -31,19 +41,31 @@ class SurveyOptions(Params):
     site_elevation_m: float = param(2200.0, "Elevation of the site", unit="m")
 
     sections: int = param(
-        4, "Detector sections; they fill the mosaic row by row from the lower left", ge=1, le=100
+        4, "Sections of the demo camera; they fill the mosaic row by row from the lower left", ge=1, le=100
     )
-    section_size_pix: int = param(1024, "Side of a section; even", unit="pix", ge=64, le=8192)
-    gap_pix: int = param(40, "Gap between sections", unit="pix", ge=0)
-    dead_sections: tuple[int, ...] = param((), "Sections that give no signal, only bias and read noise")
-    pixel_scale_arcsec: float = param(0.27, "Nominal pixel scale", unit="arcsec", gt=0)
-    zero_point_mag: float = param(
-        25.9, "Magnitude that gives one electron a second above the atmosphere", unit="mag"
+    section_size_pix: int = param(
+        1024, "Side of a section of the demo camera; even", unit="pix", ge=64, le=8192
     )
-    gain_e_adu: float = param(2.0, "Mean gain; each amplifier has its own, within 5 %", unit="e-/ADU", gt=0)
-    read_noise_e: float = param(5.0, "Mean read noise; 0 switches it off", unit="e-", ge=0)
+    gap_pix: int = param(40, "Gap between sections of the demo camera", unit="pix", ge=0)
+    dead_sections: tuple[str, ...] = param((), "Sections that give no signal, only bias and read noise")
+    bad_amplifiers: tuple[str, ...] = param(
+        (), "Amplifiers that give no signal, by section and name, e.g. S7-B"
+    )
+    pixel_scale_arcsec: float = param(0.27, "Pixel scale of the demo camera", unit="arcsec", gt=0)
+    zero_point_mag: float | None = param(
+        None, "Magnitude that gives one electron a second above the atmosphere; none: the camera's own, "
+              "25.9 for demo", unit="mag",
+    )  # fmt: skip
+    gain_e_adu: float = param(
+        2.0, "Mean gain of the demo camera; each amplifier has its own, within 5 %", unit="e-/ADU", gt=0
+    )
+    read_noise_e: float = param(
+        5.0, "Mean read noise of the demo camera; 0 switches it off in any", unit="e-", ge=0
+    )
 
-    seeing_min_arcsec: float = param(0.85, "Best seeing at the zenith (FWHM)", unit="arcsec", gt=0)
+    seeing_min_arcsec: float = param(
+        0.85, "Best seeing at the zenith (FWHM); ls4's optics blur it further", unit="arcsec", gt=0
+    )
     seeing_max_arcsec: float = param(1.35, "Worst seeing at the zenith (FWHM)", unit="arcsec", gt=0)
     seeing_arcsec: tuple[float, ...] = param(
         (),
@@ -51,11 +73,11 @@ class SurveyOptions(Params):
         unit="arcsec",
     )
     dither_arcsec: float = param(8.0, "Largest dither along each axis", unit="arcsec", ge=0)
-    parity: Literal[1, -1] = param(1, "1: north up, east left; -1: mirrored")
+    parity: Literal[1, -1] = param(1, "Of the demo camera; 1: north up, east left; -1: mirrored")
 
     star_density: float = param(9.5, "Stars brighter than r = 23.2", unit="arcmin^-2", ge=0)
     galaxy_density: float = param(5.0, "Galaxies brighter than r = 23", unit="arcmin^-2", ge=0)
-    faint_mag: float = param(24.0, "Faintest star or galaxy", unit="mag")
+    faint_mag: float | None = param(None, "Faintest star or galaxy; none: 24.0, of ls4 22.5", unit="mag")
     transients: int = param(24, "Transients: on galaxy cores and arms, near bright stars, near edges, "
                             "on bad pixels and hostless, in turn", ge=0)  # fmt: skip
     transient_bright_mag: float = param(18.5, "Brightest peak of a transient", unit="mag")
@@ -66,11 +88,21 @@ class SurveyOptions(Params):
     n_bias: int = param(9, "Bias frames", ge=0)
     n_dark: int = param(5, "Dark frames", ge=0)
     n_flat: int = param(7, "Dome flats", ge=0)
+    n_twilight: int = param(0, "Twilight flats, each fainter than the one before, some stars in them", ge=0)
     dark_time_s: float = param(120.0, "Exposure time of a dark", unit="s", gt=0)
     flat_level_e: float = param(40_000.0, "Level of a dome flat", unit="e-", gt=0)
     flat_gradient: float = param(
         0.003,
         "Error of the dome's illumination from one corner of the mosaic to the opposite; 0 switches it off",
+    )
+    flat_radial: float = param(
+        0.0,
+        "By how much more the dome lights the mosaic's middle than its corners, relative to the sky",
+        ge=0,
+    )
+    calibrators: bool = param(
+        False,
+        "Write the true crosstalk, linearity, fringes and illumination as files under truth/calibrators",
     )
 
     catalog_faint_mag: float = param(21.0, "Limit of the reference catalog", unit="mag")
@@ -99,9 +131,22 @@ class SurveyOptions(Params):
     dark_current: bool = param(True, "Dark current, hot pixels included")
     bad_pixels: bool = param(True, "Dead pixels and columns, and hot pixels if there is dark current")
     saturation: bool = param(True, "Full wells that bleed along columns")
-    nonlinearity: bool = param(False, "Amplifiers that lose 2 % at the saturation level")
+    nonlinearity: bool = param(False, "Amplifiers that lose 2 % at the saturation level, those of decam "
+                                      "and ls4 1 to 3 %")  # fmt: skip
+    crosstalk: float = param(
+        0.0, "Signal of an amplifier that its neighbour reads too, of typical amplifiers", ge=0, le=0.1
+    )
+    fringing: float = param(
+        0.0, "Amplitude of fringes in science exposures, relative to the sky", ge=0, le=0.5
+    )
     cosmic_rays: float = param(0.4, "Cosmic-ray hits; 0 switches them off", unit="s^-1 Mpix^-1", ge=0)
     satellites: float = param(0.15, "Satellite trails per exposure; 0 switches them off", ge=0)
+
+    @field_validator("dead_sections", "section_names", mode="before")
+    @classmethod
+    def _as_names(cls, value: Any) -> Any:
+        """Take section numbers as names."""
+        return tuple(str(v) for v in value) if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -119,6 +164,24 @@ class SurveyOptions(Params):
             )
         if self.nights > self.exposures:
             raise ValueError(f"{self.nights} nights need at least as many exposures, not {self.exposures}")
-        if any(not 0 <= section < self.sections for section in self.dead_sections):
-            raise ValueError(f"dead_sections must lie within 0 to {self.sections - 1}")
+        self._check_camera()
         return self
+
+    def _check_camera(self) -> None:
+        """Refuse sections, amplifiers and windows that the camera does not have."""
+        # Known to this function only, so that the names and help of the options need none of it.
+        from seechange_core.simulate.cameras import chosen_sections, layout_of  # noqa: PLC0415
+
+        chosen_sections(self)
+        layout = layout_of(self)
+        amplifiers = [f"{ccd.section}-{name}" for ccd in layout.ccds for name in ccd.amplifiers]
+        strange = [name for name in self.bad_amplifiers if name not in amplifiers]
+        if strange:
+            raise ValueError(
+                f"{self.camera} has no amplifier {', '.join(strange)}: "
+                f"they are {amplifiers[0]} to {amplifiers[-1]}"
+            )
+        if self.window_pix is not None:
+            for size, full in zip(self.window_pix, (layout.width, layout.height), strict=True):
+                if not 64 <= size <= full or size % 2:
+                    raise ValueError(f"window_pix must be even, from 64 to {layout.width} x {layout.height}")

@@ -1,12 +1,14 @@
 """Stars, galaxies and what changes among them, drawn at random for a field."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from astropy.table import Table, vstack
 
 from seechange_core.simulate.camera import Camera
+from seechange_core.simulate.cameras.layout import SectionId
 from seechange_core.simulate.geometry import deproject, move, project
 from seechange_core.simulate.observation import Observation
 from seechange_core.simulate.psf import Float
@@ -16,6 +18,8 @@ from seechange_core.simulate.sky import DAYS_PER_YEAR, Sky, make_table
 STAR_SLOPE, STAR_BRIGHTEST, STAR_PIVOT = 0.20, 12.5, 23.2
 GALAXY_SLOPE, GALAXY_BRIGHTEST, GALAXY_PIVOT = 0.40, 15.5, 23.0
 MARGIN_ARCSEC = 60.0
+#: More than any camera is turned against its nominal orientation.
+LARGEST_ROTATION_DEG = 0.55
 #: Where transients are put, in turn.
 PLACES = ("core", "host", "hostless", "bright_star", "edge", "masked")
 TRANSIENT_SEPARATION_ARCSEC = 6.0
@@ -50,18 +54,79 @@ def make_sky(camera: Camera, observations: list[Observation]) -> Sky:
 
 
 def field_half_size_arcsec(camera: Camera) -> tuple[float, float]:
-    """Half the width and height of the sky that is filled."""
+    """Half the width and height of the mosaic's sky and a margin, along x and y."""
     margin = MARGIN_ARCSEC + camera.options.dither_arcsec
     width, height = camera.extent_pix
-    scale = camera.options.pixel_scale_arcsec
+    scale = camera.pixel_scale_arcsec
     return width * scale / 2 + margin, height * scale / 2 + margin
+
+
+class Footprint:
+    """The sky that sections of a large mosaic see: a rectangle around each, their union being filled.
+
+    Wide enough for dithers, pointing errors and the camera's rotation.
+    """
+
+    def __init__(self, camera: Camera) -> None:
+        self.scale = camera.pixel_scale_arcsec
+        nominal = np.deg2rad(camera.layout.rotation_deg)
+        self.sin, self.cos = float(np.sin(nominal)), float(np.cos(nominal))
+        self.parity = camera.layout.parity
+        self.centres = np.array([camera.section_offset(s) for s in camera.sections]) * self.scale
+        margin = MARGIN_ARCSEC + camera.options.dither_arcsec
+        far = np.hypot(*self.centres.T) if camera.options.rotation else np.zeros(len(self.centres))
+        half = np.array([camera.width, camera.height]) * self.scale / 2
+        self.half = half + margin + np.deg2rad(LARGEST_ROTATION_DEG) * far[:, None]
+        self.low = (self.centres - self.half).min(axis=0)
+        self.high = (self.centres + self.half).max(axis=0)
+
+    def to_field(self, x: Float, y: Float) -> tuple[Float, Float]:
+        """Turn arcseconds along the camera's axes into arcseconds east and north."""
+        x = x * self.parity
+        return -self.cos * x + self.sin * y, self.sin * x + self.cos * y
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[Float, Float]:
+        """Draw places uniformly, arcseconds east and north."""
+        kept = np.empty((0, 2))
+        while len(kept) < count:
+            places = rng.uniform(self.low, self.high, (max(1000, 2 * count), 2))
+            kept = np.concatenate([kept, places[self.holds(places)]])
+        return self.to_field(kept[:count, 0], kept[:count, 1])
+
+    def holds(self, places: Float) -> npt.NDArray[np.bool_]:
+        """Tell which places along the camera's axes, (n, 2) arcsec, are in it."""
+        inside = np.zeros(len(places), bool)
+        for centre, half in zip(self.centres, self.half, strict=True):
+            inside |= (np.abs(places - centre) < half).all(axis=1)
+        return inside
+
+    def area_arcmin2(self) -> float:
+        """Return the area that is filled, counted on a grid fine enough for a thousandth of it."""
+        n = 2000
+        share = (np.arange(n) + 0.5) / n
+        x, y = (self.low[k] + share * (self.high[k] - self.low[k]) for k in (0, 1))
+        grid = np.zeros((n, n), bool)
+        for centre, half in zip(self.centres, self.half, strict=True):
+            across, along = np.abs(x - centre[0]) < half[0], np.abs(y - centre[1]) < half[1]
+            grid[np.ix_(along, across)] = True
+        return float(grid.mean() * np.prod(self.high - self.low) / 3600)
+
+
+@lru_cache(maxsize=4)
+def footprint(camera: Camera) -> Footprint | None:
+    """Return the filled sky; None for the demo camera, whose whole field is filled."""
+    return None if camera.options.camera == "demo" else Footprint(camera)
 
 
 def random_positions(camera: Camera, count: int, rng: np.random.Generator) -> tuple[Float, Float]:
     """Draw positions (deg) uniformly over the field and its margin."""
-    half_width, half_height = field_half_size_arcsec(camera)
-    east = rng.uniform(-half_width, half_width, count)
-    north = rng.uniform(-half_height, half_height, count)
+    filled = footprint(camera)
+    if filled is not None:
+        east, north = filled.draw(count, rng)
+    else:
+        half_width, half_height = field_half_size_arcsec(camera)
+        east = rng.uniform(-half_width, half_width, count)
+        north = rng.uniform(-half_height, half_height, count)
     return deproject(east, north, camera.options.ra_deg, camera.options.dec_deg)
 
 
@@ -69,9 +134,13 @@ def _counts(
     camera: Camera, density: float, slope: float, brightest: float, pivot: float, rng: np.random.Generator
 ) -> Float:
     """Draw r magnitudes by their counts."""
-    half_width, half_height = field_half_size_arcsec(camera)
-    area_arcmin2 = 4 * half_width * half_height / 3600
-    low, high = (10 ** (slope * (m - pivot)) for m in (brightest, camera.options.faint_mag))
+    filled = footprint(camera)
+    if filled is not None:
+        area_arcmin2 = filled.area_arcmin2()
+    else:
+        half_width, half_height = field_half_size_arcsec(camera)
+        area_arcmin2 = 4 * half_width * half_height / 3600
+    low, high = (10 ** (slope * (m - pivot)) for m in (brightest, camera.faint_mag))
     count = rng.poisson(area_arcmin2 * density * max(0.0, high - low))
     return np.asarray(pivot + np.log10(rng.uniform(low, max(low, high), count)) / slope)
 
@@ -130,10 +199,13 @@ def _asteroids(camera: Camera, observations: list[Observation], rng: np.random.G
     n = options.asteroids
     later = sorted({o.night for o in observations[min(options.reference_exposures, len(observations) - 1) :]})
     night = rng.choice(later, n)
-    half_width, half_height = field_half_size_arcsec(camera)
-    east = rng.uniform(-0.6, 0.6, n) * half_width
-    north = rng.uniform(-0.6, 0.6, n) * half_height
-    ra, dec = deproject(east, north, options.ra_deg, options.dec_deg)
+    if footprint(camera) is not None:
+        ra, dec = random_positions(camera, n, rng)
+    else:
+        half_width, half_height = field_half_size_arcsec(camera)
+        east = rng.uniform(-0.6, 0.6, n) * half_width
+        north = rng.uniform(-0.6, 0.6, n) * half_height
+        ra, dec = deproject(east, north, options.ra_deg, options.dec_deg)
     rate, heading = rng.uniform(8.0, 60.0, n), rng.uniform(0, 2 * np.pi, n)
     # Arcseconds an hour are many milliarcseconds a year: the same columns hold both.
     per_year = rate * 1e3 * 24 * DAYS_PER_YEAR
@@ -155,7 +227,7 @@ def _transients(camera: Camera, sky: Sky, observations: list[Observation], rng: 
     quiet_until += options.exposure_time_s / 86400
     last_night = [o for o in observations[first:] if o.night == observations[-1].night]
     placed = np.empty((0, 3))
-    alive = [s for s in range(options.sections) if s not in options.dead_sections] or [0]
+    alive = [s for s in camera.sections if str(s) not in options.dead_sections] or [camera.sections[0]]
     for i in range(n):
         section = alive[int(rng.integers(len(alive)))]
         seen = last_night[int(rng.integers(len(last_night)))]
@@ -185,17 +257,24 @@ def _is_near(ra: float, dec: float, taken: Float) -> bool:
     return bool(np.nanmin(np.hypot(east, north)) < TRANSIENT_SEPARATION_ARCSEC)
 
 
-Placer = Callable[[Camera, Sky, Observation, int, np.random.Generator], tuple[float, float, int]]
+Placer = Callable[[Camera, Sky, Observation, SectionId, np.random.Generator], tuple[float, float, int]]
 
 
 def _on_section(
-    camera: Camera, sky: Sky, seen: Observation, section: int, kind: str, brightest: float, faintest: float
+    camera: Camera,
+    sky: Sky,
+    seen: Observation,
+    section: SectionId,
+    kind: str,
+    brightest: float,
+    faintest: float,
 ) -> npt.NDArray[np.int64]:
     """Rows of a kind and range of magnitudes that lie well on a section."""
     x, y = seen.sky_map(camera, section).to_pixels(*sky.positions(seen.mjd_mid))
-    border, size = 0.03 * camera.size, camera.size
+    width, height = camera.width, camera.height
     mag = sky.objects["mag_r"]
-    inside = (x > border) & (x < size - border) & (y > border) & (y < size - border)
+    inside = (x > 0.03 * width) & (x < width - 0.03 * width)
+    inside &= (y > 0.03 * height) & (y < height - 0.03 * height)
     return np.flatnonzero(inside & (sky.objects["kind"] == kind) & (mag > brightest) & (mag < faintest))
 
 
@@ -203,7 +282,7 @@ def _in_galaxy(spread: float) -> Placer:
     """Put it within `spread` half-light radii of the core of a galaxy (a blank place if there is none)."""
 
     def put(
-        camera: Camera, sky: Sky, seen: Observation, section: int, rng: np.random.Generator
+        camera: Camera, sky: Sky, seen: Observation, section: SectionId, rng: np.random.Generator
     ) -> tuple[float, float, int]:
         hosts = _on_section(camera, sky, seen, section, "galaxy", 15.0, 22.5)
         if not hosts.size:
@@ -218,7 +297,7 @@ def _in_galaxy(spread: float) -> Placer:
 
 
 def _near_star(
-    camera: Camera, sky: Sky, seen: Observation, section: int, rng: np.random.Generator
+    camera: Camera, sky: Sky, seen: Observation, section: SectionId, rng: np.random.Generator
 ) -> tuple[float, float, int]:
     stars = _on_section(camera, sky, seen, section, "star", 12.0, 17.0)
     if not stars.size:
@@ -230,27 +309,34 @@ def _near_star(
 
 
 def _hostless(
-    camera: Camera, sky: Sky, seen: Observation, section: int, rng: np.random.Generator
+    camera: Camera, sky: Sky, seen: Observation, section: SectionId, rng: np.random.Generator
 ) -> tuple[float, float, int]:
-    x, y = rng.uniform(0.05 * camera.size, 0.95 * camera.size, 2)
+    x = rng.uniform(0.05 * camera.width, 0.95 * camera.width)
+    y = rng.uniform(0.05 * camera.height, 0.95 * camera.height)
     ra, dec = seen.sky_map(camera, section).to_sky(x, y)
     return float(ra), float(dec), -1
 
 
 def _near_edge(
-    camera: Camera, sky: Sky, seen: Observation, section: int, rng: np.random.Generator
+    camera: Camera, sky: Sky, seen: Observation, section: SectionId, rng: np.random.Generator
 ) -> tuple[float, float, int]:
-    along = rng.uniform(0.05 * camera.size, 0.95 * camera.size)
-    away = rng.uniform(0, 15.0)
-    if rng.uniform() < 0.5:
-        away = camera.size - 1 - away
-    x, y = (along, away) if rng.uniform() < 0.5 else (away, along)
+    share, away = rng.random(), rng.uniform(0, 15.0)
+    far, level = rng.uniform() < 0.5, rng.uniform() < 0.5
+
+    def along(size: int) -> float:
+        return 0.05 * size + (0.95 * size - 0.05 * size) * share
+
+    def from_edge(size: int) -> float:
+        return size - 1 - away if far else away
+
+    width, height = camera.width, camera.height
+    x, y = (along(width), from_edge(height)) if level else (from_edge(width), along(height))
     ra, dec = seen.sky_map(camera, section).to_sky(x, y)
     return float(ra), float(dec), -1
 
 
 def _on_bad_pixel(
-    camera: Camera, sky: Sky, seen: Observation, section: int, rng: np.random.Generator
+    camera: Camera, sky: Sky, seen: Observation, section: SectionId, rng: np.random.Generator
 ) -> tuple[float, float, int]:
     y, x = np.nonzero(camera.detector(section).bad)
     if not x.size:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from astropy.table import Table
 
-from seechange_core.simulate.camera import OVERSCAN_PIX, SATURATION_ADU, Camera, Detector
+from seechange_core.simulate.camera import Camera, Detector
+from seechange_core.simulate.cameras.layout import SectionId
 from seechange_core.simulate.charge import add_cosmic_rays, bleed, read_out
 from seechange_core.simulate.galaxies import draw_galaxies
 from seechange_core.simulate.geometry import SkyMap
@@ -24,7 +25,8 @@ class RawSection(NamedTuple):
     Attributes
     ----------
     raw
-        (H, W + 48) uint16, ADU: ``[A data][A overscan 24][B overscan 24][B data]``.
+        uint16, ADU, in the orientation of the CCD, overscans included; of the demo camera (H, W + 48):
+        ``[A data][A overscan 24][B overscan 24][B data]``.
     cards
         FITS cards of the section, 1-based.
     truth
@@ -40,13 +42,17 @@ class RawSection(NamedTuple):
     summary: dict[str, Any]
 
 
-def section_rng(camera: Camera, stream: int, index: int, section: int) -> np.random.Generator:
-    """Return the generator of a frame's noise: its own for every frame and section."""
-    return np.random.default_rng([camera.options.seed, stream, index, section])
+def section_rng(camera: Camera, stream: int, index: int, number: int) -> np.random.Generator:
+    """Return the generator of a frame's noise: its own for every frame and CCD number."""
+    return np.random.default_rng([camera.options.seed, stream, index, number])
 
 
 def simulate_section(
-    camera: Camera, sky: Sky, observation: Observation, section: int, rng: np.random.Generator | None = None
+    camera: Camera,
+    sky: Sky,
+    observation: Observation,
+    section: SectionId,
+    rng: np.random.Generator | None = None,
 ) -> RawSection:
     """Expose and read out one section.
 
@@ -63,7 +69,7 @@ def simulate_section(
     camera, sky, observation
         See `make_camera`, `make_sky`, `plan_observations`.
     section
-        0 to N - 1.
+        Its name: 0 to N - 1, ``N4``, ``NE_A``.
     rng
         Of all noise; by default the frame's own, so that sections can be made in any order.
 
@@ -71,41 +77,64 @@ def simulate_section(
     -------
     raw, cards, truth and summary.
     """
-    rng = section_rng(camera, 1, observation.index, section) if rng is None else rng
+    number = camera.ccd(section).number
+    rng = section_rng(camera, 1, observation.index, number) if rng is None else rng
+    observation = observation.under(camera, section)
     options, detector = camera.options, camera.detector(section)
-    sky_map, psf, offset = (
-        observation.sky_map(camera, section),
-        observation.psf_field(camera),
-        camera.focal_offset(section),
-    )
+    psf = observation.psf_field(camera)
     zp = section_zero_point(camera, observation, section)
     truth = _true_sources(camera, sky, observation, section, zp)
-    expected = sky_level(camera, observation, section)
-    if not detector.dead:
-        _draw_points(expected, camera, sky, observation, section, truth, psf)
-        galaxies = np.flatnonzero((truth["kind"] == "galaxy") & (truth["flux_e"] > 0))
-        rows = truth[galaxies]
-        draw_galaxies(
-            expected, sky_map, psf, offset, np.asarray(rows["ra"]), np.asarray(rows["dec"]),
-            np.asarray(rows["flux_e"]), sky.objects[rows["id"]],
-        )  # fmt: skip
-        for trail in observation.trails:
-            _draw_trail(expected, trail, psf, offset)
+    expected = _draw_light(camera, sky, observation, section, truth)
     charge = collect(expected, detector, options.exposure_time_s, rng, photon_noise=options.photon_noise)
     add_cosmic_rays(charge, cosmic_ray_hits(camera, observation.exposure_time_s), rng)
     if options.saturation:
         bleed(charge, detector)
     raw = read_out(charge, detector, rng)
-    on_chip = _on_chip(truth, camera.size)
+    on_chip = _on_chip(truth, camera.shape)
     truth = truth[on_chip]
     truth["on_masked"] = _touches(detector.bad, truth["x"], truth["y"])
     truth["saturated"] = options.saturation & _touches(_full(charge, detector), truth["x"], truth["y"])
     return RawSection(
-        raw, section_cards(camera, section), truth, _summary(camera, observation, section, zp, psf)
+        raw, camera.section_cards(section), truth, _summary(camera, observation, section, zp, psf)
     )
 
 
-def section_zero_point(camera: Camera, observation: Observation, section: int) -> float:
+def expected_light(camera: Camera, sky: Sky, observation: Observation, section: SectionId) -> Float:
+    """Return what a perfect detector would collect on the mean: sky, fringes and all sources.
+
+    Returns
+    -------
+    (H, W) float64, electrons in the flat-fielded system.
+    """
+    observation = observation.under(camera, section)
+    zp = section_zero_point(camera, observation, section)
+    truth = _true_sources(camera, sky, observation, section, zp)
+    return _draw_light(camera, sky, observation, section, truth)
+
+
+def _draw_light(
+    camera: Camera, sky: Sky, observation: Observation, section: SectionId, truth: Table
+) -> Float:
+    """Draw sky, fringes and sources; of a dead section, sky alone."""
+    expected = sky_level(camera, observation, section)
+    if camera.options.fringing > 0:
+        expected *= 1 + fringe_pattern(camera, section)
+    if camera.detector(section).dead:
+        return expected
+    psf, offset = observation.psf_field(camera), camera.focal_offset(section)
+    _draw_points(expected, camera, sky, observation, section, truth, psf)
+    galaxies = np.flatnonzero((truth["kind"] == "galaxy") & (truth["flux_e"] > 0))
+    rows = truth[galaxies]
+    draw_galaxies(
+        expected, observation.sky_map(camera, section), psf, offset, np.asarray(rows["ra"]),
+        np.asarray(rows["dec"]), np.asarray(rows["flux_e"]), sky.objects[rows["id"]],
+    )  # fmt: skip
+    for trail in observation.trails:
+        _draw_trail(expected, trail, psf, offset)
+    return expected
+
+
+def section_zero_point(camera: Camera, observation: Observation, section: SectionId) -> float:
     """Return the true magnitude of one electron on the section (see `simulate_section`)."""
     throughput = camera.detector(section).throughput
     if throughput == 0:
@@ -113,29 +142,49 @@ def section_zero_point(camera: Camera, observation: Observation, section: int) -
     return float(observation.zp + 2.5 * np.log10(throughput) - _mean_cloud_mag(camera, observation, section))
 
 
-def _mean_cloud_mag(camera: Camera, observation: Observation, section: int) -> float:
+def _mean_cloud_mag(camera: Camera, observation: Observation, section: SectionId) -> float:
     """Mean of the clouds' patchiness over a section, on a grid of 16 x 16."""
-    points = (np.arange(16) + 0.5) / 16 * camera.size - 0.5
+    share = (np.arange(16) + 0.5) / 16
     dx, dy = camera.focal_offset(section)
-    X, Y = np.meshgrid(points + dx, points + dy)
+    X, Y = np.meshgrid(share * camera.width - 0.5 + dx, share * camera.height - 0.5 + dy)
     return float(observation.cloud_mag(X, Y, camera.half_diagonal_pix).mean())
 
 
-def sky_level(camera: Camera, observation: Observation, section: int) -> Float:
+def sky_level(camera: Camera, observation: Observation, section: SectionId) -> Float:
     """Return the expected sky, (H, W) float64 electrons in the flat-fielded system."""
     dx, dy = camera.focal_offset(section)
     R = camera.half_diagonal_pix
-    x, y = (np.arange(camera.size) + dx) / R, (np.arange(camera.size) + dy)[:, None] / R
+    x, y = (np.arange(camera.width) + dx) / R, (np.arange(camera.height) + dy)[:, None] / R
     level = observation.sky_e * camera.detector(section).throughput
     return np.asarray(level * (1 + observation.sky_slope[0] * x + observation.sky_slope[1] * y))
 
 
-def _true_sources(camera: Camera, sky: Sky, observation: Observation, section: int, zp: float) -> Table:
+def fringe_pattern(camera: Camera, section: SectionId) -> Float:
+    """Return the fringes, (H, W) float64 per electron of sky in the flat-fielded system, median 0.
+
+    The night sky's lines interfere in the silicon: wood grain along lines of equal thickness, some 60
+    pixels apart, the same in every exposure.
+    """
+    rng = np.random.default_rng([camera.options.seed, 503, camera.ccd(section).number])
+    x0, y0 = camera.window_origin
+    x, y = np.arange(x0, x0 + camera.width) / 1000, np.arange(y0, y0 + camera.height)[:, None] / 1000
+    # Wavelengths of thickness over a CCD: a tilt and slow undulations.
+    phase = rng.uniform(8, 14) * x + rng.uniform(-6, 6) * y + np.zeros(camera.shape)
+    for _ in range(4):
+        kx, ky, start = rng.uniform(1, 4), rng.uniform(1, 4), rng.uniform(0, 2 * np.pi)
+        phase += rng.uniform(0.5, 1.5) * np.cos(kx * x + ky * y + start)
+    phase *= 2 * np.pi
+    pattern = np.cos(phase) + 0.3 * np.cos(2 * phase + 1.0)
+    pattern -= np.median(pattern)
+    return np.asarray(camera.options.fringing * pattern)
+
+
+def _true_sources(camera: Camera, sky: Sky, observation: Observation, section: SectionId, zp: float) -> Table:
     """All objects on or near the section, with true positions and fluxes."""
     ra, dec = sky.positions(observation.mjd_mid)
     x, y = observation.sky_map(camera, section).to_pixels(ra, dec)
-    limit = camera.size + _NEARBY_PIX
-    near = np.flatnonzero((x > -_NEARBY_PIX) & (x < limit) & (y > -_NEARBY_PIX) & (y < limit))
+    right, top = camera.width + _NEARBY_PIX, camera.height + _NEARBY_PIX
+    near = np.flatnonzero((x > -_NEARBY_PIX) & (x < right) & (y > -_NEARBY_PIX) & (y < top))
     dx, dy = camera.focal_offset(section)
     clouds = observation.cloud_mag(x[near] + dx, y[near] + dy, camera.half_diagonal_pix)
     mean_cloud = _mean_cloud_mag(camera, observation, section)
@@ -153,7 +202,7 @@ def _draw_points(
     camera: Camera,
     sky: Sky,
     observation: Observation,
-    section: int,
+    section: SectionId,
     truth: Table,
     psf: PsfField,
 ) -> None:
@@ -218,12 +267,12 @@ def collect(
 
 def cosmic_ray_hits(camera: Camera, time_s: float) -> float:
     """Return the mean number of cosmic rays that a section collects in a time."""
-    return float(camera.options.cosmic_rays * time_s * camera.size**2 / 1e6)
+    return float(camera.options.cosmic_rays * time_s * (camera.width * camera.height) / 1e6)
 
 
-def _on_chip(truth: Table, size: int) -> npt.NDArray[np.bool_]:
+def _on_chip(truth: Table, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     x, y = truth["x"], truth["y"]
-    return np.asarray((x >= -0.5) & (x < size - 0.5) & (y >= -0.5) & (y < size - 0.5))
+    return np.asarray((x >= -0.5) & (x < shape[1] - 0.5) & (y >= -0.5) & (y < shape[0] - 0.5))
 
 
 def _touches(mask: npt.NDArray[np.bool_], x: Float, y: Float) -> npt.NDArray[np.bool_]:
@@ -242,38 +291,19 @@ def _full(charge: Float32, detector: Detector) -> npt.NDArray[np.bool_]:
     full = np.empty(charge.shape, bool)
     half = charge.shape[1] // 2
     for amplifier, columns in zip(detector.amplifiers, (slice(0, half), slice(half, None)), strict=True):
-        full[:, columns] = charge[:, columns] >= (SATURATION_ADU - amplifier.bias_adu) * amplifier.gain
+        full[:, columns] = charge[:, columns] >= amplifier.saturation_e
     return full
 
 
-def section_cards(camera: Camera, section: int) -> dict[str, Any]:
-    """Return the FITS cards of a section: amplifiers, gains and where their pixels are (1-based)."""
-    size, half, over = camera.size, camera.size // 2, OVERSCAN_PIX
-    cards: dict[str, Any] = {"EXTNAME": f"SEC{section:02d}", "SECID": section}
-    columns = {
-        "A": ((1, half), (half + 1, half + over), (1, half)),
-        "B": ((half + 2 * over + 1, size + 2 * over), (half + over + 1, half + 2 * over), (half + 1, size)),
-    }
-    for amplifier in camera.detector(section).amplifiers:
-        name = amplifier.name
-        for keyword, (x1, x2) in zip(("DATASEC", "BIASSEC", "CCDSEC"), columns[name], strict=True):
-            cards[f"{keyword}{name}"] = f"[{x1}:{x2},1:{size}]"
-        cards[f"GAIN{name}"] = amplifier.gain
-        cards[f"RDNOISE{name}"] = amplifier.read_noise_e
-        cards[f"SATURAT{name}"] = SATURATION_ADU
-    return cards
-
-
 def _summary(
-    camera: Camera, observation: Observation, section: int, zp: float, psf: PsfField
+    camera: Camera, observation: Observation, section: SectionId, zp: float, psf: PsfField
 ) -> dict[str, Any]:
     """Row of the table of exposures."""
     sky_map: SkyMap = observation.sky_map(camera, section)
-    middle = (camera.size - 1) / 2
-    ra, dec = sky_map.to_sky(middle, middle)
+    ra, dec = sky_map.to_sky((camera.width - 1) / 2, (camera.height - 1) / 2)
     dx, dy = camera.section_offset(section)
     fwhm, e1, e2 = psf.shape_at(dx, dy)
-    scale = camera.options.pixel_scale_arcsec
+    scale = camera.pixel_scale_arcsec
     return {
         "section": section, "mjd_mid": observation.mjd_mid, "filter": observation.band,
         "zp": zp, "color_term": COLOR_TERM[observation.band] if camera.options.color_term else 0.0,

@@ -9,8 +9,9 @@ from seechange_core.simulate.geometry import move
 from seechange_core.simulate.observation import COLOR_TERM, COLOR_ZERO
 from seechange_core.simulate.psf import Float
 
-BANDS = ("g", "r", "i")
 DAYS_PER_YEAR = 365.25
+#: i - z in units of r - i, of stars and galaxies alike: a z magnitude is no column of the table.
+Z_SHARE = 0.6
 
 #: Columns of the table of objects and what an object without the property has there.
 COLUMNS: dict[str, object] = {
@@ -93,13 +94,19 @@ class Sky:
         )
         return factor
 
+    def mag(self, band: str) -> Float:
+        """Return magnitudes in the catalog's g, r, i or z."""
+        o = self.objects
+        if band == "z":
+            return np.asarray(o["mag_i"] - Z_SHARE * (o["mag_r"] - o["mag_i"]), float)
+        return np.asarray(o[f"mag_{band}"], float)
+
     def natural_mag(self, band: str, *, color_term: bool = True) -> Float:
         """Return magnitudes as the camera's own filter sees them (see `COLOR_TERM`)."""
-        o = self.objects
         if not color_term:
-            return np.asarray(o[f"mag_{band}"], float)
-        color = np.asarray(o["mag_g"] - o["mag_r"], float)
-        return np.asarray(o[f"mag_{band}"] + COLOR_TERM[band] * (color - COLOR_ZERO), float)
+            return self.mag(band)
+        color = np.asarray(self.objects["mag_g"] - self.objects["mag_r"], float)
+        return np.asarray(self.mag(band) + COLOR_TERM[band] * (color - COLOR_ZERO), float)
 
 
 def burst(time_d: Float, rise_d: Float, fall_d: Float) -> Float:

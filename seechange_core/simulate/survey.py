@@ -1,7 +1,7 @@
 """A whole survey on disk: science exposures, calibration frames, catalog and truth."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
@@ -11,13 +11,13 @@ from astropy.table import Table, vstack
 
 from seechange_core.simulate.calibration import dark_time_s, simulate_calibration
 from seechange_core.simulate.camera import Camera
+from seechange_core.simulate.cameras import Frame, Unit, format_of
+from seechange_core.simulate.cameras.layout import SectionId
 from seechange_core.simulate.catalog import make_catalog
 from seechange_core.simulate.files import (
     SurveyTruth,
     claim_folder,
-    file_name,
     load_truth,
-    primary_cards,
     write_catalog,
     write_raw,
     write_table,
@@ -25,8 +25,9 @@ from seechange_core.simulate.files import (
 from seechange_core.simulate.observation import Observation, plan_observations
 from seechange_core.simulate.options import SurveyOptions
 from seechange_core.simulate.populate import make_sky
-from seechange_core.simulate.section import section_cards, simulate_section
+from seechange_core.simulate.section import RawSection, simulate_section
 from seechange_core.simulate.sky import Sky
+from seechange_core.simulate.truth import write_calibrators
 
 Progress = Callable[[int, int, str], None]
 
@@ -44,16 +45,21 @@ class World(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One raw file to make."""
+    """One raw file to make: what its header says, its number among its kind, and its name."""
 
-    kind: str
+    frame: Frame
     number: int
-    mjd_start: float
+    file: str
 
     @property
-    def file(self) -> str:
-        """Its name."""
-        return file_name(self.kind, self.mjd_start)
+    def kind(self) -> str:
+        """What it shows."""
+        return self.frame.kind
+
+    @property
+    def mjd_start(self) -> float:
+        """When it begins."""
+        return self.frame.mjd_start
 
 
 class _Made(NamedTuple):
@@ -81,9 +87,10 @@ def simulate_survey(
 ) -> SurveyTruth:
     """Write a survey to a folder.
 
-    ``raw/*.fits`` (science, bias, dark, flat), ``catalog.ecsv``, and under ``truth/``:
-    ``objects.parquet``, ``exposures.parquet``, ``epochs.parquet`` and ``plan.json``. The columns are
-    described at `SurveyTruth`, the flux scale at `simulate_section`.
+    ``raw/*.fits`` (science, bias, dark, dome and twilight flats; ``.fits.fz`` of cameras that compress),
+    ``catalog.ecsv``, and under ``truth/``: ``objects.parquet``, ``exposures.parquet``,
+    ``epochs.parquet``, ``plan.json`` and, when asked for, ``calibrators/`` (`write_calibrators`). The
+    columns are described at `SurveyTruth`, the flux scale at `simulate_section`.
 
     Parameters
     ----------
@@ -111,6 +118,8 @@ def simulate_survey(
     tasks = list_tasks(world)
     claim_folder(out, options)
     write_catalog(make_catalog(world.camera, world.sky), out / "catalog.ecsv")
+    if options.calibrators:
+        write_calibrators(out / "truth" / "calibrators", world.camera)
     made = []
     for done, result in enumerate(_run(out, options, tasks, jobs), start=1):
         made.append(result)
@@ -125,16 +134,27 @@ def simulate_survey(
 
 def list_tasks(world: World) -> list[Task]:
     """List a survey's files in order of time: the calibration frames lie in the first afternoon."""
-    options = world.camera.options
-    counts = {"bias": options.n_bias, "dark": options.n_dark, "flat": options.n_flat}
+    camera, options = world.camera, world.camera.options
+    counts = {
+        "bias": options.n_bias,
+        "dark": options.n_dark,
+        "flat": options.n_flat,
+        "twilight_flat": options.n_twilight,
+    }
     frames = [(kind, index) for kind, count in counts.items() for index in range(count)]
-    length_s = [dark_time_s(world.camera, kind) + READOUT_S for kind, _ in frames]
+    length_s = [dark_time_s(camera, kind) + READOUT_S for kind, _ in frames]
     mjd = world.observations[0].mjd_start - CALIBRATION_ENDS_H / 24 - sum(length_s) / 86400
+    names = format_of(options.camera).file_name
     tasks = []
-    for (kind, index), seconds in zip(frames, length_s, strict=True):
-        tasks.append(Task(kind, index, mjd))
+    for order, ((kind, index), seconds) in enumerate(zip(frames, length_s, strict=True)):
+        time_s = dark_time_s(camera, kind)
+        frame = Frame(kind, order, mjd, time_s, options.ra_deg, options.dec_deg, 1.0)
+        tasks.append(Task(frame, index, names(frame)))
         mjd += seconds / 86400
-    tasks += [Task("science", o.index, o.mjd_start) for o in world.observations]
+    for o in world.observations:
+        order = len(frames) + o.index
+        frame = Frame("science", order, o.mjd_start, o.exposure_time_s, o.header_ra, o.header_dec, o.airmass)
+        tasks.append(Task(frame, o.index, names(frame)))
     return tasks
 
 
@@ -160,30 +180,38 @@ def _make_file(out: Path, options: SurveyOptions, task: Task) -> _Made:
     if task.kind == "science":
         return _make_science(out, world, task)
     camera = world.camera
-    time_s = dark_time_s(camera, task.kind)
-    cards = primary_cards(options, task.kind, task.mjd_start, time_s, options.ra_deg, options.dec_deg, 1.0)
-    sections = [
-        (simulate_calibration(camera, task.kind, task.number, s), section_cards(camera, s))
-        for s in range(options.sections)
-    ]
-    write_raw(out / "raw" / task.file, cards, sections)
+    sections = ((s, simulate_calibration(camera, task.kind, task.number, s)) for s in camera.sections)
+    _write(out, camera, task, sections)
     return _Made(task, None, [])
 
 
 def _make_science(out: Path, world: World, task: Task) -> _Made:
-    observation = world.observations[task.number]
-    made = [
-        simulate_section(world.camera, world.sky, observation, s)
-        for s in range(world.camera.options.sections)
-    ]
-    cards = primary_cards(
-        world.camera.options, "science", observation.mjd_start, observation.exposure_time_s,
-        observation.header_ra, observation.header_dec, observation.airmass,
-    )  # fmt: skip
-    write_raw(out / "raw" / task.file, cards, [(m.raw, m.cards) for m in made])
-    epochs = []
-    for number, m in enumerate(made):
-        m.truth.add_column(task.file, name="file", index=0)
-        m.truth.add_column(number, name="section", index=1)
-        epochs.append(m.truth)
-    return _Made(task, vstack(epochs), [{"file": task.file, **m.summary} for m in made])
+    camera, observation = world.camera, world.observations[task.number]
+    epochs, exposures = [], []
+
+    def keep_truth(section: SectionId, made: RawSection) -> None:
+        made.truth.add_column(task.file, name="file", index=0)
+        made.truth.add_column(section, name="section", index=1)
+        epochs.append(made.truth)
+        exposures.append({"file": task.file, **made.summary})
+
+    def expose() -> Iterator[tuple[SectionId, Any]]:
+        for section in camera.sections:
+            made = simulate_section(camera, world.sky, observation, section)
+            keep_truth(section, made)
+            yield section, made.raw
+
+    _write(out, camera, task, expose())
+    return _Made(task, vstack(epochs), exposures)
+
+
+def _write(out: Path, camera: Camera, task: Task, sections: Iterable[tuple[SectionId, Any]]) -> None:
+    """Write a raw file section by section, holding one of them at a time."""
+    form = format_of(camera.options.camera)
+
+    def units() -> Iterator[Unit]:
+        for section, raw in sections:
+            yield from form.units(camera, task.frame, section, raw)
+
+    cards = form.primary_cards(camera, task.frame)
+    write_raw(out / "raw" / task.file, cards, units(), compressed=form.COMPRESSED)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from seechange_core.simulate import Sky, make_world, simulate_section
-from seechange_core.simulate.camera import OVERSCAN_PIX
+from seechange_core.simulate.cameras.demo import OVERSCAN_PIX
 from seechange_core.simulate.section import collect, sky_level
 from seechange_core.simulate.sky import make_table
 
@@ -38,7 +38,7 @@ def some_stars(options, n, mag):
     """A sky of `n` stars of one magnitude, well inside the first section."""
     world = make_world(options)
     view = world.observations[0].sky_map(world.camera, 0)
-    places = 20 + (world.camera.size - 40) * (np.arange(n) + 0.5) / n
+    places = 20 + (world.camera.width - 40) * (np.arange(n) + 0.5) / n
     ra, dec = view.to_sky(places, np.roll(places, n // 2) + 0.3)
     epoch = world.observations[0].mjd_start
     objects = make_table(n, id=np.arange(n), kind="star", ra=ra, dec=dec, epoch_mjd=epoch,

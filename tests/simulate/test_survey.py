@@ -41,6 +41,14 @@ def test_files_are_named_and_built_as_agreed(survey):
     assert not list((survey.folder / "raw").glob(".*"))
 
 
+def test_twilight_flats_come_after_the_dome_flats_and_say_what_they_are(tmp_path, options):
+    truth = simulate_survey(tmp_path, options(n_twilight=2, exposures=1, nights=1, reference_exposures=0))
+    types = [fits.getheader(path)["OBSTYPE"] for path in truth.raw_files]
+    assert types == ["bias", "dark", "flat", "twilight_flat", "twilight_flat", "science"]
+    first, second = (np.median(fits.getdata(path, 1)) for path in truth.raw_files[3:5])
+    assert first > second + 1000
+
+
 def test_truth_tables_fit_together(survey):
     loaded = load_truth(survey.folder)
     assert loaded.options == survey.options
