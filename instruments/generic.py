@@ -22,12 +22,13 @@ from typing import Any, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from seechange_core.errors import HeaderError
-from seechange_core.frames import Amplifier, Box, Cards
-from seechange_core.instrument import Instrument, SectionContext, SectionId, SensorSection
+from seechange_core.flags import CalibrationStep
+from seechange_core.frames import Amplifier, Box, Cards, Prepared
+from seechange_core.instrument import Instrument, Paths, SectionContext, SectionId, SensorSection
 from seechange_core.instrument.facts import read_clock, read_moment
 from seechange_core.instrument.fits_reader import Unit
 from seechange_core.instrument.header import as_angle_deg, as_number, as_text, find_card, parse_box
-from seechange_core.numerics.timing import Site, clock_to_mjd, mid_mjd
+from seechange_core.numerics.timing import Site, clock_to_mjd, evening_to_mjd, mid_mjd
 from seechange_core.params import Params, param
 
 #: Uniform names for which the settings may state constants.
@@ -37,7 +38,13 @@ CONSTANTS = frozenset(
 #: Uniform names for which the settings may name cards.
 CARDS = CONSTANTS | {"gain", "read_noise", "saturation_limit"}
 _SECTION_ID = 0
-_TYPES = frozenset({"science", "bias", "dark", "flat"})
+_TYPES = frozenset({"science", "bias", "dark", "flat", "twilight_flat"})
+
+
+PreparedStep = Literal[
+    "overscan", "crosstalk", "linearity", "bias", "dark", "flat", "fringe", "illumination", "bad_pixels",
+    "cosmic_rays",
+]  # fmt: skip
 
 
 class GenericOptions(Params):
@@ -60,6 +67,9 @@ class GenericOptions(Params):
         max_length=2,
     )
     time_format: Literal["iso", "mjd", "jd"] = param("iso", "How the time is written")
+    date_is_of: Literal["moment", "evening"] = param(
+        "moment", "What an iso date is of: the moment itself, or the local evening on which the night began"
+    )
 
     pixel_scale_arcsec: float = param(..., "Pixel scale, binning included", unit="arcsec", gt=0)
     scale_tolerance: float = param(0.03, "Relative uncertainty of the pixel scale", gt=0, lt=0.5)
@@ -85,12 +95,18 @@ class GenericOptions(Params):
         None, "Overscan [x1:x2,y1:y2], or the card that has it; none: no overscan"
     )
 
+    prepared_steps: tuple[PreparedStep, ...] = param(
+        (), "Steps of calibration that were done to its files before they came here"
+    )
+
     cards: dict[str, str | tuple[str, ...]] = param({}, "Header cards by uniform name, first choice first")
     constants: dict[str, str | float] = param(
         {}, "Values the header lacks, by uniform name; ra and dec in deg"
     )
     ra_unit: Literal["deg", "hours"] = param("deg", "Unit of a right ascension written as a number")
-    image_types: dict[str, str] = param({}, "Values of the image-type card: science, bias, dark or flat")
+    image_types: dict[str, str] = param(
+        {}, "Values of the image-type card: science, bias, dark, flat or twilight_flat"
+    )
     filters: dict[str, str] = param({}, "Short names of filters by the header's names")
     bands: dict[str, str] = param({}, "Catalog bands by short filter names")
     filename_regex: str | None = param(None, "What names of its files match")
@@ -126,6 +142,8 @@ class GenericOptions(Params):
     def _fits_together(self) -> Self:
         if (self.time_scale == "local") != (self.utc_offset_hours is not None):
             raise ValueError("utc_offset_hours goes with time_scale local, and with it alone")
+        if self.date_is_of == "evening" and self.time_format != "iso":
+            raise ValueError("date_is_of goes with time_format iso")
         if ("ra" in self.constants) != ("dec" in self.constants):
             raise ValueError("constants need both ra and dec, or neither")
         return self
@@ -175,13 +193,9 @@ class GenericInstrument(Instrument):
         """Return the settings' pattern."""
         return [] if self.options.filename_regex is None else [self.options.filename_regex]
 
-    def matches_header(self, cards: Cards) -> bool:
-        """Tell whether a header has all of `match_cards`."""
-        found = {key: find_card(cards, [key]) for key in self.options.match_cards}
-        return bool(found) and all(
-            card is not None and as_text(card[1]).lower() == self.options.match_cards[key].strip().lower()
-            for key, card in found.items()
-        )
+    def get_header_values(self) -> list[tuple[Sequence[str], str]]:
+        """Return the settings' `match_cards`."""
+        return [((key,), value) for key, value in self.options.match_cards.items()]
 
     def band_of(self, filter_name: str) -> str:
         """Return the catalog band of a filter; by default the one of the same name."""
@@ -237,7 +251,11 @@ class GenericInstrument(Instrument):
         label = "+".join(self.options.time_cards)
         scale, offset = self.options.time_scale, self.options.utc_offset_hours or 0.0
         if self.options.time_format == "iso":
-            return read_clock("T".join(as_text(t) for t in texts), label, scale, offset)
+            text = "T".join(as_text(t) for t in texts)
+            moment = read_clock(text, label, scale, offset)
+            if self.options.date_is_of == "moment":
+                return moment
+            return evening_to_mjd(moment, text, self.options.longitude_deg)
         number = as_number(texts[0], label) - (2400000.5 if self.options.time_format == "jd" else 0.0)
         return read_moment(lambda: clock_to_mjd(number, scale, offset))
 
@@ -248,6 +266,12 @@ class GenericInstrument(Instrument):
         raw = self._box(self.options.data_section, context) or whole
         overscan = self._box(self.options.overscan_section, context)
         return (self._amplifier(context, "", raw, overscan, Box(0, raw.shape[0], 0, raw.shape[1])),)
+
+    def _read_prepared(self, filepath: Paths, context: SectionContext) -> Prepared | None:
+        """Tell what was done already, as the settings state."""
+        if not self.options.prepared_steps:
+            return None
+        return Prepared(sum(CalibrationStep[name.upper()] for name in set(self.options.prepared_steps)))
 
     def _box(self, stated: str | None, context: SectionContext) -> Box | None:
         """Return a box that the settings state, or whose card they name."""

@@ -3,11 +3,11 @@
 from seechange_core.instrument.base import Instrument, SectionContext
 from seechange_core.instrument.facts import ExposureFacts
 from seechange_core.instrument.files import Paths, as_paths
+from seechange_core.instrument.guess import guess_instrument
 from seechange_core.instrument.header import normalize_keyword
 from seechange_core.instrument.registry import (
     INSTRUMENT_INSTANCE_CACHE,
     get_instrument_instance,
-    guess_instrument,
     list_instruments,
 )
 from seechange_core.instrument.sections import Sections

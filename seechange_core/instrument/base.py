@@ -6,18 +6,21 @@ they lie (`Sectioned`); and it replaces what does not fit its files in the defau
 (`SectionFiles`) and in the understanding of headers (`HeaderFacts`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from seechange_core.errors import DeadSection, HeaderError, UserError
-from seechange_core.frames import Amplifier, Box, Cards, PointingHint, RawFrame
+from seechange_core.frames import Amplifier, Box, Cards, PointingHint, Prepared, RawFrame
 from seechange_core.instrument import registry
 from seechange_core.instrument.facts import HeaderFacts, read_exp_time
 from seechange_core.instrument.files import Paths, SectionFiles
+from seechange_core.instrument.fits_reader import kept_open
 from seechange_core.instrument.header import as_is, as_number, as_text, find_card
-from seechange_core.instrument.pointing import displace, outline
+from seechange_core.instrument.pointing import displace, outline, rotation_there
 from seechange_core.instrument.sections import Sections
 from seechange_core.instrument.sensor_section import SectionId
 
@@ -51,8 +54,8 @@ class Instrument(SectionFiles, HeaderFacts):
         e-/ADU, e-, e-/s, ADU, ADU: used where neither header nor section has a value.
     size_x, size_y
         Of a trimmed section, pixels.
-    header_instrument
-        What its files say in INSTRUME; None if they say nothing.
+    header_instrument, header_telescope
+        What its files say in INSTRUME and TELESCOP, to know them by; None if that does not matter.
     needs_settings
         True for a class that means nothing without options in the settings.
     """
@@ -73,6 +76,7 @@ class Instrument(SectionFiles, HeaderFacts):
     size_x: int | None = None
     size_y: int | None = None
     header_instrument: str | None = None
+    header_telescope: str | None = None
     identifier: str | None = None
 
     def __init__(self, **properties: Any) -> None:
@@ -89,12 +93,46 @@ class Instrument(SectionFiles, HeaderFacts):
         """Return regular expressions to search for in the names of this instrument's files."""
         return []
 
+    def get_header_values(self) -> list[tuple[Sequence[str], str]]:
+        """Return what the headers of all its files say: keywords, first choice first, and the value."""
+        translations = self._get_header_keyword_translations()
+        wanted = {"instrument": self.header_instrument, "telescope": self.header_telescope}
+        return [(translations[name], value) for name, value in wanted.items() if value is not None]
+
     def matches_header(self, cards: Cards) -> bool:
-        """Tell whether a raw global header is one of this instrument's."""
-        if self.header_instrument is None:
-            return False
-        card = find_card(cards, self._get_header_keyword_translations()["instrument"])
-        return card is not None and as_text(card[1]).lower() == self.header_instrument.lower()
+        """Tell whether a raw global header has all of `get_header_values`."""
+        wanted = self.get_header_values()
+        found = [find_card(cards, keywords) for keywords, _ in wanted]
+        return bool(wanted) and None not in found and not self.find_header_mismatch(cards)
+
+    def find_header_mismatch(self, cards: Cards) -> str:
+        """Return which of `get_header_values` is another one in a raw global header, in words, or ''."""
+        for keywords, value in self.get_header_values():
+            card = find_card(cards, keywords)
+            if card is not None and as_text(card[1]).lower() != value.strip().lower():
+                return f"{card[0]} is {as_text(card[1])!r}, not {value!r}"
+        return ""
+
+    def group_files(self, path: Path) -> tuple[str, list[str]] | None:
+        """Tell which files beside one belong to the same exposure, e.g. its mask and weight.
+
+        Parameters
+        ----------
+        path
+            Any file of the exposure; its folder is looked into.
+
+        Returns
+        -------
+        tuple
+            What the names of all its files begin with, and what completes it to each of them, the main
+            image first; None if the file stands alone.
+
+        Raises
+        ------
+        UserError
+            If the main image is not there.
+        """
+        return None
 
     # --- What the pipeline asks for -------------------------------------------------------------
 
@@ -130,14 +168,17 @@ class Instrument(SectionFiles, HeaderFacts):
             float(self.get_property(section_id, "offset_x", sections)),
             float(self.get_property(section_id, "offset_y", sections)),
         )
-        there_ra, there_dec, doubt = displace(ra, dec, offset, scale, self.rotation_deg, self.parity)
+        rotation = self.rotation_deg
+        there_ra, there_dec, doubt = displace(ra, dec, offset, scale, rotation, self.parity)
+        if rotation is not None and self.parity is not None:
+            rotation = rotation_there(ra, dec, offset, scale, rotation, self.parity)
         return PointingHint(
             ra=there_ra,
             dec=there_dec,
             radius_arcmin=self.pointing_radius_arcmin + doubt,
             pixel_scale_arcsec=scale,
             scale_tolerance=self.scale_tolerance,
-            rotation_deg=self.rotation_deg,
+            rotation_deg=rotation,
             rotation_tolerance_deg=self.rotation_tolerance_deg,
             parity=self.parity,
         )
@@ -183,18 +224,27 @@ class Instrument(SectionFiles, HeaderFacts):
             If it cannot be read, or lacks a needed value.
         """
         if self.get_property(section_id, "defective", sections):
-            raise DeadSection(f"{self.name} lists it as defective", section=section_id)
-        own = self.read_section_header(filepath, section_id)
-        cards = {**self.read_header(filepath), **own}
-        data = self.load_section_image(filepath, section_id)
-        found = self.extract_header_info(cards, ["exp_time"])
-        context = SectionContext(section_id, sections, cards, data.shape, data.dtype)
-        return RawFrame(
-            data=data,
-            amplifiers=self._get_amplifiers(context),
-            exposure_time_s=read_exp_time(self._needed(found, "exp_time")),
-            header=own,
-        )
+            row = self._loaded(sections)[section_id]
+            dated = row.defective and (row.validity_start is not None or row.validity_end is not None)
+            when = f", {row.validity}" if dated else ""
+            raise DeadSection(f"{self.name} lists it as defective{when}", section=section_id)
+        with kept_open():
+            own = self.read_section_header(filepath, section_id)
+            cards = {**self.read_header(filepath), **own}
+            data = self.load_section_image(filepath, section_id)
+            found = self.extract_header_info(cards, ["exp_time"])
+            context = SectionContext(section_id, sections, cards, data.shape, data.dtype)
+            return RawFrame(
+                data=data,
+                amplifiers=self._get_amplifiers(context),
+                exposure_time_s=read_exp_time(self._needed(found, "exp_time")),
+                header=own,
+                prepared=self._read_prepared(filepath, context),
+            )
+
+    def _read_prepared(self, filepath: Paths, context: "SectionContext") -> Prepared | None:
+        """Tell what the observatory's own pipeline did to a section already, with its weight and mask."""
+        return None
 
     def _get_amplifiers(self, context: "SectionContext") -> tuple[Amplifier, ...]:
         """Describe the amplifiers of a section; by default one that reads all of it, without overscan."""
@@ -202,7 +252,15 @@ class Instrument(SectionFiles, HeaderFacts):
         return (self._amplifier(context, "", whole, None, whole),)
 
     def _amplifier(
-        self, context: "SectionContext", name: str, raw: Box, overscan: Box | None, image: Box
+        self,
+        context: "SectionContext",
+        name: str,
+        raw: Box,
+        overscan: Box | None,
+        image: Box,
+        *,
+        mirrored: bool = False,
+        defective: bool = False,
     ) -> Amplifier:
         """Make an amplifier; its own keywords end with its name (GAINA), those for all don't (GAIN)."""
         gain = self._header_first("gain", name, context)
@@ -214,7 +272,19 @@ class Instrument(SectionFiles, HeaderFacts):
             raise _impossible("read_noise", read_noise, name, context.section_id)
         if saturation is None:
             saturation = float(np.iinfo(context.dtype).max) if context.dtype.kind in "ui" else np.inf
-        return Amplifier(name, raw, overscan, image, gain, read_noise, saturation)
+        non_linear = self._header_first("non_linearity_limit", name, context)
+        return Amplifier(
+            name,
+            raw,
+            overscan,
+            image,
+            gain,
+            read_noise,
+            saturation,
+            non_linear_adu=np.inf if non_linear is None else non_linear,
+            mirrored=mirrored,
+            defective=defective,
+        )
 
     def _header_first(self, prop: str, suffix: str, context: "SectionContext") -> float | None:
         """Return a property from the header, else from the section, else from the instrument."""

@@ -14,9 +14,9 @@ IMAGE_TYPES: dict[str, str] = {
     **dict.fromkeys(("science", "object", "light", "light frame", "sci", "target", "sky"), "science"),
     **dict.fromkeys(("bias", "zero", "bias frame"), "bias"),
     **dict.fromkeys(("dark", "dark frame"), "dark"),
+    **dict.fromkeys(("flat", "flat field", "flat frame", "dome flat", "domeflat", "lamp flat"), "flat"),
     **dict.fromkeys(
-        ("flat", "flat field", "flat frame", "dome flat", "domeflat", "sky flat", "skyflat", "twilight flat"),
-        "flat",
+        ("sky flat", "skyflat", "twilight", "twilight flat", "twilightflat", "twilight_flat"), "twilight_flat"
     ),
 }
 
@@ -28,7 +28,7 @@ class ExposureFacts:
     Attributes
     ----------
     type
-        science, bias, dark or flat.
+        science, bias, dark, flat (of a dome or lamp, or it is not said) or twilight_flat.
     mjd, mjd_mid
         Start and middle of the exposure, MJD (UTC).
     night
@@ -78,7 +78,7 @@ def _needed_value(found: Mapping[str, Any], name: str, keywords: tuple[str, ...]
 
 
 def read_exposure_type(value: Any, kinds: Mapping[str, str]) -> str:
-    """Tell science, bias, dark and flat apart by the image-type card.
+    """Tell science, bias, dark, flat and twilight_flat apart by the image-type card.
 
     Raises
     ------
@@ -222,7 +222,7 @@ class HeaderFacts:
         return {}
 
     def _get_image_types(self) -> dict[str, str]:
-        """Return what the values of the image-type card mean: science, bias, dark or flat."""
+        """Return what the values of the image-type card mean: science, bias, dark, flat or twilight_flat."""
         return dict(IMAGE_TYPES)
 
     def extract_header_info(self, cards: Cards, names: Sequence[str]) -> dict[str, Any]:
@@ -263,7 +263,7 @@ class HeaderFacts:
             night=night_of(middle, longitude),
             exp_time=exp_time,
             filter=self._read_filter(found, kind),
-            filter_array=self.filter_array,
+            filter_array=self._read_filter_array(found),
             ra=ra,
             dec=dec,
             project=texts["project"],
@@ -297,6 +297,10 @@ class HeaderFacts:
         if self.filter_array is not None or kind in {"bias", "dark"}:
             return None
         return as_text(self._needed(found, "filter"))
+
+    def _read_filter_array(self, found: Mapping[str, Any]) -> list[str] | None:
+        """Return the filters of the array; a camera whose header names them replaces this."""
+        return self.filter_array
 
     def _needed(self, found: Mapping[str, Any], name: str) -> Any:
         return _needed_value(found, name, tuple(self._get_header_keyword_translations().get(name, (name,))))

@@ -1,8 +1,8 @@
 """Where a camera's sections are in its FITS files, and how they are read.
 
-This is the default reader. An instrument with another layout replaces `get_section_unit`; one with
-another format replaces `read_header`, `read_section_header`, `load_section_image` and
-`find_unreadable_sections`.
+This is the default reader. An instrument with another layout replaces `get_section_unit`, or `_place` and
+`_places` if its exposures have several files that are not one for each section; one with another format
+replaces `read_header`, `read_section_header`, `load_section_image` and `find_unreadable_sections`.
 """
 
 from collections.abc import Sequence
@@ -41,6 +41,10 @@ class SectionFiles(Sectioned):
             )
         return paths[ids.index(section_id)], None
 
+    def _places(self, filepath: Paths, section_id: SectionId) -> list[tuple[Path, fits_reader.Unit]]:
+        """Return every file and unit that a section cannot do without, its pixels' own first."""
+        return [self._place(filepath, section_id)]
+
     def read_header(self, filepath: Paths) -> dict[str, Any]:
         """Read the raw global header: of several files, the first one's."""
         return fits_reader.read_cards(as_paths(filepath)[0], 0)
@@ -56,16 +60,17 @@ class SectionFiles(Sectioned):
     def find_unreadable_sections(self, filepath: Paths) -> dict[SectionId, SeeChangeError]:
         """Return the sections that cannot be read from an exposure's files, with the reasons.
 
-        Headers are read and the extent of the pixels is checked; no pixel is.
+        The extent of the pixels is checked, and where the file carries sums of them, these; no pixel is
+        looked at otherwise.
         """
         reports: dict[Path, list[fits_reader.UnitReport]] = {}
         bad: dict[SectionId, SeeChangeError] = {}
         for section_id in self.get_section_ids():
-            path, unit = self._place(filepath, section_id)
             try:
-                if path not in reports:
-                    reports[path] = fits_reader.list_units(path)
-                fits_reader.check_unit(reports[path], unit, path)
+                for path, unit in self._places(filepath, section_id):
+                    if path not in reports:
+                        reports[path] = fits_reader.list_units(path)
+                    fits_reader.check_unit(reports[path], unit, path)
             except (FileDamagedError, SectionMissingError) as error:
                 bad[section_id] = error
         return bad

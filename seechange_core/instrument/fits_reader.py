@@ -2,18 +2,20 @@
 
 Pixels keep the type the camera gave them. astropy only warns about a file that was cut short, so
 every unit's extent is compared with what is there before its pixels are believed.
+
+A mosaic's file has a hundred thousand cards before its last section: to find one unit, only the cards
+that say where units begin and end are looked at; astropy parses the header of the unit that is wanted.
 """
 
-import bz2
-import gzip
-import io
+import logging
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +23,19 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
 from seechange_core.errors import FileDamagedError, PixelsError, SectionMissingError
+from seechange_core.instrument.fits_units import CUT_SHORT, Extent, FitsFile
+from seechange_core.storage.fits_checksums import Verdict, judge
+
+log = logging.getLogger(__name__)
 
 Unit = int | str | None
 """Which header-data unit: its index, its EXTNAME, or None for the first one with an image."""
 
-_CUT_SHORT = "copy it again from where it came from"
 _COMMENTARY = frozenset({"COMMENT", "HISTORY", ""})
 _BROKEN = (OSError, VerifyError, ValueError, TypeError, KeyError, IndexError, EOFError)
 
-
-class _OpenFile(NamedTuple):
-    units: Any  # astropy's HDUList
-    size_bytes: int  # of the uncompressed content
+#: Files that stay open until the block of `kept_open` ends.
+_kept: ContextVar[dict[Path, FitsFile] | None] = ContextVar("kept_files", default=None)
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,20 @@ class UnitReport:
     Attributes
     ----------
     index, name
-        Position and EXTNAME (empty if it has none).
+        Position and EXTNAME in upper case (empty if it has none).
     has_image
         It holds a 2-D (or deeper) image, compressed or not.
     is_complete
         All its bytes are there.
+    is_damaged
+        They are not what was written, by the sums that it carries.
     """
 
     index: int
     name: str
     has_image: bool
     is_complete: bool
+    is_damaged: bool
 
 
 def read_cards(path: Path, unit: Unit = 0) -> dict[str, Any]:
@@ -79,7 +85,10 @@ def read_cards(path: Path, unit: Unit = 0) -> dict[str, Any]:
         If it has no such unit.
     """
     with _open(path) as file:
-        return _cards(_find(file, unit, path).header)
+        extent = _find(file, unit, path)
+        if not extent.is_compressed:
+            return _cards(_header(extent))
+        return _cards(_compressed(file, extent).header)
 
 
 def read_pixels(path: Path, unit: Unit = None) -> npt.NDArray[Any]:
@@ -100,20 +109,23 @@ def read_pixels(path: Path, unit: Unit = None) -> npt.NDArray[Any]:
         If the unit holds no 2-D image.
     """
     with _open(path) as file:
-        hdu = _find(file, unit, path)
-        if not _is_complete(hdu, file.size_bytes):
+        extent = _find(file, unit, path)
+        if not extent.end <= file.size_bytes:
             raise _cut_short(unit, path)
         try:
-            data = hdu.data
+            data = _compressed(file, extent).data if extent.is_compressed else _plain(file, extent)
         except (*_BROKEN, RuntimeError, zlib.error) as error:
             raise FileDamagedError(
-                f"the image of {_label(unit)} cannot be read: {error}", cure=_CUT_SHORT, file=str(path)
+                f"the image of {_label(unit)} cannot be read: {error}", cure=CUT_SHORT, file=str(path)
             ) from None
-    return _plain_image(data, unit, path)
+    return _as_image(data, unit, path)
 
 
 def list_units(path: Path) -> list[UnitReport]:
-    """List the units of a file, reading headers only.
+    """List the units of a file, and check them against the sums they carry (DATASUM, CHECKSUM).
+
+    Only units with sums are read beyond their headers. A header that was edited after its sum was written
+    is no damage; it is logged.
 
     Raises
     ------
@@ -121,83 +133,127 @@ def list_units(path: Path) -> list[UnitReport]:
         If the file is not FITS.
     """
     with _open(path) as file:
-        return [
-            UnitReport(index, hdu.name if index else "", _has_image(hdu), _is_complete(hdu, file.size_bytes))
-            for index, hdu in enumerate(_all_units(file, path))
-        ]
+        return [_report(file, extent, path) for extent in file.extents()]
+
+
+def _report(file: FitsFile, extent: Extent, path: Path) -> UnitReport:
+    is_complete = extent.end <= file.size_bytes
+    verdict = judge(extent.header, file.pieces(extent)) if is_complete else Verdict.RIGHT
+    if verdict is Verdict.HEADER_DIFFERS:
+        log.info("%s: the header of unit %d was edited after its CHECKSUM", path, extent.index)
+    return UnitReport(extent.index, extent.name, extent.has_image, is_complete, verdict is Verdict.DAMAGED)
 
 
 def check_unit(reports: Sequence[UnitReport], unit: Unit, path: Path) -> None:
-    """Refuse a unit that is not among those listed, has no image or is incomplete.
+    """Refuse a unit that is not among those listed, has no image, is incomplete or damaged.
 
     Raises
     ------
     SectionMissingError, FileDamagedError
-        As `read_pixels` would.
+        As `read_pixels` would; it does not notice damage that leaves the image readable.
     """
     for report in reports:
-        if report.has_image and unit in {None, report.index, report.name}:
-            if report.is_complete:
-                return
-            raise _cut_short(unit, path)
+        if report.has_image and _is_meant(unit, report.index, report.name):
+            if not report.is_complete:
+                raise _cut_short(unit, path)
+            if report.is_damaged:
+                raise FileDamagedError(
+                    f"the data of {_label(unit)} are not what was written: the file's own sum differs",
+                    cure=CUT_SHORT,
+                    file=str(path),
+                )
+            return
     raise _missing(unit, path)
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_OpenFile]:
-    """Open a FITS file whatever its compression; astropy's warnings are replaced by our own checks."""
-    with path.open("rb") as raw, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        stream, size = _uncompressed(raw, path)
-        try:
-            units = fits.open(stream, mode="readonly", memmap=False, lazy_load_hdus=True, cache=False)
-            units[0].header  # noqa: B018 (reads it: a broken primary header must fail here)
-        except _BROKEN as error:
-            words = " ".join(str(error).split())
-            raise FileDamagedError(
-                f"not a readable FITS file: {words}", cure="give the camera's own file", file=str(path)
-            ) from None
-        try:
-            yield _OpenFile(units, size)
-        finally:
-            units.close()
-
-
-def _uncompressed(raw: Any, path: Path) -> tuple[Any, int]:
-    """Return a stream of the uncompressed bytes, as far as they go, and their number."""
-    magic = raw.read(3)
-    raw.seek(0)
-    if not magic.startswith((b"\x1f\x8b", b"BZh")):
-        return raw, path.stat().st_size
-    packed = gzip.GzipFile(fileobj=raw) if magic.startswith(b"\x1f\x8b") else bz2.BZ2File(raw)
-    content = io.BytesIO()
+def kept_open() -> Iterator[None]:
+    """Let what is read inside open, unpack and search each file once, however many reads there are."""
+    if _kept.get() is not None:
+        yield
+        return
+    files: dict[Path, FitsFile] = {}
+    token = _kept.set(files)
     try:
-        # Where it was cut short, keep what there is: the units' extents tell which images are lost.
-        with suppress(EOFError, zlib.error):
-            while piece := packed.read1(1 << 20):
-                content.write(piece)
-    except OSError as error:
-        raise FileDamagedError(f"damaged compression: {error}", cure=_CUT_SHORT, file=str(path)) from None
-    content.seek(0)
-    return content, content.getbuffer().nbytes
+        yield
+    finally:
+        _kept.reset(token)
+        for file in files.values():
+            file.close()
 
 
-def _all_units(file: _OpenFile, path: Path) -> list[Any]:
+@contextmanager
+def _open(path: Path) -> Iterator[FitsFile]:
+    """Give an open file; astropy's warnings are replaced by our own checks."""
+    kept = _kept.get()
+    file = kept.get(path) if kept is not None else None
+    if file is None:
+        file = FitsFile(path)
+        if kept is not None:
+            kept[path] = file
     try:
-        return list(file.units)
-    except _BROKEN as error:
-        raise FileDamagedError(
-            f"a header inside the file is broken: {error}", cure=_CUT_SHORT, file=str(path)
-        ) from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield file
+    finally:
+        if kept is None:
+            file.close()
 
 
-def _find(file: _OpenFile, unit: Unit, path: Path) -> Any:
-    try:
-        if unit is None:
-            return next(hdu for hdu in file.units if _has_image(hdu))
-        return file.units[unit]
-    except (StopIteration, *_BROKEN):
-        raise _missing(unit, path) from None
+def _find(file: FitsFile, unit: Unit, path: Path) -> Extent:
+    for extent in file.extents():
+        if _is_meant(unit, extent.index, extent.name) and (unit is not None or extent.has_image):
+            return extent
+    raise _missing(unit, path)
+
+
+def _is_meant(unit: Unit, index: int, name: str) -> bool:
+    if isinstance(unit, str):
+        return unit.strip().upper() == (name or ("PRIMARY" if index == 0 else ""))
+    return unit is None or unit == index
+
+
+def _header(extent: Extent) -> fits.Header:
+    return fits.Header.fromstring(extent.header)
+
+
+def _compressed(file: FitsFile, extent: Extent) -> Any:
+    """Return astropy's view of a tile-compressed image, whose header is that of the image."""
+    table = fits.BinTableHDU.readfrom(file.window(extent))
+    return fits.CompImageHDU(bintable=table)
+
+
+def _plain(file: FitsFile, extent: Extent) -> Any:
+    """Read an uncompressed image, turning bytes in place where no scaling needs floating point."""
+    if not extent.has_image:
+        return None
+    header = _header(extent)
+    bits, zero = int(header["BITPIX"]), header.get("BZERO", 0)
+    half = 2 ** (bits - 1) if bits > 8 else -1
+    if header.get("BSCALE", 1) != 1 or zero not in {0, half} or "BLANK" in header:
+        kind = fits.ImageHDU if extent.index else fits.PrimaryHDU
+        return kind.readfrom(file.window(extent)).data
+    letter = "f" if bits < 0 else ("u" if bits == 8 else "i")
+    raw = np.frombuffer(file.read_data(extent), np.dtype(f">{letter}{abs(bits) // 8}"))
+    data = raw.byteswap(inplace=True).view(raw.dtype.newbyteorder("="))
+    if zero == half:
+        # What FITS has no type for is stored shifted by half its range: one bit turned over.
+        data = data.view(f"u{bits // 8}")
+        data ^= data.dtype.type(half)
+    return data.reshape(extent.shape)
+
+
+def _as_image(data: Any, unit: Unit, path: Path) -> npt.NDArray[Any]:
+    """Return a 2-D native array; axes of length one that some software adds are dropped."""
+    image = None if data is None else np.asarray(data)
+    if image is not None and image.ndim > 2:
+        image = image.reshape([n for n in image.shape if n != 1] if image.size else image.shape)
+    if image is None or image.ndim != 2 or image.dtype.kind not in "uif":
+        seen = "no array" if image is None else f"a {image.ndim}-d {image.dtype} array"
+        raise PixelsError(
+            f"{_label(unit)} holds {seen}, not an image", cure="give a 2-d image", file=str(path)
+        )
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def _missing(unit: Unit, path: Path) -> SectionMissingError:
@@ -210,7 +266,7 @@ def _missing(unit: Unit, path: Path) -> SectionMissingError:
 
 def _cut_short(unit: Unit, path: Path) -> FileDamagedError:
     return FileDamagedError(
-        f"the file ends before the image of {_label(unit)} does", cure=_CUT_SHORT, file=str(path)
+        f"the file ends before the image of {_label(unit)} does", cure=CUT_SHORT, file=str(path)
     )
 
 
@@ -218,33 +274,6 @@ def _label(unit: Unit) -> str:
     if unit is None:
         return "image"
     return f"extension {unit!r}" if isinstance(unit, str) else f"unit {unit}"
-
-
-def _has_image(hdu: Any) -> bool:
-    header = hdu.header
-    return bool(hdu.is_image) and header.get("NAXIS", 0) >= 2 and header.get("NAXIS1", 0) > 0
-
-
-def _is_complete(hdu: Any, size_bytes: int) -> bool:
-    """Tell whether the file reaches to the end of a unit's data; the padding after them may lack."""
-    place = hdu.fileinfo()
-    if place is None:
-        return True
-    table = getattr(hdu, "_bintable", None)  # the bytes of a tile-compressed image lie in a table
-    return int(place["datLoc"]) + int((table if table is not None else hdu).size) <= size_bytes
-
-
-def _plain_image(data: Any, unit: Unit, path: Path) -> npt.NDArray[Any]:
-    """Return a 2-D native array; axes of length one that some software adds are dropped."""
-    image = None if data is None else np.asarray(data)
-    if image is not None and image.ndim > 2:
-        image = image.reshape([n for n in image.shape if n != 1] if image.size else image.shape)
-    if image is None or image.ndim != 2 or image.dtype.kind not in "uif":
-        seen = "no array" if image is None else f"a {image.ndim}-d {image.dtype} array"
-        raise PixelsError(
-            f"{_label(unit)} holds {seen}, not an image", cure="give a 2-d image", file=str(path)
-        )
-    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 def _cards(header: fits.Header) -> dict[str, Any]:

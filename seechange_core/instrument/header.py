@@ -153,5 +153,27 @@ def parse_box(text: Any, label: str) -> Box:
     return Box(y1 - 1, y2, x1 - 1, x2)
 
 
+def parse_directed_box(text: Any, label: str) -> tuple[Box, bool]:
+    """Read a FITS image section that may run backwards along x, as that of a mirrored amplifier does.
+
+    Returns
+    -------
+    box, mirrored
+        Where it is, and whether its columns run backwards.
+
+    Raises
+    ------
+    HeaderError
+        If it is no section, or runs backwards along y.
+    """
+    match = _SECTION.match(str(text).strip())
+    if match is None:
+        return parse_box(text, label), False
+    x1, x2, y1, y2 = match.groups()
+    if int(x1) <= int(x2):
+        return parse_box(text, label), False
+    return parse_box(f"[{x2}:{x1},{y1}:{y2}]", label), True
+
+
 def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())

@@ -1,9 +1,11 @@
 """From where the telescope pointed to where a section looked. Right across RA 0 and at the poles."""
 
 from collections.abc import Sequence
-from math import cos, hypot, radians, sin
+from math import atan2, cos, degrees, hypot, radians, sin
 
 from seechange_core.numerics import sky
+
+_STEP_ARCSEC = 60.0  # far enough for the direction, near enough for a plane
 
 
 def offset_on_sky(
@@ -55,6 +57,24 @@ def displace(
         return ra, dec, hypot(*offset) * scale_arcsec / 60.0
     there_ra, there_dec = sky.deproject(*offset_on_sky(offset, scale_arcsec, rotation_deg, parity), ra, dec)
     return float(there_ra), float(there_dec), 0.0
+
+
+def rotation_there(
+    ra: float, dec: float, offset: tuple[float, float], scale_arcsec: float, rotation_deg: float, parity: int
+) -> float:
+    """Return the position angle of +y at a point of the focal plane, degrees.
+
+    North is another way there than at the pointing, by several degrees at the edge of a wide field near
+    a pole.
+    """
+    if offset == (0.0, 0.0):
+        return rotation_deg
+    x, y = offset
+    here = displace(ra, dec, offset, scale_arcsec, rotation_deg, parity)
+    above = displace(ra, dec, (x, y + _STEP_ARCSEC / scale_arcsec), scale_arcsec, rotation_deg, parity)
+    east, north = sky.project(above[0], above[1], here[0], here[1])
+    turn = degrees(atan2(float(east), float(north))) - rotation_deg
+    return rotation_deg + (turn + 180.0) % 360.0 - 180.0
 
 
 def outline(

@@ -1,8 +1,9 @@
-"""Instruments by name: the shared instances, the files they are loaded from, and guessing from a file.
+"""Instruments by name: the shared instances, and the files they are loaded from.
 
 An instrument is found at run time by its name: an entry under ``instruments`` in the settings, whose
-``kind`` (its own name by default) is a file of the folder ``instruments``; such a file alone; or a
-class of the user's own, once an instance of it has been made.
+``kind`` (its own name by default) is a file of the folder ``instruments`` or of the folder that
+``path.instruments`` in the settings names; such a file alone; or a class of the user's own, once an
+instance of it has been made.
 """
 
 import importlib
@@ -13,7 +14,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from seechange_core.errors import NotFoundError, PipelineError, SettingsError
-from seechange_core.frames import Cards
 from seechange_core.settings import get_settings
 
 if TYPE_CHECKING:
@@ -79,48 +79,39 @@ def get_instrument_instance(name: str) -> "Instrument":
 def list_instruments() -> list[str]:
     """Return the names of all instruments known here, sorted."""
     plain = [name for name in _installed() if not _class_in(_module(name)).needs_settings]
-    return sorted({*get_settings().instruments, *plain, *INSTRUMENT_INSTANCE_CACHE})
-
-
-def guess_instrument(filename: str, cards: Cards | None = None) -> str:
-    """Guess which instrument made a file, by its name first and its header second.
-
-    Parameters
-    ----------
-    filename
-        Name or path.
-    cards
-        Raw global header, if it has been read.
-
-    Returns
-    -------
-    str
-        The instrument's name.
-
-    Raises
-    ------
-    NotFoundError
-        If none fits, or several do.
-    """
-    known = {name: get_instrument_instance(name) for name in list_instruments()}
-    named = [n for n, inst in known.items() if any(re.search(r, filename) for r in inst.get_filename_regex())]
-    told = [n for n, inst in known.items() if cards is not None and inst.matches_header(cards)]
-    for fits in (named, [n for n in named if n in told], told):
-        if len(fits) == 1:
-            return fits[0]
-    found = (
-        f"{', '.join(named or told)} all fit" if named or told else "no instrument fits its name or header"
-    )
-    raise NotFoundError(
-        f"cannot tell which instrument made it: {found}",
-        cure=f"name one of {', '.join(known)}, or describe yours under instruments in the settings",
-        file=filename,
-    )
+    by_hand = [name for name in INSTRUMENT_INSTANCE_CACHE if name not in _made_with]
+    return sorted({*get_settings().instruments, *plain, *by_hand})
 
 
 def _installed() -> list[str]:
+    """Return the names of the files that may hold an instrument: ours, and those of the settings' folder.
+
+    Raises
+    ------
+    SettingsError
+        If that folder does not exist, or has a file of the same name as one of ours.
+    """
     package = importlib.import_module(PACKAGE)
-    return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+    folder = get_settings().path.instruments
+    ours = [path for path in package.__path__ if folder is None or path != str(folder)]
+    names = _files_in(ours)
+    if folder is None:
+        return names
+    if not folder.is_dir():
+        raise SettingsError(f"path.instruments: there is no folder {folder}", cure="correct the path")
+    own = _files_in([str(folder)])
+    twice = sorted(set(names) & set(own))
+    if twice:
+        raise SettingsError(
+            f"path.instruments: {folder} has a {twice[0]}.py, and so has {PACKAGE}",
+            cure="give yours another name",
+        )
+    package.__path__ = [*ours, str(folder)]
+    return [*names, *own]
+
+
+def _files_in(folders: list[str]) -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")]
 
 
 def _make(name: str, options: dict[str, Any]) -> "Instrument":
@@ -172,5 +163,6 @@ def _by_class_name(name: str) -> "Instrument":
             return instance
     raise NotFoundError(
         f"there is no instrument {name!r}",
-        cure=f"those known here are {', '.join(list_instruments())}; a new one is a file in {PACKAGE}",
+        cure=f"those known here are {', '.join(list_instruments())}; a new one is a file in {PACKAGE} "
+        "or in the folder path.instruments of the settings",
     )

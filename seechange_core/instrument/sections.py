@@ -10,6 +10,7 @@ from seechange_core.instrument.sensor_section import (
     SectionId,
     SensorSection,
     commit_rows,
+    replace_row,
     valid_rows,
 )
 from seechange_core.numerics.timing import Moment, mjd_now, to_mjd
@@ -70,6 +71,13 @@ class Sectioned:
         """Make a section with hard-coded properties; None where the instrument's own value holds."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its sections are made")
 
+    def _make_section_at(self, section_id: SectionId, mjd: float) -> SensorSection:
+        """Make a section as it was at an MJD (UTC), where the database has none for that date.
+
+        A camera whose hard-coded properties changed over time replaces this; by default they never did.
+        """
+        return self._make_new_section(section_id)
+
     def get_section_offsets(self, section_id: SectionId) -> tuple[float, float]:
         """Return a section's centre, (x, y) pixels from the mosaic's centre."""
         self.check_section_id(section_id)
@@ -90,11 +98,19 @@ class Sectioned:
         """Return the sections of a date, without keeping them; parameters as `fetch_sections`."""
         mjd = to_mjd(dateobs) if dateobs is not None else mjd_now()
         stored = valid_rows(session, self.name, mjd) if session is not None else {}
-        return self.complete(stored)
+        return self.complete(stored, mjd)
 
-    def complete(self, stored: Mapping[str, SensorSection]) -> dict[SectionId, SensorSection]:
-        """Return all sections: the stored ones (by their id's string), and new ones for the rest."""
-        return {s: stored.get(str(s)) or self._make_new_section(s) for s in self.get_section_ids()}
+    def complete(self, stored: Mapping[str, SensorSection], mjd: float) -> dict[SectionId, SensorSection]:
+        """Return all sections: the stored ones (by their id's string), and new ones of a date for the rest.
+
+        Parameters
+        ----------
+        stored
+            What the database has for the date.
+        mjd
+            UTC.
+        """
+        return {s: stored.get(str(s)) or self._make_section_at(s, mjd) for s in self.get_section_ids()}
 
     def fetch_sections(
         self, session: Session | None = None, dateobs: Moment | None = None
@@ -106,7 +122,8 @@ class Sectioned:
         session
             Open session; None means no database.
         dateobs
-            `datetime`, astropy `Time`, MJD or ``YYYY-MM-DDTHH:MM:SS.SSS``; None means now.
+            `datetime` (without time zone: UTC), astropy `Time`, MJD (UTC) or ``YYYY-MM-DDTHH:MM:SS.SSS``
+            (UTC); None means now.
 
         Returns
         -------
@@ -119,7 +136,7 @@ class Sectioned:
     def commit_sections(
         self, session: Session, validity_start: Moment | None = None, validity_end: Moment | None = None
     ) -> None:
-        """Save the sections and commit the session. Final.
+        """Save the sections and commit the session; sections fetched from it are updated. Final.
 
         Parameters
         ----------
@@ -132,8 +149,40 @@ class Sectioned:
         ------
         UserError
             If there are no sections, or a validity ends before it starts.
+        ConflictError
+            If a section has another row that holds at the same time. Nothing is written then.
         """
         commit_rows(session, self._loaded(None).values(), validity_start, validity_end)
+
+    def replace_section(
+        self, session: Session, section_id: SectionId, date: Moment, **properties: Any
+    ) -> None:
+        """Change a section from a date on, e.g. for a CCD that was exchanged, and commit the session. Final.
+
+        The row that holds on that date ends there, and another begins, which holds as long as that one
+        would have. Sections in memory stay as they are: `fetch_sections` gets the new one.
+
+        Parameters
+        ----------
+        session
+            Open session.
+        section_id
+            Which section.
+        date
+            From when on; any form that `fetch_sections` takes.
+        **properties
+            `identifier` and `SECTION_PROPERTIES` that are different from then on; the others stay. None
+            means: as the instrument says.
+
+        Raises
+        ------
+        UserError
+            If there is no such property.
+        ConflictError
+            If a row of the section begins on that very date.
+        """
+        self.check_section_id(section_id)
+        replace_row(session, self._make_section_at(section_id, to_mjd(date)), date, properties)
 
     def get_property(self, section_id: SectionId, prop: str, sections: Sections | None = None) -> Any:
         """Return a property of a section: its own if it has one, or the instrument's. Final.

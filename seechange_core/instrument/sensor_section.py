@@ -1,10 +1,10 @@
 """Rows of the sections of a camera (CCDs, channels), with the dates between which they hold."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Index, String, event, select
+from sqlalchemy import Connection, Index, String, event, or_, select
 from sqlalchemy.orm import (
     Mapped,
     Session,
@@ -14,9 +14,10 @@ from sqlalchemy.orm import (
     validates,
 )
 
-from seechange_core.errors import UserError
-from seechange_core.numerics.timing import Moment, to_mjd
+from seechange_core.errors import ConflictError, SeeChangeError, UserError
+from seechange_core.numerics.timing import Moment, mjd_to_iso, to_mjd
 from seechange_core.storage.orm import Base, Identified, new_id, now
+from seechange_core.storage.rows import take_turns
 
 _CACHE = "sensor_sections"
 
@@ -101,6 +102,21 @@ class SensorSection(Identified, Base):
             self.validity_end is None or mjd < self.validity_end
         )
 
+    @property
+    def validity(self) -> str:
+        """The range in which it holds, in words."""
+        start, end = self.validity_start, self.validity_end
+        if start is None:
+            return "valid at all times" if end is None else f"valid until {_date_text(end)}"
+        return f"valid from {_date_text(start)} {'on' if end is None else f'until {_date_text(end)}'}"
+
+    def copy(self, **changes: Any) -> "SensorSection":
+        """Return an equal row that is in no session, with an id and some columns changed."""
+        values = {c.key: getattr(self, c.key) for c in type(self).__table__.columns}
+        values["id"] = values["id"] or new_id()
+        values["created_at"] = values["created_at"] or now()
+        return SensorSection(**{**values, **changes})
+
     def detached_copy(self) -> "SensorSection":
         """Return an equal row that stands for the same one in the database and is in no session."""
         return _detached({c.key: getattr(self, c.key) for c in type(self).__table__.columns})
@@ -140,23 +156,53 @@ def commit_rows(
     validity_start: Moment | None = None,
     validity_end: Moment | None = None,
 ) -> None:
-    """Save sections and commit the session; parameters as `Instrument.commit_sections`."""
+    """Save sections and commit the session; parameters and errors as `Instrument.commit_sections`.
+
+    If it fails, nothing is written and the sections are as they were.
+    """
+    start, end = (None if m is None else to_mjd(m) for m in (validity_start, validity_end))
     rows = list(sections)
-    for row in rows:
-        if row.validity_start is None and row.validity_end is None:
-            row.validity_start, row.validity_end = validity_start, validity_end  # type: ignore[assignment]
-        start, end = row.validity_start, row.validity_end
-        if start is not None and end is not None and end <= start:
-            raise UserError(
-                f"section {row.section_id}: its validity ends at MJD {end} and starts at {start}",
-                cure="give an end after the start",
-            )
-    for row in rows:
-        row.id = row.id or new_id()
-        row.created_at = row.created_at or now()
-        session.merge(row)
-    session.flush()
-    session.commit()
+    copies = [row.copy() for row in rows]
+    for copy in copies:
+        if copy.validity_start is None and copy.validity_end is None:
+            copy.validity_start, copy.validity_end = start, end
+        _check_order(copy)
+    try:
+        for copy in copies:
+            session.merge(copy)
+        session.flush()
+        session.commit()
+    except SeeChangeError:
+        session.rollback()
+        raise
+    for row, copy in zip(rows, copies, strict=True):
+        for column in ("id", "created_at", "validity_start", "validity_end"):
+            setattr(row, column, getattr(copy, column))
+
+
+def replace_row(session: Session, old: SensorSection, date: Moment, properties: Mapping[str, Any]) -> None:
+    """End a section's row on a date and begin another; see `Instrument.replace_section`."""
+    mjd = to_mjd(date)
+    odd = sorted(set(properties) - {*SECTION_PROPERTIES, "identifier"})
+    if odd:
+        raise UserError(
+            f"sections have no property {odd[0]!r}",
+            cure=f"they have identifier, {', '.join(SECTION_PROPERTIES)}",
+        )
+    take_turns(session, _turn(old.instrument))
+    rows = [r for r in _stored_rows(session, old.instrument) if r.section_id == old.section_id]
+    before = next((r for r in rows if r.is_valid_at(mjd)), None)
+    if before is not None and before.validity_start == mjd:
+        raise ConflictError(
+            f"section {old.section_id}: a row of it begins on that date already, {before.validity}",
+            cure="edit that one: fetch_sections of that date, then commit_sections",
+        )
+    later = [r.validity_start for r in rows if r.validity_start is not None and r.validity_start > mjd]
+    after = (before or old).copy(id=new_id(), created_at=now(), **properties)
+    after.validity_start, after.validity_end = mjd, min(later, default=None)
+    if before is not None:
+        after.validity_end, before.validity_end = before.validity_end, mjd
+    commit_rows(session, [after] if before is None else [before, after])
 
 
 def _stored_rows(session: Session, instrument: str) -> list[SensorSection]:
@@ -176,6 +222,39 @@ def _cached_rows(session: Session, instrument: str) -> list[SensorSection]:
     return stored
 
 
+@event.listens_for(SensorSection, "before_insert")
+@event.listens_for(SensorSection, "before_update")
+def _wait_for_turn(_mapper: Any, _connection: Any, row: SensorSection) -> None:
+    """Let one transaction at a time write sections of an instrument: the others see them then."""
+    _check_order(row)
+    session = object_session(row)
+    if session is not None:
+        take_turns(session, _turn(row.instrument))
+
+
+@event.listens_for(SensorSection, "after_insert")
+@event.listens_for(SensorSection, "after_update")
+def _refuse_overlap(_mapper: Any, connection: Connection, row: SensorSection) -> None:
+    """Refuse a row that holds while another one of its section does; all of the flush are written."""
+    table = SensorSection.__table__
+    starts, ends = table.c.validity_start, table.c.validity_end
+    query = select(table).where(
+        table.c.instrument == row.instrument, table.c.section_id == row.section_id, table.c.id != row.id
+    )
+    if row.validity_end is not None:
+        query = query.where(or_(starts.is_(None), starts < row.validity_end))
+    if row.validity_start is not None:
+        query = query.where(or_(ends.is_(None), ends > row.validity_start))
+    found = connection.execute(query.limit(1)).mappings().first()
+    if found is not None:
+        other = SensorSection(**found)
+        raise ConflictError(
+            f"section {row.section_id} of {row.instrument}: a row {row.validity} would overlap "
+            f"one {other.validity}",
+            cure="close the older one's validity first, or use replace_section",
+        )
+
+
 @event.listens_for(SensorSection, "after_insert")
 @event.listens_for(SensorSection, "after_update")
 @event.listens_for(SensorSection, "after_delete")
@@ -183,6 +262,23 @@ def _forget_cached(_mapper: Any, _connection: Any, row: SensorSection) -> None:
     session = object_session(row)
     if session is not None:
         session.info.pop(_CACHE, None)
+
+
+def _check_order(row: SensorSection) -> None:
+    start, end = row.validity_start, row.validity_end
+    if start is not None and end is not None and end <= start:
+        raise UserError(
+            f"section {row.section_id}: its validity ends at MJD {end} and starts at {start}",
+            cure="give an end after the start",
+        )
+
+
+def _turn(instrument: str) -> str:
+    return f"sensor_sections {instrument}"
+
+
+def _date_text(mjd: float) -> str:
+    return f"{mjd_to_iso(mjd)} (MJD {mjd})"
 
 
 def _detached(values: dict[str, Any]) -> SensorSection:

@@ -4,6 +4,7 @@ Times are Modified Julian Dates, UTC unless a name says otherwise. Nothing is fe
 network: the tables that come with astropy do for the accuracy stated.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ TimeScale = Literal["utc", "tai", "tt", "local"]
 """What a camera's clock shows; ``local`` is UTC plus a fixed number of hours."""
 
 MJD_ZERO = date(1858, 11, 17)
+_CLOCK = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)"
+    r"(?:[T ](?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d(?:\.\d*)?))?)?Z?\Z"
+)
 #: Years in which astronomers have pointed electronic cameras at the sky, generously.
 PLAUSIBLE_MJD = (30000.0, 100000.0)
 
@@ -55,13 +60,23 @@ class Site(NamedTuple):
         )
 
 
+@contextmanager
+def _far_years() -> Iterator[None]:
+    """Keep ERFA from warning that leap seconds of years to come are not known: a validity may end there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*dubious year", category=Warning)
+        yield
+
+
+@_far_years()
 def to_mjd(moment: Moment) -> float:
     """Convert a time as people write it to MJD (UTC).
 
     Parameters
     ----------
     moment
-        A `datetime` without time zone is UTC; so is a string; a number is an MJD (UTC) already.
+        A `datetime` without time zone is UTC (with one it is converted); so is a string; a date is its
+        first moment; a number is an MJD (UTC) already.
 
     Raises
     ------
@@ -73,7 +88,11 @@ def to_mjd(moment: Moment) -> float:
     if isinstance(moment, int | float | np.number):
         return _plausible(float(moment), moment)
     if isinstance(moment, Time):
-        return float(moment.utc.mjd)
+        if not moment.isscalar or moment.scale == "local":
+            raise UserError(
+                f"{moment!r} is not one moment of UTC", cure="give a scalar Time of another scale"
+            )
+        return _plausible(float(moment.utc.mjd), moment)
     if isinstance(moment, datetime):
         aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         return float(Time(aware).utc.mjd)
@@ -85,13 +104,21 @@ def mjd_now() -> float:
     return to_mjd(datetime.now(UTC))
 
 
+@_far_years()
+def mjd_to_iso(mjd: float) -> str:
+    """Write an MJD (UTC) as ``YYYY-MM-DDTHH:MM:SS.SSS``."""
+    return str(Time(mjd, format="mjd", scale="utc").isot)
+
+
+@_far_years()
 def iso_to_mjd(text: str, scale: TimeScale = "utc", utc_offset_hours: float = 0.0) -> float:
-    """Convert ``YYYY-MM-DD[THH:MM:SS[.SSS]]`` of a camera's clock to MJD (UTC).
+    """Convert ``YYYY-MM-DD[THH:MM[:SS[.SSS]]]`` of a camera's clock to MJD (UTC).
 
     Parameters
     ----------
     text
-        A trailing ``Z`` and a blank in place of the ``T`` are fine; leap seconds (``:60``) too.
+        A trailing ``Z`` and a blank in place of the ``T`` are fine; leap seconds (``:60``) too. Where
+        there was none, ``:60`` is what rounding makes of 59.999: the next minute.
     scale
         What the clock shows.
     utc_offset_hours
@@ -102,25 +129,57 @@ def iso_to_mjd(text: str, scale: TimeScale = "utc", utc_offset_hours: float = 0.
     UserError
         If it is no such date.
     """
-    clean = text.strip().removesuffix("Z").replace(" ", "T", 1)
-    known = "utc" if scale == "local" else scale
+    minute, seconds = _split_clock(text)
+    if scale == "local":
+        # By the calendar: a clock that is hours ahead of UTC is so across leap seconds too.
+        minute -= timedelta(hours=utc_offset_hours)
+    clock = Time(minute.isoformat(), format="isot", scale="utc" if scale == "local" else scale)
+    return _plausible(float((clock + TimeDelta(seconds, format="sec")).utc.mjd), text)
+
+
+def _split_clock(text: str) -> tuple[datetime, float]:
+    """Split date and time of day into the beginning of their minute, and the seconds since then."""
+    match = _CLOCK.match(text.strip())
     try:
-        clock = Time(clean, format="isot" if "T" in clean else "iso", scale=known)
+        if match is None or float(match["second"] or 0.0) >= 61.0:
+            raise ValueError
+        day = date.fromisoformat(match["date"])
+        hour, minute = int(match["hour"] or 0), int(match["minute"] or 0)
+        return datetime(day.year, day.month, day.day, hour, minute), float(match["second"] or 0.0)
     except ValueError:
         raise UserError(f"{text!r} is not a time", cure="write YYYY-MM-DDTHH:MM:SS.SSS") from None
-    return _plausible(_to_utc(clock, scale, utc_offset_hours), text)
 
 
+@_far_years()
 def clock_to_mjd(mjd: float, scale: TimeScale = "utc", utc_offset_hours: float = 0.0) -> float:
     """Convert an MJD of a camera's clock to MJD (UTC); parameters and errors as `iso_to_mjd`."""
-    clock = Time(_plausible(mjd, mjd), format="mjd", scale="utc" if scale == "local" else scale)
-    return _to_utc(clock, scale, utc_offset_hours)
-
-
-def _to_utc(clock: Time, scale: TimeScale, utc_offset_hours: float) -> float:
+    _plausible(mjd, mjd)
     if scale == "local":
-        clock = clock - TimeDelta(utc_offset_hours * 3600.0, format="sec")
-    return float(clock.utc.mjd)
+        return mjd - utc_offset_hours / 24.0
+    return float(Time(mjd, format="mjd", scale=scale).utc.mjd)
+
+
+def evening_to_mjd(mjd: float, evening: str, longitude_deg: float) -> float:
+    """Move a moment by whole days into the night of an evening.
+
+    For headers whose date is that of the evening while their time of day goes past midnight.
+
+    Parameters
+    ----------
+    mjd
+        UTC; its time of day counts.
+    evening
+        Local date, ``YYYY-MM-DD...``.
+    longitude_deg
+        Of the telescope, east positive; any number of turns.
+
+    Returns
+    -------
+    float
+        The moment, MJD (UTC), between the local mean noons around that night.
+    """
+    wrong = date.fromisoformat(night_of(mjd, longitude_deg)) - date.fromisoformat(evening[:10])
+    return mjd - wrong.days
 
 
 def _plausible(mjd: float, seen: Any) -> float:
@@ -132,6 +191,7 @@ def _plausible(mjd: float, seen: Any) -> float:
     return mjd
 
 
+@_far_years()
 def mid_mjd(mjd_start: float, exposure_time_s: float) -> float:
     """Return the middle of an exposure, MJD (UTC), right on days with a leap second too."""
     start = Time(mjd_start, format="mjd", scale="utc")
@@ -208,8 +268,7 @@ def _tables_at_hand() -> Iterator[None]:
         iers.conf.set_temp("auto_download", False),
         iers.conf.set_temp("auto_max_age", None),
         iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
-        warnings.catch_warnings(),
+        _far_years(),
     ):
         warnings.filterwarnings("ignore", message="Tried to get polar motions", category=AstropyWarning)
-        warnings.filterwarnings("ignore", message=".*dubious year", category=Warning)
         yield

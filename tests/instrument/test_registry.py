@@ -98,6 +98,13 @@ def test_settings_name_and_configure_instruments(tmp_path):
         )  # other settings, another instance
 
 
+def test_other_settings_other_instruments(tmp_path):
+    with with_settings(tmp_path, GENERIC):
+        get_instrument_instance("backyard")
+    with with_settings(tmp_path, "instruments: {}"):
+        assert "backyard" not in list_instruments()
+
+
 def test_the_same_camera_twice(tmp_path):
     two = "instruments: {demo: {sections: 9}, demo2: {kind: demo, sections: 1}}"
     with with_settings(tmp_path, two):
@@ -125,11 +132,63 @@ def test_wrong_settings_name_the_key(tmp_path, text, path):
             get_instrument_instance(name)
 
 
-def test_what_fits_nothing_or_several_is_not_guessed(tmp_path):
-    with with_settings(
-        tmp_path, GENERIC + GENERIC.replace("instruments:\n", "").replace("backyard", "other")
-    ):
-        with pytest.raises(NotFoundError, match=r"by_1\.fits: .*backyard, other all fit.*name one of"):
-            guess_instrument("by_1.fits")
-        with pytest.raises(NotFoundError, match="no instrument fits its name or header"):
-            guess_instrument("xyz.fits", {"INSTRUME": "none"})
+def test_several_that_fit_are_named(tmp_path):
+    other = GENERIC.replace("instruments:\n", "").replace("backyard", "other")
+    with with_settings(tmp_path, GENERIC + other):
+        for cards in (None, {"INSTRUME": "Webcam"}):
+            with pytest.raises(
+                NotFoundError,
+                match=r"by_1\.fits: .*backyard and other fit equally well \(say --instrument NAME \(ba",
+            ):
+                guess_instrument("by_1.fits", cards)
+
+
+def test_what_fits_nothing_is_told_why_for_each(tmp_path):
+    with with_settings(tmp_path, GENERIC + "  bare: {kind: demo}"):
+        with pytest.raises(NotFoundError) as caught:
+            guess_instrument("xyz.fits", {"INSTRUME": "Nothing"})
+        for words in (
+            "cannot tell which instrument made it: INSTRUME is 'Nothing'; ",
+            "; backyard wants INSTRUME 'Webcam' or a name like ^by_; ",
+            "; bare wants INSTRUME 'DemoCam'; ",
+            r"; demo wants INSTRUME 'DemoCam' or a name like demo_\d{8}",
+            r"; ls4 wants INSTRUME 'LS4Cam' or a name like \d{14}[sbdfem]_",
+            "(say --instrument NAME (backyard, bare, ",
+            "or describe yours under instruments in the settings",
+        ):
+            assert words in str(caught.value)
+        with pytest.raises(NotFoundError, match=r"its header is not at hand; backyard"):
+            guess_instrument("xyz.fits")
+        with pytest.raises(NotFoundError, match=r"it has no INSTRUME; backyard"):
+            guess_instrument("xyz.fits", {})
+
+
+def test_a_name_does_not_win_over_a_header_that_says_otherwise(tmp_path):
+    with with_settings(tmp_path, GENERIC):
+        assert guess_instrument("by_1.fits", {"INSTRUME": "DemoCam"}) == "demo"
+        assert guess_instrument("demo_20260101_010203_sci.fits", {"INSTRUME": "Webcam"}) == "backyard"
+        with pytest.raises(NotFoundError, match=r"INSTRUME is 'Other'; .*demo has such names, but with"):
+            guess_instrument("demo_20260101_010203_sci.fits", {"INSTRUME": "Other"})
+        assert guess_instrument("demo_20260101_010203_sci.fits", {}) == "demo"  # it says nothing
+
+
+def test_a_name_against_another_s_header_is_not_decided(tmp_path):
+    by_name_alone = GENERIC.replace("    match_cards: {INSTRUME: Webcam}\n", "")
+    words = "backyard and demo fit equally well"
+    with with_settings(tmp_path, by_name_alone), pytest.raises(NotFoundError, match=words):
+        guess_instrument("by_1.fits", {"INSTRUME": "DemoCam"})
+
+
+def test_instruments_in_a_folder_of_one_s_own(tmp_path, folder, monkeypatch):
+    own = tmp_path / "mine"
+    with with_settings(tmp_path, "path: {instruments: mine}"):
+        with pytest.raises(SettingsError, match=r"path\.instruments: there is no folder .*mine"):
+            list_instruments()
+        own.mkdir()
+        (own / "owncam.py").write_text(DROPPED_IN.format(name="OwnCam"))
+        assert "owncam" in list_instruments()
+        assert get_instrument_instance("owncam").get_section_ids() == [0]
+        assert guess_instrument("OwnCam_1.fits") == "owncam"
+        (own / "demo.py").write_text(DROPPED_IN.format(name="Demo"))
+        with pytest.raises(SettingsError, match=r"mine has a demo\.py, and so has instruments"):
+            list_instruments()

@@ -70,16 +70,6 @@ def test_nothing_in_the_database_means_hard_coded_values(two_chips, session):
     assert two_chips.fetch_sections(None, 59000)["A"].gain == 2.1
 
 
-def test_the_latest_of_overlapping_validities_wins(two_chips, session):
-    session.add(SensorSection("A", "two_chips", gain=1.0))
-    session.add(SensorSection("A", "two_chips", gain=2.0, validity_start=59000))
-    session.add(SensorSection("A", "two_chips", gain=3.0, validity_start=59100))
-    session.add(SensorSection("A", "another", gain=4.0))
-    session.flush()
-    gains = [two_chips.fetch_sections(session, mjd)["A"].gain for mjd in (58000, 59050, 59100)]
-    assert gains == [1.0, 2.0, 3.0]
-
-
 def test_committing_again_edits_the_same_rows(two_chips, session):
     two_chips.fetch_sections()
     two_chips.commit_sections(session, validity_start=59000)

@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from astropy.coordinates import EarthLocation, SkyCoord
 from astropy.io import fits
 from astropy.time import Time
 
 from seechange_core import Exposure
 from seechange_core.errors import HeaderError, SettingsError
+from seechange_core.flags import CalibrationStep
+from seechange_core.frames import Masters
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.products.ingest import ingest
 from seechange_core.settings import load_settings, use_settings
+from seechange_core.stages.preprocess import PreprocessParams, preprocess
 
 ROOT = Path(__file__).parents[2]
 REAL_DATA = Path(os.environ.get("SEECHANGE_REAL_DATA", "/nonexistent"))
@@ -120,6 +124,89 @@ def test_clocks_are_read_as_stated(describe, tmp_path, options, cards, start):
     assert (exposure.mjd_mid - exposure.mjd) * 86400 == pytest.approx(30.0, abs=1e-4)
 
 
+LEAP = "2016-12-31T23:59:60.500"
+
+
+@pytest.mark.parametrize(
+    ("options", "cards", "start"),
+    [
+        ({}, {"DATE-OBS": LEAP}, LEAP),
+        ({}, {"DATE-OBS": "2016-12-31T23:59:59.5"}, "2016-12-31T23:59:59.5"),
+        # The leap second came at one in the morning in Berlin, and at seven in the evening in New York.
+        ({"time_scale": "local", "utc_offset_hours": 1}, {"DATE-OBS": "2017-01-01T00:59:60.5"}, LEAP),
+        ({"time_scale": "local", "utc_offset_hours": -5}, {"DATE-OBS": "2016-12-31T18:59:60.5"}, LEAP),
+        # A clock that is hours ahead was so before and after.
+        (
+            {"time_scale": "local", "utc_offset_hours": 3},
+            {"DATE-OBS": "2017-01-01T02:00:00"},
+            "2016-12-31T23:00:00",
+        ),
+        (
+            {"time_scale": "local", "utc_offset_hours": -3},
+            {"DATE-OBS": "2016-12-31T22:00:00"},
+            "2017-01-01T01:00:00",
+        ),
+        ({"time_scale": "local", "utc_offset_hours": 5.75}, {"DATE-OBS": "2016-12-31T03:00:00"},
+         "2016-12-30T21:15:00"),
+        ({"time_scale": "tai"}, {"DATE-OBS": "2017-01-01T00:00:36.5"}, LEAP),
+        ({"time_scale": "tt"}, {"DATE-OBS": "2017-01-01T00:01:08.684"}, LEAP),
+        # An exposure of 60 s that the leap second made end one second later on the clock.
+        ({"time_refers_to": "end"}, {"DATE-OBS": "2017-01-01T00:00:10"}, "2016-12-31T23:59:11"),
+        ({"time_refers_to": "middle"}, {"DATE-OBS": "2017-01-01T00:00:10"}, "2016-12-31T23:59:41"),
+        # What rounding makes of 59.999.
+        ({}, {"DATE-OBS": "2015-03-01T12:30:60"}, "2015-03-01T12:31:00"),
+        (
+            {"time_cards": ["DATE-OBS", "UT"]},
+            {"DATE-OBS": "2013-06-28", "UT": " 0:39:56"},
+            "2013-06-28T00:39:56",
+        ),
+    ],
+)  # fmt: skip
+def test_leap_seconds_and_clocks_of_other_zones(describe, tmp_path, options, cards, start):
+    describe(**options)
+    exposure = take(tmp_path, **cards)
+    want = Time(start, scale="utc")
+    assert (Time(exposure.mjd, format="mjd", scale="utc") - want).sec == pytest.approx(0.0, abs=1e-4)
+    middle = Time(exposure.mjd_mid, format="mjd", scale="utc")
+    assert (middle - want).sec == pytest.approx(30.0, abs=1e-4)  # seconds that passed
+
+
+@pytest.mark.parametrize("wrong", ["2016-12-31T23:59:61", "2016-12-31T24:00:00", "31/12/16", "2016-12-31T5"])
+def test_what_is_no_time_is_refused(describe, tmp_path, wrong):
+    describe()
+    with pytest.raises(HeaderError, match=r"time of observation: .* is not a time"):
+        take(tmp_path, **{"DATE-OBS": wrong})
+
+
+@pytest.mark.parametrize(
+    ("clock", "offset", "utc"),
+    [
+        ("22:30:00", None, "2012-06-17T22:30:00"),  # at 77 W that is the evening: 17:22
+        ("03:30:00", None, "2012-06-18T03:30:00"),
+        ("10:00:00", None, "2012-06-18T10:00:00"),
+        ("16:59:00", None, "2012-06-18T16:59:00"),  # the end of that night is local noon
+        ("17:20:00", None, "2012-06-17T17:20:00"),
+        ("23:30:00", -5, "2012-06-18T04:30:00"),
+        ("04:30:00", -5, "2012-06-18T09:30:00"),
+        ("18:30:00", -5, "2012-06-17T23:30:00"),
+    ],
+)
+def test_a_date_that_is_the_evening_s(describe, tmp_path, clock, offset, utc):
+    zone = {} if offset is None else {"time_scale": "local", "utc_offset_hours": offset}
+    describe(time_cards=["DATE-OBS", "UT"], date_is_of="evening", **zone)
+    exposure = take(tmp_path, **{"DATE-OBS": "2012-06-17", "UT": clock})
+    assert exposure.mjd == pytest.approx(Time(utc).mjd, abs=1e-9)
+    assert exposure.night == "2012-06-17"
+
+
+def test_what_others_did_before(describe, tmp_path):
+    describe(prepared_steps=["overscan", "flat"])
+    raw = take(tmp_path).load_raw_frame(0)
+    assert raw.prepared.steps == CalibrationStep.OVERSCAN | CalibrationStep.FLAT
+    describe()
+    assert take(tmp_path).load_raw_frame(0).prepared is None
+
+
 def test_a_date_without_a_time_is_refused(describe, tmp_path):
     describe()
     with pytest.raises(HeaderError, match="DATE-OBS = '2012-06-17' is a date without a time"):
@@ -197,6 +284,8 @@ def test_an_image_in_an_extension_has_the_primary_header_too(describe, tmp_path)
         ({"utc_offset_hours": 3}, "utc_offset_hours goes with time_scale local"),
         ({"constants": {"ra": 3.0}}, "need both ra and dec"),
         ({"constants": {"gain": 3.0}}, r"instruments\.backyard\.constants: .*'gain' is none of"),
+        ({"date_is_of": "evening", "time_format": "jd"}, "date_is_of goes with time_format iso"),
+        ({"prepared_steps": ["gain"]}, r"instruments\.backyard\.prepared_steps"),
         ({"cards": {"colour": "X"}}, r"instruments\.backyard\.cards"),
         ({"image_types": {"X": "light"}}, r"instruments\.backyard\.image_types"),
         ({"filename_regex": "("}, r"instruments\.backyard\.filename_regex: .*not a regular expression"),
@@ -275,3 +364,41 @@ def test_a_raw_frame_with_overscan_of_another_camera(describe, tmp_path):
     # The scatter along the rows of the overscan is the read noise that the header states: 5.8 e- are seen.
     noise_e = float(np.sqrt(np.mean(np.var(overscan.astype(float), axis=1, ddof=1)))) * amplifier.gain
     assert noise_e == pytest.approx(5.0, rel=0.2)
+
+
+@real_data
+def test_every_frame_of_a_microlensing_event_is_registered(database):
+    """Of many nights: the date is that of the UT, the time in another card, BIASSEC and TRIMSEC are stale."""
+    example = load_settings(ROOT / "docs" / "kb13475.yaml", environ={})
+    settings = database.model_copy(update={"instruments": example.instruments})
+    files = sorted((REAL_DATA / "kb13475").glob("*.fits.gz"))
+    with use_settings(settings):
+        exposures = [ingest(f, settings) for f in files]
+        raw = exposures[0].load_raw_frame(0)
+    image = preprocess(raw, Masters(), settings.params(PreprocessParams, "preprocess", "kb13475"))
+    assert len({e.name for e in exposures}) == len(files) == 62
+    # A night is what lies between gaps of hours.
+    starts = sorted(e.raw_header["MJD-OBS"] for e in exposures)
+    assert len({e.night for e in exposures}) == 1 + np.sum(np.diff(starts) > 0.4) == 17
+    site = EarthLocation.from_geodetic(20.81, -32.38, 1760)
+    for exposure in exposures:
+        assert (exposure.instrument, exposure.type, exposure.filter) == ("kb13475", "science", "I")
+        assert (exposure.target, exposure.telescope) == ("KB13475", "SAAO 1.0m")
+        # The observers' own start, in the header to 0.9 s, and their heliocentric middle.
+        header = exposure.raw_header
+        assert exposure.mjd == pytest.approx(header["MJD-OBS"], abs=1.1e-5)
+        assert exposure.ra == pytest.approx(header["RA_OBS"], abs=1e-4)
+        assert exposure.dec == pytest.approx(header["DEC_OBS"], abs=1e-4)
+        middle = Time(exposure.mjd_mid, format="mjd", scale="utc", location=site)
+        field = SkyCoord(exposure.ra, exposure.dec, unit="deg")
+        heliocentric = middle.utc.jd + middle.light_travel_time(field, "heliocentric", ephemeris="builtin").jd
+        assert heliocentric == pytest.approx(header["PHJDMID"], abs=2.0 / 86400)
+    (amplifier,) = raw.amplifiers
+    assert (raw.image_shape, amplifier.overscan) == ((512, 512), None)
+    assert (amplifier.gain, amplifier.read_noise_e, amplifier.saturation_adu) == (1.9, 5.0, 65000.0)
+    done = CalibrationStep.OVERSCAN | CalibrationStep.BIAS | CalibrationStep.FLAT
+    assert raw.prepared.steps == done
+    assert (
+        image.calibration_steps & (done | CalibrationStep.DARK | CalibrationStep.GAIN)
+        == done | CalibrationStep.GAIN
+    )

@@ -8,7 +8,17 @@ import pytest
 from astropy.time import Time
 
 from seechange_core.errors import UserError
-from seechange_core.numerics.timing import Site, bjd_tdb, clock_to_mjd, iso_to_mjd, mid_mjd, night_of, to_mjd
+from seechange_core.numerics.timing import (
+    Site,
+    bjd_tdb,
+    clock_to_mjd,
+    evening_to_mjd,
+    iso_to_mjd,
+    mid_mjd,
+    mjd_to_iso,
+    night_of,
+    to_mjd,
+)
 
 LIGHT_DAYS_PER_AU = 499.004783836 / 86400.0
 #: Sun / planet mass ratios, Mercury to Neptune, Earth with Moon (IAU 2009).
@@ -45,6 +55,46 @@ def test_clocks_on_other_scales():
     assert iso_to_mjd("2017-06-01T03:01:09.184", "tt") == pytest.approx(utc, abs=1e-9)
     assert clock_to_mjd(utc - 5 / 24, "local", -5.0) == pytest.approx(utc, abs=1e-9)
     assert clock_to_mjd(utc + 37 / 86400, "tai") == pytest.approx(utc, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "scale", "hours", "utc"),
+    [
+        ("2016-12-31T23:59:60.25", "utc", 0.0, "2016-12-31T23:59:60.25"),
+        ("2017-01-01T08:59:60.25", "local", 9.0, "2016-12-31T23:59:60.25"),
+        ("2016-12-31T13:59:60.25", "local", -10.0, "2016-12-31T23:59:60.25"),
+        ("2017-01-01T09:00:00", "local", 9.0, "2017-01-01T00:00:00"),
+        ("2017-01-01T08:00:00", "local", 9.0, "2016-12-31T23:00:00"),
+        ("2016-12-31T20:00:00", "local", -10.0, "2017-01-01T06:00:00"),
+        ("2017-01-01T00:00:36.25", "tai", 0.0, "2016-12-31T23:59:60.25"),
+        ("2017-01-01 00:01:08.434", "tt", 0.0, "2016-12-31T23:59:60.25"),
+        ("2017-01-01T05:44", "local", 5.75, "2016-12-31T23:59:00"),
+        ("2015-12-31T23:59:60", "utc", 0.0, "2016-01-01T00:00:00"),  # no leap second: rounded up
+    ],
+)
+def test_clocks_around_a_leap_second(text, scale, hours, utc):
+    found = Time(iso_to_mjd(text, scale, hours), format="mjd", scale="utc")
+    assert (found - Time(utc, scale="utc")).sec == pytest.approx(0.0, abs=2e-5)
+
+
+@pytest.mark.parametrize("text", ["2016-12-31T23:59:61", "2016-12-31T24:00:00", "2016-02-30", "2016-12-31T1"])
+def test_times_that_no_clock_shows(text):
+    with pytest.raises(UserError, match="is not a time"):
+        iso_to_mjd(text)
+
+
+@pytest.mark.parametrize("mjd", [57753.999999, 60000.25, 88069.0])
+def test_a_time_in_words_and_back(mjd):
+    assert iso_to_mjd(mjd_to_iso(mjd)) == pytest.approx(mjd, abs=1e-8)
+
+
+@pytest.mark.parametrize("longitude", [-76.96, 20.81, 149.07, -155.5, 204.5])
+@pytest.mark.parametrize("day_fraction", [0.0, 0.2, 0.49, 0.51, 0.8, 0.999])
+def test_the_evening_s_date_and_a_time_of_day(longitude, day_fraction):
+    start = iso_to_mjd("2013-06-27") + day_fraction
+    moment = evening_to_mjd(start, "2013-06-27", longitude)
+    assert night_of(moment, longitude) == "2013-06-27"
+    assert (moment - start) % 1.0 == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
