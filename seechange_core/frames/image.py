@@ -34,6 +34,9 @@ class ImageFrame:
     resamplings
         How often its pixels were interpolated: 0 for a single image, 1 for a coadd. Interpolation
         correlates the noise of neighbours; `weight` then stands for white noise of the same power.
+    fringe_scale, fringe_scale_error
+        How strong the fringe pattern was found to be, in units of the pattern times the sky, and the
+        standard error; NaN if it was not looked for. `calibration_steps` tells if it was subtracted.
     """
 
     data: Float32
@@ -45,6 +48,8 @@ class ImageFrame:
     calibration_steps: int = 0
     header: Cards = field(default_factory=dict)
     resamplings: int = 0
+    fringe_scale: float = np.nan
+    fringe_scale_error: float = np.nan
 
     @property
     def shape(self) -> tuple[int, int]:

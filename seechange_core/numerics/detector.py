@@ -1,12 +1,15 @@
 """What a raw section needs before any master frame: checks, overscan, electrons, saturation."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
 from seechange_core.errors import HeaderError, PixelsError
-from seechange_core.frames import Amplifier, Bool, Float, Float32, RawFrame
+from seechange_core.frames import Amplifier, Crosstalk, Float, Float32, LinearityLaw, RawFrame
+from seechange_core.numerics.crosstalk import coefficients_of, subtract_ghost
+from seechange_core.numerics.linearity import linearise, table_of
 from seechange_core.numerics.stats import MAD_TO_SIGMA
 
 
@@ -19,10 +22,20 @@ class Pedestal(NamedTuple):
         (rows,) float64, to be taken from each row.
     variance_adu
         Of the level in one row.
+    noise_adu
+        Scatter of the overscan's pixels around their rows' levels: read noise with the rounding to whole
+        ADU; NaN if unknown.
+    n_pixels
+        How many pixels it was measured on.
+    kept
+        True: what is linear counts from this level, but it stays in the data, for a master holds it too.
     """
 
     level_adu: Float
     variance_adu: float
+    noise_adu: float = np.nan
+    n_pixels: int = 0
+    kept: bool = False
 
 
 def check_raw(raw: RawFrame) -> None:
@@ -106,64 +119,135 @@ def overscan_pedestal(raw: RawFrame, amplifier: Amplifier) -> Pedestal:
             f"the overscan of amplifier {amplifier.name} holds no finite value",
             cure="switch do_overscan off for this instrument, or mark the exposure bad",
         )
-    level, variance = _row_levels(block)
+    level, noise, count = _row_levels(block)
+    variance = noise**2 / max(count / level.size, 1.0)
     if level.size == 1:
-        return Pedestal(np.full(n_rows, level[0]), variance)
-    return _shrink(level, variance)
+        return Pedestal(np.full(n_rows, level[0]), variance, noise, count)
+    return Pedestal(*_shrink(level, variance), noise, count)
 
 
-def _row_levels(block: Float) -> tuple[Float, float]:
-    """Return the clipped mean of each row and the variance of one such mean."""
+def _row_levels(block: Float) -> tuple[Float, float, int]:
+    """Return the clipped mean of each row, the scatter of pixels around it, and how many pixels are left."""
     usable_rows = np.isfinite(block).any(axis=1)
     median = np.full(block.shape[0], np.nanmedian(block))
     median[usable_rows] = np.nanmedian(block[usable_rows], axis=1)
     deviation = block - median[:, None]
-    sigma = MAD_TO_SIGMA * float(np.nanmedian(np.abs(deviation))) or float(np.nanstd(deviation))
-    kept = np.abs(deviation) <= 4 * sigma
+    middle = float(np.nanmedian(np.abs(deviation)))
+    # Of whole ADU the median deviation is one too, up to half an ADU too small.
+    sigma = MAD_TO_SIGMA * (middle + (0.5 if np.all(np.rint(block[::8]) == block[::8]) else 0.0))
+    sigma = float(np.sqrt(np.nanmean(deviation[np.abs(deviation) <= 5 * sigma] ** 2)))
+    # Clipping at 5 sigma takes nothing measurable from the noise itself.
+    kept = np.abs(deviation) <= 5 * sigma
     count = kept.sum(axis=1)
     level = median + np.where(kept, deviation, 0).sum(axis=1) / np.maximum(count, 1)
-    scatter = float(np.sqrt(np.mean(deviation[kept] ** 2))) if kept.any() else 0.0
-    return level, scatter**2 / max(float(np.median(count)), 1.0)
+    squares = (block - level[:, None])[kept] ** 2
+    # Each row has given one degree of freedom to its level.
+    freedom = max(int(count.sum() - np.count_nonzero(count)), 1)
+    return level, float(np.sqrt(squares.sum() / freedom)), int(count.sum())
 
 
-def _shrink(level: Float, variance: float) -> Pedestal:
+def _shrink(level: Float, variance: float) -> tuple[Float, float]:
+    """Return levels between the rows' own and their running mean, and the variance that is left."""
     window = min(31, level.size)
-    padded = np.pad(level, window // 2, mode="reflect", reflect_type="odd") if level.size > window else None
-    if padded is None:
-        return Pedestal(level, variance)
+    if level.size <= window:
+        return level, variance
+    padded = np.pad(level, window // 2, mode="reflect", reflect_type="odd")
     smooth = np.convolve(padded, np.ones(window) / window, mode="valid")
     residual_variance = float(np.mean((level - smooth) ** 2)) / (1 - 1 / window)
     jitter = max(0.0, residual_variance - variance)
     # A sample variance of n rows is good to sqrt(2 / n): less than three times that is no jitter.
     if jitter < 3 * variance * np.sqrt(2 / level.size):
-        return Pedestal(smooth, variance / window)
+        return smooth, variance / window
     share = jitter / (jitter + variance)
-    return Pedestal(smooth + share * (level - smooth), share * variance)
+    return smooth + share * (level - smooth), share * variance
 
 
-def electrons(
-    raw: RawFrame, amplifier: Amplifier, pedestal: Pedestal | None = None, rows: slice = slice(None)
+def overscan_pedestals(raw: RawFrame) -> dict[str, Pedestal]:
+    """Return the zero levels of all amplifiers that have an overscan, by name."""
+    return {a.name: overscan_pedestal(raw, a) for a in raw.amplifiers if a.overscan is not None}
+
+
+def signal_electrons(
+    raw: RawFrame,
+    amplifier: Amplifier,
+    *,
+    pedestals: Mapping[str, Pedestal] | None,
+    crosstalk: Crosstalk | None = None,
+    linearity: LinearityLaw | None = None,
+    rows: slice = slice(None),
 ) -> Float32:
-    """Return an amplifier's pixels in electrons, above its pedestal.
+    """Read an amplifier out: zero level off, crosstalk off, linear, in electrons.
+
+    Science frames and the frames that masters are made of go through here alike.
 
     Parameters
     ----------
     raw, amplifier
         The section and one of its amplifiers.
-    pedestal
-        Its zero level; None to leave it in.
+    pedestals
+        Zero levels by amplifier (see `overscan_pedestals`); an amplifier that is not among them keeps its
+        own, unknown one. None: none is known.
+    crosstalk, linearity
+        Tables of the section; None to leave the step out.
     rows
         Which of the amplifier's rows.
 
     Returns
     -------
     ndarray
-        (rows, width) float32; NaN where the raw value is not finite.
+        (rows, width) float32, a new array; NaN where the raw value is not finite.
+
+    Raises
+    ------
+    HeaderError
+        If a table does not know an amplifier, or a step needs a zero level that is not known.
+    PixelsError
+        If a table makes no sense.
     """
-    pixels = np.asarray(raw.data[amplifier.raw.slices][rows], dtype=np.float32)
-    if pedestal is not None:
-        pixels = pixels - pedestal.level_adu[rows, None].astype(np.float32)
-    return np.where(np.isfinite(pixels), pixels * np.float32(amplifier.gain), np.float32(np.nan))
+    # Always a copy: all that follows works in place.
+    signal = np.array(raw.data[amplifier.raw.slices][rows], dtype=np.float32, order="C")
+    known = {} if pedestals is None else pedestals
+    if amplifier.name in known:
+        signal -= known[amplifier.name].level_adu[rows, None].astype(np.float32)
+    if crosstalk is not None:
+        _subtract_crosstalk(signal, raw, amplifier, known, crosstalk, rows)
+    if linearity is not None:
+        _zero_level(known, amplifier.name, "the linearity law")
+        linearise(signal, table_of(linearity, amplifier.name))
+    if amplifier.name in known and known[amplifier.name].kept:
+        signal += known[amplifier.name].level_adu[rows, None].astype(np.float32)
+    signal *= np.float32(amplifier.gain)
+    if raw.data.dtype.kind == "f":
+        signal[~np.isfinite(signal)] = np.nan
+    return signal
+
+
+def _subtract_crosstalk(
+    signal: Float32,
+    raw: RawFrame,
+    victim: Amplifier,
+    pedestals: Mapping[str, Pedestal],
+    crosstalk: Crosstalk,
+    rows: slice,
+) -> None:
+    by_name = {amplifier.name: amplifier for amplifier in raw.amplifiers}
+    for name, share in coefficients_of(crosstalk, victim.name, tuple(by_name)).items():
+        source = by_name[name]
+        if source.defective:
+            continue  # what it shows is no signal
+        zero = _zero_level(pedestals, name, "crosstalk").level_adu[rows]
+        pixels = np.ascontiguousarray(raw.data[source.raw.slices][rows], dtype=np.float32)
+        subtract_ghost(signal, victim, pixels, source, zero, share)
+
+
+def _zero_level(pedestals: Mapping[str, Pedestal], name: str, what: str) -> Pedestal:
+    """Return an amplifier's pedestal; both laws count the signal from there."""
+    if name not in pedestals:
+        raise HeaderError(
+            f"{what} needs the zero level of amplifier {name}: neither an overscan nor a bias tells it",
+            cure="describe its overscan and switch do_overscan on, take biases, or switch this step off",
+        )
+    return pedestals[name]
 
 
 def saturation_level_adu(raw: RawFrame, amplifier: Amplifier) -> float:
@@ -177,48 +261,43 @@ def saturation_level_adu(raw: RawFrame, amplifier: Amplifier) -> float:
     return level
 
 
-@njit(cache=True, nogil=True)
-def bleed_trails(level: Float32, saturated: Bool, fraction: float) -> Bool:
-    """Mark pixels that hang on a saturated one along the column and are nearly full themselves.
+def read_variance_e2(raw: RawFrame, amplifier: Amplifier, pedestal: Pedestal | None) -> float:
+    """Return the variance that reading adds to a pixel, electrons^2, the rounding to whole ADU included.
 
     Parameters
     ----------
-    level
-        (H, W) float32, raw level in units of the saturation level.
-    saturated
-        (H, W) bool.
-    fraction
-        A connected pixel above this fraction of saturation belongs to the trail.
-
-    Returns
-    -------
-    ndarray
-        (H, W) bool, without the saturated pixels themselves.
+    raw, amplifier
+        The section and one of its amplifiers.
+    pedestal
+        Where its `noise_adu` was measured on enough pixels, what was measured there counts; elsewhere the
+        amplifier's `read_noise_e` and the variance of rounding, 1/12 ADU^2 for data of whole ADU.
     """
-    height, width = level.shape
-    trail = np.zeros((height, width), dtype=np.bool_)
-    for direction in (1, -1):
-        start = 0 if direction == 1 else height - 1
-        # Row by row, so that memory is read in order.
-        for k in range(1, height):
-            y = start + direction * k
-            before = y - direction
-            for x in range(width):
-                connected = saturated[before, x] or trail[before, x]
-                if connected and not saturated[y, x] and level[y, x] >= fraction:
-                    trail[y, x] = True
-    return trail
+    # So many give the noise to better than 1 %.
+    if pedestal is not None and pedestal.n_pixels >= 5000 and pedestal.noise_adu > 0:
+        return (pedestal.noise_adu * amplifier.gain) ** 2
+    rounding = amplifier.gain**2 / 12 if _whole_adu(raw, amplifier) else 0.0
+    return amplifier.read_noise_e**2 + rounding
 
 
-@njit(cache=True, nogil=True)
-def grow(mask: Bool, radius: int) -> Bool:
-    """Return a mask grown by `radius` pixels in all eight directions."""
-    height, width = mask.shape
-    grown = mask.copy()
-    for y in range(height):
-        for x in range(width):
-            if mask[y, x]:
-                for j in range(max(0, y - radius), min(height, y + radius + 1)):
-                    for i in range(max(0, x - radius), min(width, x + radius + 1)):
-                        grown[j, i] = True
-    return grown
+def _whole_adu(raw: RawFrame, amplifier: Amplifier) -> bool:
+    if raw.data.dtype.kind in "ui":
+        return True
+    sample = sampled(raw.data[amplifier.raw.slices])
+    return bool(np.all((sample == np.rint(sample)) | ~np.isfinite(sample)))
+
+
+def sampled(block: npt.NDArray[Any], most: int = 60_000) -> npt.NDArray[Any]:
+    """Return whole rows spread over a block, at most about so many pixels, for medians and the like."""
+    return block[:: max(1, block.size // most)]
+
+
+def is_silent(raw: RawFrame, amplifier: Amplifier) -> bool:
+    """Tell whether an amplifier is quieter than electronics can be: constant, or nearly so."""
+    pixels = sampled(raw.data[amplifier.raw.slices]).astype(np.float32)
+    finite = pixels[np.isfinite(pixels)]
+    if finite.size == 0:
+        return True
+    # Rounding to ADU hides a read noise far below one of them, so that alone is no sign of death.
+    quiet_adu = 0.2 * min(amplifier.read_noise_e / amplifier.gain, 1.0)
+    core = finite[np.abs(finite - np.median(finite)) < 100]
+    return bool(core.size > finite.size / 2 and np.std(core) <= quiet_adu)

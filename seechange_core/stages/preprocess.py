@@ -1,38 +1,73 @@
 """From a raw section to a calibrated image in electrons, with its noise model and flags."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from seechange_core.errors import CalibratorMissingError, DeadSection, PixelsError
 from seechange_core.flags import UNUSABLE, CalibrationStep, PixelFlag
-from seechange_core.frames import Amplifier, Bool, Flags, Float32, ImageFrame, MasterFrame, Masters, RawFrame
-from seechange_core.numerics import detector, stats
+from seechange_core.frames import Float32, ImageFrame, Masters, RawFrame
+from seechange_core.numerics import detector
+from seechange_core.numerics.coarse_sky import SkyMesh
+from seechange_core.numerics.fringe import fit_fringes
+from seechange_core.numerics.image_noise import background_variance, map_skies
 from seechange_core.numerics.lacosmic import find_cosmic_rays, sharp_star_fwhm
+from seechange_core.numerics.noise_model import divide, strips
+from seechange_core.numerics.working_image import WorkingImage, read_out, steps_done
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+
+#: The bit that each kind of calibrator sets.
+STEPS = {
+    "crosstalk": CalibrationStep.CROSSTALK,
+    "linearity": CalibrationStep.LINEARITY,
+    "bias": CalibrationStep.BIAS,
+    "dark": CalibrationStep.DARK,
+    "flat": CalibrationStep.FLAT,
+    "fringe": CalibrationStep.FRINGE,
+    "illumination": CalibrationStep.ILLUMINATION,
+    "bad_pixels": CalibrationStep.BAD_PIXELS,
+}
 
 
 class PreprocessParams(Params):
     """What to do to a raw section, and how."""
 
     do_overscan: bool = param(True, "Take off each amplifier's zero level, where it has an overscan.")
+    do_crosstalk: bool = param(False, "Take off what the amplifiers leave in each other.")
+    do_linearity: bool = param(False, "Bring each amplifier's signal to what a linear one would have given.")
     do_bias: bool = param(True, "Subtract the master bias.")
     do_dark: bool = param(True, "Subtract the master dark, scaled to the exposure time.")
     do_flat: bool = param(True, "Divide by the master flat.")
+    do_fringe: bool = param(False, "Subtract the fringe pattern, as strong as it is in the image.")
+    do_illumination: bool = param(False, "Divide by the smooth response that is left after the flat.")
     do_bad_pixels: bool = param(True, "Flag the pixels of the bad-pixel mask.")
     do_cosmic_rays: bool = param(True, "Find and flag cosmic rays.")
     missing_calibrator: Literal["fail", "skip"] = param(
         "fail", "What to do when a step is asked for and its master does not exist: fail, or skip the step."
+    )
+    flat_kinds: tuple[Literal["flat", "twilight_flat"], ...] = param(
+        ("flat", "twilight_flat"), "Kinds of flats to divide by, the preferred one first.", min_length=1
     )
     noise_model: Literal["predicted", "measured"] = param(
         "predicted",
         "Background variance from gain, read noise and sky level, or (for images whose sky or pedestal "
         "was changed before they came here) from the scatter of the sky.",
     )
+    read_noise: Literal["overscan", "header"] = param(
+        "overscan", "Read noise as it is in the exposure's own overscan, where there is one, or as described."
+    )
     flat_min: float = param(0.2, "Pixels with less response than this are bad.", gt=0, lt=1)
+    fringe_min_sigma: float = param(
+        3.0, "Fringes are subtracted if they are found with this significance.", unit="sigma", gt=0
+    )
+    fringe_scale_max: float = param(
+        5.0, "Fringes found to be stronger than this many times their pattern are no fringes.", gt=1
+    )
+    fringe_cell_pix: int = param(
+        128, "Mesh of the background that fringes are measured against.", unit="pix", ge=32
+    )
     bleed_fraction: float = param(
         0.6,
         "Pixels on a saturated one along the column are a bleed trail above this fraction of saturation.",
@@ -59,37 +94,23 @@ class PreprocessParams(Params):
     )
 
 
-@dataclass(eq=False)
-class _Work:
-    """Arrays of this module's own, filled step by step.
-
-    `data` is in electrons, `variance` the detector's own noise before the flat (e-^2), `saturation_e` the
-    lowest amplifier's saturation level above its pedestal.
-    """
-
-    data: Float32
-    variance: Float32
-    flags: Flags
-    steps: CalibrationStep
-    saturation_e: float = np.inf
-
-    def flag(self, where: Bool, bit: PixelFlag) -> None:
-        self.flags[where] |= np.uint16(bit)
-
-
 def preprocess(raw: RawFrame, masters: Masters, params: PreprocessParams) -> ImageFrame:
     """Calibrate a raw section.
 
-    Overscan, gain (electrons from here on), bias, dark, flat, flags, cosmic rays, weight, in this order.
-    The variance of a pixel is (dark current + sky before the flat + read noise^2 + the masters' own
-    variance) / flat^2 + sky^2 var(flat) / flat^2, with the sky from a coarse robust mesh.
+    In this order: overscan, crosstalk and linearity per amplifier, gain (electrons from here on), bias,
+    dark scaled to the exposure time, flat, fringe as strong as it is in the image, illumination, flags,
+    cosmic rays, weight. What `raw.prepared` says was done by others is not done again.
+
+    The background variance is predicted (see `numerics.noise_model`), or measured where its level says
+    nothing about the noise (see `numerics.image_noise`): the parameters may ask for it, the zero level may
+    still be in the data, or others may have changed the sky.
 
     Parameters
     ----------
     raw
-        As the camera wrote it.
+        As the camera wrote it, or as others prepared it.
     masters
-        The master frames that belong to it.
+        The calibrators that belong to it.
     params
         Which steps, and their settings.
 
@@ -102,136 +123,106 @@ def preprocess(raw: RawFrame, masters: Masters, params: PreprocessParams) -> Ima
     ------
     PixelsError
         If the pixels or the masters do not fit the section, or no pixel is finite.
+    HeaderError
+        If gain, read noise or exposure time is impossible, or a table does not know an amplifier.
     CalibratorMissingError
         If a step was asked for, its master does not exist and `missing_calibrator` is ``fail``.
     DeadSection
         If no amplifier gives a signal, or hardly a pixel is usable.
     """
     detector.check_raw(raw)
-    work = _read_out(raw, params)
-    if params.do_flat and masters.flat is None and params.missing_calibrator == "fail":
-        _check_light(work.data, masters, raw)
-    masters = wanted_masters(masters, params, raw.image_shape)
-    dark_e = _subtract_bias_and_dark(work, masters, raw)
-    flat = _divide_by_flat(work, masters, params)
-    if masters.bad_pixels is not None:
-        work.flags |= masters.bad_pixels.flags
-    usable = (work.flags & UNUSABLE) == 0
-    if usable.mean() < params.min_usable_fraction:
-        raise DeadSection(
-            f"only {usable.mean():.1%} of the pixels are usable",
-            cure="look at the raw data, at the saturation level and at the masters' flags",
-        )
-    sky, scatter = _sky(work.data, usable, raw.amplifiers, params.sky_cell_pix)
-    pedestal_left = params.noise_model == "predicted" and _pedestal_left(work.steps, masters, params)
-    if params.noise_model == "measured" or pedestal_left:
-        variance = scatter**2
-    else:
-        variance = _predicted_variance(work.variance, sky, dark_e, flat, masters.flat)
-    work.data[~np.isfinite(work.data)] = sky[~np.isfinite(work.data)]
-    if params.do_cosmic_rays:
-        _flag_cosmic_rays(work, sky, variance, params)
-    usable = (work.flags & UNUSABLE) == 0
-    weight = np.where(usable & (variance > 0), 1 / np.maximum(variance, np.float32(1e-12)), np.float32(0))
+    _check_prepared(raw)
+    masters, missing = wanted_masters(masters, params, raw)
+    work = read_out(
+        raw,
+        masters,
+        overscan=params.do_overscan,
+        overscan_noise=params.read_noise == "overscan",
+        bleed_fraction=params.bleed_fraction,
+        grow_pix=params.saturated_grow_pix,
+    )
+    _check_missing(missing, work, masters, params)
+    _subtract_bias_and_dark(work, masters)
+    _divide(work, "flat", masters, params.flat_min)
+    _subtract_fringes(work, masters, params)
+    _divide(work, "illumination", masters, params.flat_min)
+    _flag_bad(work, masters, params)
+    skies = map_skies(work, params.sky_cell_pix)
+    variance = background_variance(
+        work,
+        skies,
+        masters,
+        measured=params.noise_model == "measured" or _holds_pedestal(work, masters, params),
+        cell_pix=params.sky_cell_pix,
+        least_response=params.flat_min,
+    )
+    if params.do_cosmic_rays and not work.steps & CalibrationStep.COSMIC_RAYS:
+        _flag_cosmic_rays(work, skies, variance, params)
+    for place in work.strips():
+        good = ((work.flags[place] & np.uint16(UNUSABLE)) == 0) & (variance[place] > 0)
+        variance[place] = np.where(good, 1 / np.maximum(variance[place], np.float32(1e-12)), np.float32(0))
     return ImageFrame(
         data=work.data,
-        weight=weight.astype(np.float32, copy=False),
+        weight=variance,
         flags=work.flags,
         exposure_time_s=raw.exposure_time_s,
         saturation_e=work.saturation_e,
         calibration_steps=int(work.steps),
         header=raw.header,
+        fringe_scale=work.fringe.scale,
+        fringe_scale_error=work.fringe.error,
     )
 
 
-def wanted_masters(masters: Masters, params: PreprocessParams, shape: tuple[int, int]) -> Masters:
-    """Return the masters that the parameters ask for, checked.
+# --- Calibrators ----------------------------------------------------------------------------------
+
+
+def wanted_masters(
+    masters: Masters, params: PreprocessParams, raw: RawFrame
+) -> tuple[Masters, tuple[str, ...]]:
+    """Return the masters that the parameters ask for, checked, and the kinds that are missing.
+
+    Steps that were done before the section came here need no master.
 
     Raises
     ------
-    CalibratorMissingError
-        Naming every master that is asked for and does not exist, unless told to skip such steps.
     PixelsError
         If a master's shape is not the section's.
     """
-    chosen: dict[str, MasterFrame | None] = {}
-    missing = []
-    for kind in ("bias", "dark", "flat", "bad_pixels"):
-        master: MasterFrame | None = getattr(masters, kind) if getattr(params, f"do_{kind}") else None
-        if master is None and getattr(params, f"do_{kind}"):
-            missing.append(kind)
-        if master is not None and master.data.shape != shape:
+    done = steps_done(raw)
+    asked = [k for k, step in STEPS.items() if getattr(params, f"do_{k}") and not done & step]
+    chosen = {kind: getattr(masters, kind) for kind in asked}
+    for kind in ("bias", "dark", "flat", "fringe", "illumination", "bad_pixels"):
+        master = chosen.get(kind)
+        if master is not None and master.data.shape != raw.image_shape:
             raise PixelsError(
-                f"the master {kind} is {master.data.shape} pixels, the section {shape}",
+                f"the master {kind} is {master.data.shape} pixels, the section {raw.image_shape}",
                 cure=f"rebuild the {kind} from frames of this camera and readout mode",
             )
-        chosen[kind] = master
-    if missing and params.missing_calibrator == "fail":
-        raise CalibratorMissingError(
-            f"no master {', '.join(missing)} for this section and date",
-            cure=f"build it, set do_{missing[0]} to false, or set missing_calibrator to skip",
-        )
-    return Masters(**chosen)
+    return Masters(**chosen), tuple(kind for kind in asked if chosen[kind] is None)
 
 
-def _read_out(raw: RawFrame, params: PreprocessParams) -> _Work:
-    """Trim, take off the overscan level, convert to electrons, flag saturation and silence."""
-    shape = raw.image_shape
-    work = _Work(
-        data=np.full(shape, np.nan, dtype=np.float32),
-        variance=np.zeros(shape, dtype=np.float32),
-        flags=np.zeros(shape, dtype=np.uint16),
-        steps=CalibrationStep.GAIN,
+def _check_missing(
+    missing: tuple[str, ...], work: WorkingImage, masters: Masters, params: PreprocessParams
+) -> None:
+    if not missing or params.missing_calibrator == "skip":
+        return
+    if "flat" in missing:
+        _check_light(work, masters)
+    raise CalibratorMissingError(
+        f"no master {', '.join(missing)} for this section and date",
+        cure=f"build it, set do_{missing[0]} to false, or set missing_calibrator to skip",
     )
-    alive = 0
-    for amplifier in raw.amplifiers:
-        place = amplifier.image.slices
-        pedestal = detector.overscan_pedestal(raw, amplifier) if params.do_overscan else None
-        if pedestal is not None and amplifier.overscan is not None:
-            work.steps |= CalibrationStep.OVERSCAN
-            work.variance[place] += pedestal.variance_adu * amplifier.gain**2
-        work.data[place] = detector.electrons(raw, amplifier, pedestal)
-        work.variance[place] += amplifier.read_noise_e**2
-        zero_adu = 0.0 if pedestal is None else float(np.mean(pedestal.level_adu))
-        level = detector.saturation_level_adu(raw, amplifier)
-        work.saturation_e = min(work.saturation_e, (level - zero_adu) * amplifier.gain)
-        work.flags[place] |= _saturation_flags(raw, amplifier, level, zero_adu, params)
-        if _is_silent(raw, amplifier):
-            work.flag(_box_mask(shape, amplifier), PixelFlag.BAD_PIXEL)
-        else:
-            alive += 1
-    if alive == 0:
-        raise DeadSection("no amplifier shows even its read noise", cure="the section is dead; nothing to do")
-    work.flag(~np.isfinite(work.data), PixelFlag.NO_DATA)
-    _grow_saturation(work, params.saturated_grow_pix)
-    return work
 
 
-def _box_mask(shape: tuple[int, int], amplifier: Amplifier) -> Bool:
-    mask = np.zeros(shape, dtype=np.bool_)
-    mask[amplifier.image.slices] = True
-    return mask
-
-
-def _is_silent(raw: RawFrame, amplifier: Amplifier) -> bool:
-    """Tell whether an amplifier is quieter than electronics can be: constant, or nearly so."""
-    pixels = raw.data[amplifier.raw.slices]
-    finite = pixels[np.isfinite(pixels)].astype(np.float32)
-    if finite.size == 0:
-        return True
-    # Rounding to ADU hides a read noise far below one of them, so that alone is no sign of death.
-    quiet_adu = 0.2 * min(amplifier.read_noise_e / amplifier.gain, 1.0)
-    core = finite[np.abs(finite - np.median(finite)) < 100]
-    return bool(core.size > finite.size / 2 and np.std(core) <= quiet_adu)
-
-
-def _check_light(data: Float32, masters: Masters, raw: RawFrame) -> None:
+def _check_light(work: WorkingImage, masters: Masters) -> None:
     """Stop where neither flats nor this frame ever saw light; elsewhere the flat is simply missing."""
-    dark = data
+    raw = work.raw
+    dark = detector.sampled(work.data).copy()
     for master, factor in ((masters.bias, 1.0), (masters.dark, raw.exposure_time_s)):
-        if master is not None and master.data.shape == data.shape:
-            dark = dark - master.data * np.float32(factor)
-    level = float(np.nanmedian(dark))
+        if master is not None:
+            dark -= detector.sampled(master.data) * np.float32(factor)
+    level = float(np.median(dark[np.isfinite(dark)])) if np.isfinite(dark).any() else np.nan
     read_noise = float(np.mean([amplifier.read_noise_e for amplifier in raw.amplifiers]))
     if raw.exposure_time_s > 0 and level < 0.2 * read_noise:
         raise DeadSection(
@@ -240,119 +231,126 @@ def _check_light(data: Float32, masters: Masters, raw: RawFrame) -> None:
         )
 
 
-def _saturation_flags(
-    raw: RawFrame, amplifier: Amplifier, level_adu: float, zero_adu: float, params: PreprocessParams
-) -> Flags:
-    pixels = raw.data[amplifier.raw.slices]
-    flags = np.zeros(pixels.shape, dtype=np.uint16)
-    saturated = pixels >= level_adu
-    if saturated.any():
-        fullness = ((pixels - zero_adu) / (level_adu - zero_adu)).astype(np.float32)
-        trail = detector.bleed_trails(fullness, saturated, params.bleed_fraction)
-        flags[trail] = PixelFlag.BLEED
-        flags[saturated] = PixelFlag.SATURATED
-    return flags
+def _check_prepared(raw: RawFrame) -> None:
+    if raw.prepared is None:
+        return
+    for name in ("weight", "flags"):
+        array = getattr(raw.prepared, name)
+        if array is not None and array.shape != raw.image_shape:
+            raise PixelsError(
+                f"the {name} that came with the section are {array.shape} pixels, it is {raw.image_shape}",
+                cure="give the files that belong together",
+            )
 
 
-def _grow_saturation(work: _Work, radius: int) -> None:
-    full = (work.flags & (PixelFlag.SATURATED | PixelFlag.BLEED)) != 0
-    if radius > 0 and full.any():
-        work.flag(detector.grow(full, radius) & ~full, PixelFlag.BLEED)
+# --- Masters --------------------------------------------------------------------------------------
 
 
-def _subtract_bias_and_dark(work: _Work, masters: Masters, raw: RawFrame) -> Float32 | None:
-    """Subtract both, in place; return the dark charge whose photon-like noise remains."""
-    bias, dark = masters.bias, masters.dark
-    if dark is not None and dark.holds_pedestal:
-        bias = None  # it is in the dark already
+def _subtract_bias_and_dark(work: WorkingImage, masters: Masters) -> None:
+    bias, dark, time_s = masters.bias, masters.dark, work.raw.exposure_time_s
+    if dark is not None:
+        if dark.holds_pedestal:
+            bias = None  # it is in the dark already
+            if abs(time_s - dark.exposure_time_s) > 0.01 * dark.exposure_time_s:
+                raise CalibratorMissingError(
+                    f"the dark holds the bias level and was exposed {dark.exposure_time_s:g} s, "
+                    f"this frame {time_s:g} s",
+                    cure="take bias frames and rebuild the dark, or take darks of this exposure time",
+                )
+        work.steps |= CalibrationStep.DARK
+        work.flags |= dark.flags
+        for place in work.strips():
+            work.data[place] -= dark.data[place] * np.float32(time_s)
     if bias is not None:
-        work.data -= bias.data
-        work.variance += bias.variance
-        work.flags |= bias.flags
         work.steps |= CalibrationStep.BIAS
-    if dark is None:
-        return None
-    _check_dark_time(dark, raw.exposure_time_s)
-    dark_e: Float32 = dark.data * np.float32(raw.exposure_time_s)
-    work.data -= dark_e
-    work.variance += dark.variance * np.float32(raw.exposure_time_s**2)
-    work.flags |= dark.flags
-    work.steps |= CalibrationStep.DARK
-    if dark.holds_pedestal:
-        for amplifier in raw.amplifiers:
-            dark_e[amplifier.image.slices] -= np.median(dark_e[amplifier.image.slices])
-    return np.maximum(dark_e, np.float32(0))
+        work.flags |= bias.flags
+        work.data -= bias.data
 
 
-def _check_dark_time(dark: MasterFrame, exposure_time_s: float) -> None:
-    """Refuse to scale a dark that still holds the bias level."""
-    if dark.holds_pedestal and abs(exposure_time_s - dark.exposure_time_s) > 0.01 * dark.exposure_time_s:
-        raise CalibratorMissingError(
-            f"the dark holds the bias level and was exposed {dark.exposure_time_s:g} s, "
-            f"this frame {exposure_time_s:g} s",
-            cure="take bias frames and rebuild the dark, or take darks of this exposure time",
+def _divide(
+    work: WorkingImage, kind: Literal["flat", "illumination"], masters: Masters, least: float
+) -> None:
+    """Divide by a response, in place; where there is hardly any, flag and leave as it is."""
+    master = masters.flat if kind == "flat" else masters.illumination
+    if master is None:
+        return
+    for place in work.strips():
+        work.flags[place][~(master.data[place] >= least)] |= np.uint16(PixelFlag.BAD_PIXEL)
+        divide(work.data[place], master.data[place], least)
+    work.flags |= master.flags
+    work.steps |= STEPS[kind]
+    sample = detector.sampled(master.data)
+    if np.any(sample >= least):
+        work.saturation_e /= float(np.percentile(sample[sample >= least], 99.9))
+
+
+def _subtract_fringes(work: WorkingImage, masters: Masters, params: PreprocessParams) -> None:
+    """Subtract the pattern times its strength and the sky, if it is surely there.
+
+    What is not significant cannot do harm either: three times its error is far below the noise.
+    """
+    pattern = masters.fringe
+    if pattern is None:
+        return
+    usable = work.usable() & (pattern.flags == 0)
+    boxes = [amplifier.image for amplifier in work.raw.amplifiers]
+    fit = fit_fringes(work.data, usable, pattern.data, pattern.variance, boxes, params.fringe_cell_pix)
+    work.fringe = fit
+    if not params.fringe_min_sigma * fit.error < fit.scale <= params.fringe_scale_max:
+        return
+    for place in work.strips():
+        unknown = ~np.isfinite(pattern.data[place])
+        work.flags[place][unknown] |= np.uint16(PixelFlag.BAD_PIXEL)
+        work.data[place] -= np.where(unknown, 0, pattern.data[place]) * np.float32(fit.scale * fit.sky_e)
+    work.flags |= pattern.flags
+    work.steps |= CalibrationStep.FRINGE
+
+
+def _flag_bad(work: WorkingImage, masters: Masters, params: PreprocessParams) -> None:
+    """Flag what the mask says and what is no number; stop if hardly anything is left."""
+    if masters.bad_pixels is not None:
+        work.flags |= masters.bad_pixels.flags
+        work.steps |= CalibrationStep.BAD_PIXELS
+    given = work.raw.prepared.weight if work.raw.prepared is not None else None
+    usable = 0
+    for place in work.strips():
+        work.flags[place][~np.isfinite(work.data[place])] |= np.uint16(PixelFlag.NO_DATA)
+        if given is not None:
+            weighed = (given[place] > 0) & (given[place] < np.inf)
+            work.flags[place][~weighed] |= np.uint16(PixelFlag.BAD_PIXEL)
+        usable += int(np.count_nonzero((work.flags[place] & np.uint16(UNUSABLE)) == 0))
+    fraction = usable / work.flags.size
+    if fraction < params.min_usable_fraction:
+        raise DeadSection(
+            f"only {fraction:.1%} of the pixels are usable",
+            cure="look at the raw data, at the saturation level and at the masters' flags",
         )
 
 
-def _divide_by_flat(work: _Work, masters: Masters, params: PreprocessParams) -> Float32 | None:
-    """Divide in place; return what was divided by."""
-    if masters.flat is None:
-        return None
-    flat: Float32 = masters.flat.data
-    dark_corner = ~(flat >= params.flat_min)  # catches NaN
-    work.flag(dark_corner, PixelFlag.BAD_PIXEL)
-    work.flags |= masters.flat.flags
-    divisor = np.where(dark_corner, np.float32(1), flat)
-    work.data /= divisor
-    work.steps |= CalibrationStep.FLAT
-    if np.isfinite(work.saturation_e):
-        work.saturation_e = float(work.saturation_e / np.percentile(divisor, 99.9))
-    return divisor
+# --- Noise ----------------------------------------------------------------------------------------
 
 
-def _sky(
-    data: Float32, usable: Bool, amplifiers: tuple[Amplifier, ...], cell_pix: int
-) -> tuple[Float32, Float32]:
-    """Map sky level and scatter, each amplifier by itself (their levels may differ)."""
-    level = np.empty_like(data)
-    scatter = np.empty_like(data)
-    for amplifier in amplifiers:
-        place = amplifier.image.slices
-        level[place], scatter[place] = stats.coarse_sky(data[place], usable[place], cell_pix)
-    known = np.isfinite(level)
-    if not known.all():
-        level[~known] = np.median(level[known])
-        scatter[~known] = np.median(scatter[known])
-    return level, scatter
-
-
-def _pedestal_left(steps: CalibrationStep, masters: Masters, params: PreprocessParams) -> bool:
+def _holds_pedestal(work: WorkingImage, masters: Masters, params: PreprocessParams) -> bool:
     """Tell whether the electronic zero level, which has no photon noise, is still in the data."""
     asked = params.do_overscan or params.do_bias
-    holds = masters.dark is not None and masters.dark.holds_pedestal
-    return asked and not holds and not steps & (CalibrationStep.OVERSCAN | CalibrationStep.BIAS)
+    taken = masters.dark is not None and masters.dark.holds_pedestal
+    taken |= bool(work.steps & (CalibrationStep.OVERSCAN | CalibrationStep.BIAS))
+    return asked and not taken and work.raw.prepared is None
 
 
-def _predicted_variance(
-    detector_variance: Float32,
-    sky: Float32,
-    dark_e: Float32 | None,
-    flat: Float32 | None,
-    flat_master: MasterFrame | None,
-) -> Float32:
-    positive: Float32 = np.maximum(sky, np.float32(0))
-    if flat is None or flat_master is None:
-        variance = detector_variance + positive
-        return variance if dark_e is None else variance + dark_e
-    variance = detector_variance + positive * flat
-    if dark_e is not None:
-        variance += dark_e
-    flat_variance = np.where(np.isfinite(flat_master.variance), flat_master.variance, np.float32(0))
-    return np.asarray((variance + positive**2 * flat_variance) / flat**2, dtype=np.float32)
+# --- Cosmic rays ----------------------------------------------------------------------------------
 
 
-def _flag_cosmic_rays(work: _Work, sky: Float32, variance: Float32, params: PreprocessParams) -> None:
-    pixels = (work.data - sky, np.maximum(variance, np.float32(1e-6)), (work.flags & UNUSABLE) != 0)
+def _flag_cosmic_rays(
+    work: WorkingImage, skies: list[SkyMesh], variance: Float32, params: PreprocessParams
+) -> None:
+    light = work.data.copy()
+    for amplifier, mesh in zip(work.raw.amplifiers, skies, strict=True):
+        for place, rows in strips(amplifier.image):
+            light[place] -= mesh.level_rows(rows)
+    noise = np.nan_to_num(variance, nan=1e-6, posinf=float(np.finfo(np.float32).max))
+    np.maximum(noise, np.float32(1e-6), out=noise)
+    pixels = (light, noise, ~work.usable())
     hits = find_cosmic_rays(
         *pixels,
         n_sigma=params.cosmic_ray_sigma,
@@ -360,5 +358,5 @@ def _flag_cosmic_rays(work: _Work, sky: Float32, variance: Float32, params: Prep
         star_fwhm_pix=sharp_star_fwhm(*pixels, params.cosmic_ray_star_fwhm_pix),
         iterations=params.cosmic_ray_iterations,
     )
-    work.flag(hits, PixelFlag.COSMIC_RAY)
+    work.flags[hits] |= np.uint16(PixelFlag.COSMIC_RAY)
     work.steps |= CalibrationStep.COSMIC_RAYS

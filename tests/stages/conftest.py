@@ -1,6 +1,8 @@
 """A camera and a sky small enough to simulate in a test, everything about them known."""
 
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from seechange_core.frames import (
     WcsSolution,
     ZeroPointSolution,
 )
+
+sys.path.append(str(Path(__file__).parents[1]))
 
 
 @dataclass

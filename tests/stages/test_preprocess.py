@@ -85,6 +85,7 @@ def test_every_step_is_recorded_only_when_done(camera, make_camera):
         | CalibrationStep.BIAS
         | CalibrationStep.DARK
         | CalibrationStep.FLAT
+        | CalibrationStep.BAD_PIXELS
         | CalibrationStep.COSMIC_RAYS
     )
     assert (

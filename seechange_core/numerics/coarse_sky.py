@@ -1,0 +1,156 @@
+"""Sky level and scatter on a coarse mesh, for noise models."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from seechange_core.frames import Bool, Float, Float32
+from seechange_core.numerics.stats import mad_sigma
+
+Edges = npt.NDArray[np.int64]
+
+#: Standard deviation of a Gaussian over that of what is left of it within 3 sigma.
+_UNCLIPPED = 1.0134
+
+
+@dataclass(frozen=True, eq=False)
+class SkyMesh:
+    """Sky level and scatter of an image, known at the centres of mesh cells.
+
+    Attributes
+    ----------
+    level, sigma
+        (ny, nx) float64; NaN everywhere if no pixel was usable.
+    y_edges, x_edges
+        (ny + 1,) and (nx + 1,) int64: first pixels of the cells.
+    """
+
+    level: Float
+    sigma: Float
+    y_edges: Edges
+    x_edges: Edges
+
+    def level_rows(self, rows: slice = slice(None)) -> Float32:
+        """Return the level of some rows of the image, (rows, W) float32."""
+        return self._spread(self.level, rows)
+
+    def sigma_rows(self, rows: slice = slice(None)) -> Float32:
+        """Return the scatter of some rows of the image, (rows, W) float32."""
+        return self._spread(self.sigma, rows)
+
+    def _spread(self, mesh: Float, rows: slice) -> Float32:
+        """Interpolate linearly between the centres of the cells, and beyond them."""
+        along_y, along_x = self._weights
+        lines = (along_y[rows] @ mesh).astype(np.float32)
+        spread: Float32 = lines @ along_x.T
+        return spread
+
+    @cached_property
+    def _weights(self) -> tuple[Float, Float32]:
+        return _interpolation(self.y_edges), _interpolation(self.x_edges).astype(np.float32)
+
+
+def coarse_sky(
+    data: Float32, usable: Bool, cell_pix: int = 64, sigma_min: float = 0.0, step: int = 2
+) -> SkyMesh:
+    """Measure sky level and scatter of a whole image on a coarse mesh.
+
+    Each cell gives the mean and sigma of its usable pixels within 3 sigma (the mean, for a median of
+    whole ADU moves in steps of one); cells drowned in a bright object are replaced by the median of
+    the 3 x 3 cells around. Good to a few per cent of the sky's scatter, which is plenty for a variance;
+    photometry wants `numerics.background`.
+
+    Parameters
+    ----------
+    data
+        (H, W) float32; what is not finite is left out.
+    usable
+        (H, W) bool.
+    cell_pix
+        Side of a cell.
+    sigma_min
+        Scatter that the pixels have for certain: clipping is never closer than three times this.
+    step
+        Of cells of 48 pixels and more, only every so many rows are looked at.
+
+    Returns
+    -------
+    SkyMesh
+        All NaN where no pixel is usable.
+    """
+    height, width = data.shape
+    y_edges, x_edges = cell_edges(height, cell_pix), cell_edges(width, cell_pix)
+    level = np.full((y_edges.size - 1, x_edges.size - 1), np.nan)
+    sigma = level.copy()
+    step = step if cell_pix >= 48 else 1
+    for j, (y0, y1) in enumerate(pairwise(y_edges)):
+        lines = data[y0:y1:step]
+        good = usable[y0:y1:step] & np.isfinite(lines)
+        for i, (x0, x1) in enumerate(pairwise(x_edges)):
+            cell = lines[:, x0:x1][good[:, x0:x1]]
+            # Mostly masked cells say little: their neighbours speak for them.
+            if cell.size >= max(1, 0.2 * lines.shape[0] * (x1 - x0)):
+                level[j, i], sigma[j, i] = _sky_of_cell(cell, sigma_min)
+    return SkyMesh(_smooth(level), _smooth(sigma), y_edges, x_edges)
+
+
+def cell_edges(length: int, cell: int) -> Edges:
+    """Return the first pixels of cells of about `cell` pixels that fill `length`, and the end."""
+    return np.linspace(0, length, max(1, round(length / cell)) + 1).astype(np.int64)
+
+
+def _sky_of_cell(cell: Float32, sigma_min: float) -> tuple[float, float]:
+    """Return the mean and sigma of a cell's pixels after clipping at 3 sigma."""
+    cell = np.sort(cell)
+    low, high = 0, cell.size
+    for _ in range(12):
+        middle = cell[(low + high) // 2]
+        # The lower half of the sky's distribution is free of stars: its width sets the clip.
+        width = max(float(middle - cell[low + int(0.1587 * (high - low))]), sigma_min, 1e-6)
+        new_low = int(np.searchsorted(cell, np.float32(middle - 3 * width)))
+        new_high = int(np.searchsorted(cell, np.float32(middle + 3 * width), "right"))
+        if (new_low, new_high) == (low, high):
+            break
+        low, high = new_low, new_high
+    kept = cell[low:high] - middle
+    mean = float(np.sum(kept, dtype=np.float64)) / kept.size
+    square = float(np.dot(kept, kept)) / kept.size
+    return float(middle) + mean, float(np.sqrt(max(square - mean**2, 0.0))) * _UNCLIPPED
+
+
+def _smooth(mesh: Float) -> Float:
+    """Replace cells that stand out, or have no value, by the median of their neighbourhood."""
+    if mesh.size == 1:
+        return mesh
+    padded = np.pad(mesh, 1, constant_values=np.nan)
+    ny, nx = mesh.shape
+    stack = np.array([padded[j : j + ny, i : i + nx] for j in range(3) for i in range(3)])
+    known = np.isfinite(stack)
+    count = known.sum(axis=0)
+    ordered = np.sort(np.where(known, stack, np.inf), axis=0)
+    low = np.take_along_axis(ordered, np.maximum((count - 1) // 2, 0)[None], axis=0)[0]
+    high = np.take_along_axis(ordered, np.minimum(count // 2, 8)[None], axis=0)[0]
+    with np.errstate(invalid="ignore"):
+        smooth: Float = np.where(count > 0, (low + high) / 2, np.nan)
+        ordinary = np.abs(mesh - smooth) <= 3 * mad_sigma(mesh - smooth)
+    smooth[ordinary] = mesh[ordinary]
+    if np.isfinite(smooth).any():
+        smooth[~np.isfinite(smooth)] = np.nanmedian(smooth)
+    return smooth
+
+
+def _interpolation(edges: Edges) -> Float:
+    """Return the (pixels, cells) matrix of linear interpolation between (and beyond) cell centres."""
+    centres = (edges[:-1] + edges[1:] - 1) / 2
+    pixels = np.arange(edges[-1])
+    matrix = np.zeros((pixels.size, centres.size))
+    if centres.size == 1:
+        return matrix + 1
+    left = np.clip(np.searchsorted(centres, pixels) - 1, 0, centres.size - 2)
+    fraction = (pixels - centres[left]) / (centres[left + 1] - centres[left])
+    matrix[pixels, left] = 1 - fraction
+    matrix[pixels, left + 1] = fraction
+    return matrix
