@@ -71,6 +71,11 @@ class PathSettings(_Group):
         None, description="Root to fetch missing files from: a folder, http(s):// or s3://."
     )
 
+    instruments: Path | None = Field(
+        None,
+        description="Folder with instruments of your own, one file each, beside those that come with it.",
+    )
+
     @field_validator("data_root", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
@@ -302,6 +307,8 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
         server = paths.get("server_data")
         if isinstance(server, str) and "://" not in server:
             paths["server_data"] = _absolute(server, folder)
+        if isinstance(paths.get("instruments"), str):
+            paths["instruments"] = _absolute(paths["instruments"], folder)
     url = values.get("database_url")
     if isinstance(url, str):
         values["database_url"] = _absolute_url(url, folder)

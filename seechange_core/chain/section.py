@@ -163,14 +163,8 @@ class Section:
 
 
 def has_file(row: HasFile, archive: Archive) -> bool:
-    """Tell whether a row's file is here, or could be fetched."""
-    try:
-        if isinstance(row, Image):
-            row.fullpaths(archive)
-        elif row.filepath is None:
-            return False
-        else:
-            archive.find(row.filepath, checksum=row.checksum)
-    except FileNotFoundError:
+    """Tell whether a row's file is here, or on the server: nothing is fetched to know it."""
+    if row.filepath is None:
         return False
-    return True
+    paths = row.relative_paths if isinstance(row, Image) else [row.filepath]
+    return all(archive.is_somewhere(path) for path in paths)

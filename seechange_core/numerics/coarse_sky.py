@@ -14,6 +14,9 @@ Edges = npt.NDArray[np.int64]
 
 #: Standard deviation of a Gaussian over that of what is left of it within 3 sigma.
 _UNCLIPPED = 1.0134
+#: Share of a cell, in per cent, that counts as dark, and the pairs of pixels a cell must have.
+_DARKEST = 25.0
+_FEWEST_PAIRS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,52 @@ def coarse_sky(
             if cell.size >= max(1, 0.2 * lines.shape[0] * (x1 - x0)):
                 level[j, i], sigma[j, i] = _sky_of_cell(cell, sigma_min)
     return SkyMesh(_smooth(level), _smooth(sigma), y_edges, x_edges)
+
+
+def neighbour_noise(data: Float32, usable: Bool, mesh: SkyMesh) -> Float:
+    """Measure the noise of single pixels in each cell of a mesh, even where stars crowd.
+
+    It is the scatter of the differences between two pixels side by side, there where the pixels above and
+    below them are dark: what chose the place has no part in the noise found there.
+
+    Parameters
+    ----------
+    data
+        (H, W) float32; what is not finite is left out. Noise that neighbours share is not seen.
+    usable
+        (H, W) bool.
+    mesh
+        Whose cells.
+
+    Returns
+    -------
+    ndarray
+        (ny, nx) float64; as `mesh.sigma` where a cell has too few pixels.
+    """
+    good = usable & np.isfinite(data)
+    known = np.where(good, data, np.float32(np.nan))
+    pairs = known[1:-1, 1:] - known[1:-1, :-1]
+    around = known[:-2, 1:] + known[:-2, :-1] + known[2:, 1:] + known[2:, :-1]
+    sigma = mesh.sigma.copy()
+    for j, (y0, y1) in enumerate(pairwise(mesh.y_edges)):
+        for i, (x0, x1) in enumerate(pairwise(mesh.x_edges)):
+            cell = slice(max(y0 - 1, 0), y1 - 1), slice(max(x0 - 1, 0), x1 - 1)
+            both = np.isfinite(pairs[cell]) & np.isfinite(around[cell])
+            if np.count_nonzero(both) < _FEWEST_PAIRS:
+                continue
+            levels = around[cell][both]
+            dark = levels <= np.percentile(levels, _DARKEST)
+            sigma[j, i] = _scatter_about_zero(pairs[cell][both][dark]) / np.sqrt(2)
+    return _smooth(sigma)
+
+
+def _scatter_about_zero(differences: Float32) -> float:
+    """Return the standard deviation of differences within 3 sigma: a median of whole ADU moves in steps."""
+    width = max(mad_sigma(differences), 1e-6)
+    for _ in range(4):
+        kept = differences[np.abs(differences) <= 3 * width]
+        width = float(np.sqrt(np.mean(kept.astype(np.float64) ** 2))) * _UNCLIPPED
+    return width
 
 
 def cell_edges(length: int, cell: int) -> Edges:

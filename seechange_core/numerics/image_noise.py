@@ -6,7 +6,7 @@ import numpy as np
 
 from seechange_core.flags import CalibrationStep
 from seechange_core.frames import Bool, Float32, Masters
-from seechange_core.numerics.coarse_sky import SkyMesh, coarse_sky
+from seechange_core.numerics.coarse_sky import SkyMesh, coarse_sky, neighbour_noise
 from seechange_core.numerics.linearity import noise_slope, table_of
 from seechange_core.numerics.noise_model import DarkCharge, NoiseModel, strips
 from seechange_core.numerics.stats import mad_sigma
@@ -46,6 +46,7 @@ def background_variance(
     masters: Masters,
     *,
     measured: bool,
+    holds_pedestal: bool,
     cell_pix: int,
     least_response: float,
 ) -> Float32:
@@ -54,7 +55,9 @@ def background_variance(
     Predicted by `numerics.noise_model.NoiseModel`, unless the sky's level says nothing about its noise:
     where a zero level is still in the data, and in a prepared image without weights whose scatter
     differs from the prediction by more than a factor 1.5 in variance (its sky was subtracted, or
-    its units are not what they are said to be). There, or when asked, the measured scatter counts.
+    its units are not what they are said to be). There the scatter between neighbouring dark pixels counts,
+    which stars do not enter. When asked, the scatter of the whole sky counts: that of images whose
+    neighbouring pixels share noise.
 
     Parameters
     ----------
@@ -66,6 +69,8 @@ def background_variance(
         Those that were asked for.
     measured
         Whether to use the scatter of the sky in any case.
+    holds_pedestal
+        Whether the zero level is still in the data.
     cell_pix
         Mesh of the dark's level.
     least_response
@@ -80,11 +85,11 @@ def background_variance(
     usable = work.usable() if masters.dark is not None else np.ones((1, 1), dtype=np.bool_)
     for index, (amplifier, mesh) in enumerate(zip(work.raw.amplifiers, skies, strict=True)):
         model = _noise_model(work, index, mesh, masters, usable, cell_pix, least_response)
-        by_scatter = measured or _unpredictable(work, model, mesh)
+        noise = mesh if measured else _measured_instead(work, index, model, mesh, holds_pedestal)
         for place, rows in strips(amplifier.image):
             sky = mesh.level_rows(rows)
-            if by_scatter:
-                variance[place] = mesh.sigma_rows(rows) ** 2
+            if noise is not None:
+                variance[place] = noise.sigma_rows(rows) ** 2
             else:
                 variance[place] = model.variance(place, rows, sky, _given(work, place, amplifier.gain))
             hole = ~np.isfinite(work.data[place])
@@ -137,11 +142,17 @@ def _noise_model(
     )
 
 
-def _unpredictable(work: WorkingImage, model: NoiseModel, mesh: SkyMesh) -> bool:
-    """Tell whether the level of a prepared image's sky says nothing about its noise."""
+def _measured_instead(
+    work: WorkingImage, index: int, model: NoiseModel, mesh: SkyMesh, holds_pedestal: bool
+) -> SkyMesh | None:
+    """Return the noise measured between neighbours where the sky's level says nothing about it."""
     prepared = work.raw.prepared
-    if prepared is None or prepared.weight is not None:
-        return False
+    if not holds_pedestal and (prepared is None or prepared.weight is not None):
+        return None
+    place = work.raw.amplifiers[index].image.slices
+    noise = replace(mesh, sigma=neighbour_noise(work.data[place], work.usable()[place], mesh))
+    if holds_pedestal:
+        return noise
     predicted = model.readout_e2 + max(float(np.median(mesh.level)), 0.0)
-    ratio = float(np.median(mesh.sigma)) ** 2 / max(predicted, 1e-6)
-    return not 1 / _PREDICTABLE < ratio < _PREDICTABLE
+    ratio = float(np.median(noise.sigma)) ** 2 / max(predicted, 1e-6)
+    return None if 1 / _PREDICTABLE < ratio < _PREDICTABLE else noise

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from seechange_core.errors import HeaderError, PixelsError
-from seechange_core.frames import Float, Float32, Int, LinearityLaw
+from seechange_core.frames import Amplifier, Float, Float32, Int, LinearityLaw
 
 
 class LinearityTable(NamedTuple):
@@ -59,6 +59,21 @@ def table_of(law: LinearityLaw, name: str) -> LinearityTable:
             cure="sort it, give it at least two points, and start it at zero signal",
         )
     return LinearityTable(measured, true)
+
+
+def linear_limit_adu(amplifier: Amplifier, law: LinearityLaw | None, zero_adu: float) -> float:
+    """Return the raw level up to which an amplifier is linear: what a law covers is so after it.
+
+    Parameters
+    ----------
+    amplifier
+        Whose own limit holds where there is no law.
+    law
+        The law that is applied, if one is.
+    zero_adu
+        The amplifier's zero level.
+    """
+    return amplifier.non_linear_adu if law is None else zero_adu + table_of(law, amplifier.name).limit_adu
 
 
 def linearise(signal: Float32, table: LinearityTable) -> None:

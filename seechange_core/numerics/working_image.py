@@ -9,7 +9,7 @@ from seechange_core.flags import UNUSABLE, CalibrationStep, PixelFlag
 from seechange_core.frames import Amplifier, Bool, Box, Flags, Float32, Masters, RawFrame
 from seechange_core.numerics import detector
 from seechange_core.numerics.fringe import FringeFit
-from seechange_core.numerics.linearity import table_of, true_level
+from seechange_core.numerics.linearity import linear_limit_adu, table_of, true_level
 from seechange_core.numerics.noise_model import strips
 from seechange_core.numerics.saturation import flag_levels, flag_trails
 
@@ -176,11 +176,9 @@ def _flag_levels(
     raw = work.raw
     zero = 0.0 if pedestal is None else float(np.mean(pedestal.level_adu))
     level = detector.saturation_level_adu(raw, amplifier)
-    full_adu, non_linear = level - zero, amplifier.non_linear_adu
+    full_adu, non_linear = level - zero, linear_limit_adu(amplifier, masters.linearity, zero)
     if masters.linearity is not None:
-        table = table_of(masters.linearity, amplifier.name)
-        non_linear = min(non_linear, zero + table.limit_adu)
-        full_adu = true_level(table, full_adu)
+        full_adu = true_level(table_of(masters.linearity, amplifier.name), full_adu)
     if amplifier.defective:
         return np.inf  # its levels mean nothing, and must not grow into its neighbours
     work.saturation_e = min(work.saturation_e, full_adu * amplifier.gain)

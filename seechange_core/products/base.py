@@ -132,7 +132,10 @@ def existing(session: Session, row: AnyProduct) -> AnyProduct | None:
 
 
 def in_cone(
-    healpix: InstrumentedAttribute[int], ra: float, dec: float, radius_deg: float
+    healpix: InstrumentedAttribute[int] | InstrumentedAttribute[int | None],
+    ra: float,
+    dec: float,
+    radius_deg: float,
 ) -> ColumnElement[bool]:
     """Make the condition that a HEALPix column lies in a cone, or just outside of it."""
     ranges = cone_ranges(ra, dec, radius_deg)

@@ -1,17 +1,19 @@
-"""Calibrators: master bias, dark and flat frames and bad-pixel masks of one section."""
+"""Calibrators: what the detector's own marks are taken off one section with, built here or supplied."""
 
 import uuid
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, String, Table, func, select
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, String, Table, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from seechange_core.frames import MasterFrame
+from seechange_core.frames import Crosstalk, LinearityLaw, MasterFrame
+from seechange_core.products import cards
 from seechange_core.products.base import FileProduct
-from seechange_core.products.cards import master_arrays, master_cards, to_master
 from seechange_core.products.place import Place
 from seechange_core.storage.archive import Archive
-from seechange_core.storage.fits_io import read_fits, write_fits
+from seechange_core.storage.fits_io import read_fits, to_table, write_fits
 from seechange_core.storage.orm import Base
 
 KINDS = (
@@ -19,6 +21,13 @@ KINDS = (
     *("fringe", "illumination", "bad_pixels"),
 )
 ORIGINS = ("built", "supplied")
+#: Kinds that belong to a filter.
+WITH_FILTER = ("flat", "twilight_flat", "fringe", "illumination")
+#: Validity of what holds from ever.
+FROM_EVER = 0.0
+
+Content = MasterFrame | LinearityLaw | Crosstalk
+"""What a calibrator's file holds."""
 
 calibrator_frames = Table(
     "calibrator_frames",
@@ -31,7 +40,7 @@ calibrator_frames = Table(
 
 
 class Calibrator(FileProduct, Base):
-    """One master frame of one section; made of other frames, it is another one."""
+    """One calibrator of one section; made of other frames, or from another file, it is another one."""
 
     __tablename__ = "calibrators"
     __table_args__ = (
@@ -43,9 +52,11 @@ class Calibrator(FileProduct, Base):
     instrument: Mapped[str] = mapped_column(index=True, doc="Name of the instrument.")
     section_id: Mapped[str] = mapped_column(doc="The instrument's name for the section.")
     filter: Mapped[str] = mapped_column(
-        default="", doc="Of a flat: short name of the filter; empty for others."
+        default="", doc="Of flats, fringes and illuminations: short name of the filter; empty for others."
     )
-    night: Mapped[str] = mapped_column(String(10), doc="Local date of the night it was taken, YYYY-MM-DD.")
+    night: Mapped[str] = mapped_column(
+        String(10), doc="Local date of the night it was taken, or the date it was supplied for, YYYY-MM-DD."
+    )
     mjd: Mapped[float] = mapped_column(
         doc="Mean time of its frames, or the date it was supplied for, MJD (UTC)."
     )
@@ -56,19 +67,27 @@ class Calibrator(FileProduct, Base):
     origin: Mapped[str] = mapped_column(
         String(8), default="built", doc="built by us, or supplied from outside."
     )
-    n_frames: Mapped[int] = mapped_column(doc="How many frames it was made from.")
+    n_frames: Mapped[int] = mapped_column(doc="How many frames it was made from; 0 if nobody said.")
     bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="What is bad about it; 0 is good.")
 
-    def write(self, archive: Archive, frame: MasterFrame, place: Place) -> None:
-        """Write the master frame, and note where it is."""
+    def path_at(self, archive: Archive, place: Place) -> str:
+        """Name its file."""
         name = "_".join(part for part in (self.kind, self.filter) if part)
-        path = place.path(archive.settings, name, self.data_version)
-        writer = partial(write_fits, contents=master_arrays(frame), cards=master_cards(frame))
-        self.file_written(path, archive.write(path, writer))
-        self.n_frames = frame.n_frames
+        return place.path(archive.settings, name, self.data_version)
 
-    def read(self, archive: Archive) -> MasterFrame:
-        """Read the master frame.
+    def write(self, archive: Archive, content: Content, place: Place) -> None:
+        """Write its file, and note where it is."""
+        path = self.path_at(archive, place)
+        self.file_written(path, archive.write(path, _writer(content)))
+        self.n_frames = content.n_frames if isinstance(content, MasterFrame) else 0
+
+    def read(self, archive: Archive) -> Content:
+        """Read its file.
+
+        Returns
+        -------
+        MasterFrame, LinearityLaw or Crosstalk
+            By its kind.
 
         Raises
         ------
@@ -76,66 +95,56 @@ class Calibrator(FileProduct, Base):
             If its file is nowhere, or not whole.
         """
         path = archive.find(self.file, checksum=self.checksum)
-        arrays, cards = read_fits(path, ("data", "variance", "flags"))
-        return to_master(arrays, cards)
+        if self.kind == "linearity":
+            arrays, _ = read_fits(path, ("linearity",))
+            return cards.to_linearity(to_table(cards.LinearityPoints, arrays["linearity"], path))
+        if self.kind == "crosstalk":
+            arrays, _ = read_fits(path, ("crosstalk",))
+            return cards.to_crosstalk(to_table(cards.CrosstalkPairs, arrays["crosstalk"], path))
+        arrays, numbers = read_fits(path, ("data", "variance", "flags"))
+        return cards.to_master(arrays, numbers)
 
 
-def set_frames(session: Session, calibrator: Calibrator, exposures: list[uuid.UUID]) -> None:
-    """Record which exposures a calibrator, already in the database, was made from."""
-    columns = calibrator_frames.c
-    session.execute(calibrator_frames.delete().where(columns.calibrator_id == calibrator.id))
-    if exposures:
-        pairs = [{"calibrator_id": calibrator.id, "exposure_id": i} for i in sorted(set(exposures))]
-        session.execute(calibrator_frames.insert(), pairs)
+def _writer(content: Content) -> Any:
+    """Return what writes a file of this content to a path."""
+    if isinstance(content, LinearityLaw):
+        return partial(write_fits, contents={"linearity": cards.linearity_points(content)})
+    if isinstance(content, Crosstalk):
+        return partial(write_fits, contents={"crosstalk": cards.crosstalk_pairs(content)})
+    return partial(write_fits, contents=cards.master_arrays(content), cards=cards.master_cards(content))
 
 
-def frame_ids(session: Session, calibrator_id: uuid.UUID) -> list[uuid.UUID]:
-    """Return the ids of the exposures a calibrator was made from."""
-    columns = calibrator_frames.c
-    query = select(columns.exposure_id).where(columns.calibrator_id == calibrator_id)
-    return sorted(session.scalars(query))
-
-
-def find_calibrator(
-    session: Session,
-    kind: str,
-    *,
-    instrument: str,
-    section_id: str,
-    mjd: float,
-    band: str = "",
-    provenance_id: str | None = None,
-) -> Calibrator | None:
-    """Return the good calibrator nearest in time among those valid at an MJD, or None.
-
-    Of those built for the same night, the one made last: it knows of frames that came later.
+def set_frames(session: Session, calibrator: Calibrator, frames: Mapping[uuid.UUID, str]) -> None:
+    """Record the exposures that a calibrator, already in the database, was to be made from.
 
     Parameters
     ----------
     session
-        An open session.
-    kind, instrument, section_id, band
-        What is asked for; `band` for flats only.
-    mjd
-        Middle of the exposure to calibrate, MJD (UTC).
-    provenance_id
-        Only calibrators we built with this one; supplied ones always qualify.
+        An open session; nothing is committed here.
+    calibrator
+        Whose.
+    frames
+        Why each exposure was left out; empty for those that went in.
     """
-    query = select(Calibrator).where(
-        Calibrator.kind == kind,
-        Calibrator.instrument == instrument,
-        Calibrator.section_id == section_id,
-        Calibrator.filter == band,
-        Calibrator.bitflag == 0,
-        Calibrator.validity_start <= mjd,
-        (Calibrator.validity_end.is_(None)) | (Calibrator.validity_end > mjd),
+    columns = calibrator_frames.c
+    session.execute(calibrator_frames.delete().where(columns.calibrator_id == calibrator.id))
+    if frames:
+        rows = [
+            {"calibrator_id": calibrator.id, "exposure_id": i, "rejected_because": frames[i]}
+            for i in sorted(frames)
+        ]
+        session.execute(calibrator_frames.insert(), rows)
+
+
+def frames_of(session: Session, calibrator_id: uuid.UUID) -> dict[uuid.UUID, str]:
+    """Return, by exposure, why each frame was left out of a calibrator; empty for those that went in."""
+    columns = calibrator_frames.c
+    query = select(columns.exposure_id, columns.rejected_because).where(
+        columns.calibrator_id == calibrator_id
     )
-    if provenance_id is not None:
-        query = query.where((Calibrator.provenance_id == provenance_id) | (Calibrator.origin == "supplied"))
-    nearest = session.scalars(
-        query.order_by(func.abs(Calibrator.mjd - mjd), Calibrator.id.desc()).limit(1)
-    ).first()
-    if nearest is None or nearest.origin != "built":
-        return nearest
-    tonight = query.where(Calibrator.night == nearest.night, Calibrator.origin == "built")
-    return session.scalars(tonight.order_by(Calibrator.id.desc()).limit(1)).first()
+    return {row[0]: row[1] for row in session.execute(query.order_by(columns.exposure_id))}
+
+
+def frame_ids(session: Session, calibrator_id: uuid.UUID) -> list[uuid.UUID]:
+    """Return the ids of the exposures that went into a calibrator."""
+    return [i for i, reason in frames_of(session, calibrator_id).items() if not reason]

@@ -1,19 +1,30 @@
-"""How the numbers of a frame travel in the header of its file, next to the camera's own cards."""
+"""How a frame travels in its file: the names of its arrays and tables, and its numbers in the header."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seechange_core.frames import Background, Float32, ImageFrame, MasterFrame, PsfModel
+from seechange_core.frames import (
+    Background,
+    Crosstalk,
+    Float,
+    Float32,
+    ImageFrame,
+    LinearityLaw,
+    MasterFrame,
+    PsfModel,
+    Table,
+)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 #: Our cards, which are not the camera's: left out of a frame's header when it is read back.
 OWN = frozenset(
     (
-        *("BUNIT", "SCEXPT", "SCGAIN", "SCSATUR", "SCCALIB", "SCRESAMP", "SCREFCOV"),
+        *("BUNIT", "SCEXPT", "SCGAIN", "SCSATUR", "SCCALIB", "SCRESAMP", "SCREFCOV", "SCFRINGE", "SCFRGERR"),
         *("PSFDEG", "PSFX0", "PSFY0", "PSFXSCAL", "PSFYSCAL", "PSFFWHM", "PSFNSTAR", "PSFFLOOR"),
         *("BKGSTEP", "BKGNX", "BKGNY"),
     )
@@ -35,12 +46,16 @@ def image_cards(frame: ImageFrame) -> dict[str, Any]:
         "SCSATUR": frame.saturation_e if np.isfinite(frame.saturation_e) else None,
         "SCCALIB": frame.calibration_steps,
         "SCRESAMP": frame.resamplings,
+        "SCFRINGE": frame.fringe_scale if np.isfinite(frame.fringe_scale) else None,
+        "SCFRGERR": frame.fringe_scale_error if np.isfinite(frame.fringe_scale_error) else None,
     }
 
 
 def to_image(arrays: Mapping[str, npt.NDArray[Any]], cards: Mapping[str, Any]) -> ImageFrame:
     """Undo `image_arrays` and `image_cards`."""
     saturation = cards["SCSATUR"]
+    # Files written before fringes were measured have no such cards.
+    fringe, fringe_error = cards.get("SCFRINGE"), cards.get("SCFRGERR")
     return ImageFrame(
         data=arrays["data"],
         weight=arrays["weight"],
@@ -50,6 +65,8 @@ def to_image(arrays: Mapping[str, npt.NDArray[Any]], cards: Mapping[str, Any]) -
         saturation_e=np.inf if saturation is None else float(saturation),
         calibration_steps=int(cards["SCCALIB"]),
         resamplings=int(cards["SCRESAMP"]),
+        fringe_scale=np.nan if fringe is None else float(fringe),
+        fringe_scale_error=np.nan if fringe_error is None else float(fringe_error),
         header={key: value for key, value in cards.items() if key not in OWN},
     )
 
@@ -81,6 +98,74 @@ def to_master(arrays: Mapping[str, npt.NDArray[Any]], cards: Mapping[str, Any]) 
         exposure_time_s=np.nan if exposure_time is None else float(exposure_time),
         holds_pedestal=bool(cards["SCPEDEST"]),
     )
+
+
+# --- Tables of calibrators ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class LinearityPoints(Table):
+    """The points of a linearity law, one amplifier after the other.
+
+    Attributes
+    ----------
+    amplifier
+        Names.
+    measured_adu, true_adu
+        ADU above the zero level.
+    """
+
+    amplifier: npt.NDArray[np.str_]
+    measured_adu: Float
+    true_adu: Float
+
+
+@dataclass(frozen=True, eq=False)
+class CrosstalkPairs(Table):
+    """How much of a source's signal appears in a victim, for all pairs of amplifiers, a victim at a time.
+
+    Attributes
+    ----------
+    victim, source
+        Names of amplifiers.
+    coefficient
+        ADU in the victim per ADU of signal in the source.
+    """
+
+    victim: npt.NDArray[np.str_]
+    source: npt.NDArray[np.str_]
+    coefficient: Float
+
+
+def linearity_points(law: LinearityLaw) -> LinearityPoints:
+    """Return the table of a linearity law."""
+    n = law.measured_adu.shape[1]
+    return LinearityPoints(
+        np.repeat(np.array(law.amplifiers), n), law.measured_adu.ravel(), law.true_adu.ravel()
+    )
+
+
+def to_linearity(points: LinearityPoints) -> LinearityLaw:
+    """Undo `linearity_points`."""
+    names = tuple(dict.fromkeys(map(str, points.amplifier)))
+    shape = (len(names), -1)
+    return LinearityLaw(names, points.measured_adu.reshape(shape), points.true_adu.reshape(shape))
+
+
+def crosstalk_pairs(crosstalk: Crosstalk) -> CrosstalkPairs:
+    """Return the table of crosstalk coefficients."""
+    names = np.array(crosstalk.amplifiers)
+    n = len(names)
+    return CrosstalkPairs(np.repeat(names, n), np.tile(names, n), crosstalk.coefficients.ravel())
+
+
+def to_crosstalk(pairs: CrosstalkPairs) -> Crosstalk:
+    """Undo `crosstalk_pairs`."""
+    names = tuple(dict.fromkeys(map(str, pairs.victim)))
+    return Crosstalk(names, pairs.coefficient.reshape(len(names), len(names)))
+
+
+# --- Models ---------------------------------------------------------------------------------------
 
 
 def psf_cards(psf: PsfModel) -> dict[str, Any]:

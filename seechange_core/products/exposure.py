@@ -6,12 +6,12 @@ headers are read from the files when asked for.
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import BigInteger, CheckConstraint, String, event
 from sqlalchemy.orm import Mapped, QueryContext, Session, mapped_column, validates
 
-from seechange_core.errors import HeaderError, UserError
+from seechange_core.errors import FileDamagedError, HeaderError, UserError
 from seechange_core.frames import PointingHint, RawFrame
 from seechange_core.instrument import (
     Instrument,
@@ -24,13 +24,15 @@ from seechange_core.instrument.facts import read_site
 from seechange_core.instrument.fits_reader import read_cards
 from seechange_core.instrument.sensor_section import valid_rows
 from seechange_core.numerics.sky import healpix_of
-from seechange_core.numerics.timing import Site
+from seechange_core.numerics.timing import Site, mjd_now
 from seechange_core.products.exposure_files import ReadSoFar, SectionData, SectionHeaders, name_of
 from seechange_core.products.exposure_save import FACTS, save_exposure
 from seechange_core.storage.archive import Archive, check_relative
 from seechange_core.storage.orm import JSON_OR_NULL, Base, Identified, JsonDict
 
 __all__ = ["EXPOSURE_HEADER_KEYS", "EXPOSURE_TYPES", "Exposure", "SectionData", "SectionHeaders", "name_of"]
+
+Content = TypeVar("Content")
 
 EXPOSURE_TYPES = ("science", "bias", "dark", "flat", "twilight_flat")
 
@@ -137,9 +139,10 @@ class Exposure(Identified, Base):
         super().__init__(**{"header": {}, "bitflag": 0, **columns})
         if filename is None:
             return
-        self.filename = Archive().relative(filename) if Path(filename).is_absolute() else filename
+        self.filename = _relative(filename) if Path(filename).is_absolute() else filename
         if "name" not in columns:
-            self.name = name_of(self.filename)
+            # What is a folder alone is completed to the files by their whole names.
+            self.name = name_of(self.relative_paths[0] if self.filename.endswith("/") else self.filename)
         self._recognise(frozenset(columns))
 
     def _recognise(self, given: frozenset[str]) -> None:
@@ -169,6 +172,12 @@ class Exposure(Identified, Base):
         check_relative(value)
         return value
 
+    @validates("filename_extensions")
+    def _several(self, _: str, value: Sequence[str] | None) -> Sequence[str] | None:
+        if isinstance(value, str) or (value is not None and not all(isinstance(v, str) for v in value)):
+            raise UserError(f"filename_extensions = {value!r}", cure="give a list of texts")
+        return value
+
     @validates("ra", "dec")
     def _with_healpix(self, key: str, value: float | None) -> float | None:
         ra, dec = (value, self.dec) if key == "ra" else (self.ra, value)
@@ -193,11 +202,13 @@ class Exposure(Identified, Base):
 
     @property
     def sections(self) -> dict[SectionId, SensorSection]:
-        """The instrument's sections at the time of this exposure."""
+        """The instrument's sections at the time of this exposure; those of now while it has no time yet."""
+        instance = get_instrument_instance(self.instrument)
+        mjd: float | None = self.mjd
+        if mjd is None:
+            return instance.complete(self._so_far.stored_sections, mjd_now())
         if self._so_far.sections is None:
-            self._so_far.sections = get_instrument_instance(self.instrument).complete(
-                self._so_far.stored_sections
-            )
+            self._so_far.sections = instance.complete(self._so_far.stored_sections, mjd)
         return self._so_far.sections
 
     def update_instrument(self, session: Session | None = None) -> None:
@@ -220,9 +231,30 @@ class Exposure(Identified, Base):
         return instance.get_pointing_hint(self.ra, self.dec, section_id, self.sections)
 
     def load_raw_frame(self, section_id: SectionId) -> RawFrame:
-        """Read a section with what is known of its amplifiers, fetching the file if need be."""
+        """Read a section with what is known of its amplifiers, fetching the file if need be.
+
+        Raises
+        ------
+        DeadSection
+            If the section is known to be defective.
+        FileDamagedError, SectionMissingError, PixelsError, HeaderError
+            If it cannot be read, was found damaged when it was registered, or lacks a needed value.
+        """
         paths = self.get_fullpath(as_list=True)
-        return get_instrument_instance(self.instrument).load_raw_frame(paths, section_id, self.sections)
+        instance = get_instrument_instance(self.instrument)
+        return self._believed(section_id, instance.load_raw_frame(paths, section_id, self.sections))
+
+    def _believed(self, section_id: SectionId, content: Content) -> Content:
+        """Return what was read of a section, unless it was found damaged when it was registered."""
+        reason = (self.unreadable_sections or {}).get(str(section_id))
+        if reason is not None:
+            raise FileDamagedError(
+                f"when it was registered: {reason}",
+                cure="ingest a good copy of the file; instrument_object.load_section_image reads it as it is",
+                file=self.relative_paths[0],
+                section=section_id,
+            )
+        return content
 
     @property
     def site(self) -> Site | None:
@@ -248,7 +280,7 @@ class Exposure(Identified, Base):
     def get_fullpath(self, download: bool = True, as_list: bool = False) -> str | list[str]:
         """Return where its file is on this machine.
 
-        Local roots are searched first, then the server root, from which it is fetched.
+        Local roots are searched first, then the server root, from which it is fetched and verified.
 
         Parameters
         ----------
@@ -260,17 +292,22 @@ class Exposure(Identified, Base):
         Returns
         -------
         str or list of str
-            A list also whenever the exposure has `filename_extensions`.
+            A list also whenever the exposure has `filename_extensions`, even one alone.
 
         Raises
         ------
         FileNotFoundError
-            If it is nowhere.
+            If it, or one of its files, is nowhere.
+        FileDamagedError
+            If what the server has is not what was registered.
+        SettingsError, PipelineError
+            If the server refuses, or cannot be reached.
         """
-        archive = Archive()
-        checksum = None if self.filename_extensions else self.checksum
-        paths = [str(archive.find(p, checksum=checksum, download=download)) for p in self.relative_paths]
-        return paths if as_list or self.filename_extensions else paths[0]
+        archive, relpaths = Archive(), self.relative_paths
+        if self.filename_extensions:
+            return list(map(str, archive.find_group(relpaths, checksum=self.checksum, download=download)))
+        path = str(archive.find(relpaths[0], checksum=self.checksum, download=download))
+        return [path] if as_list else path
 
     def _local_paths(self, archive: Archive) -> list[Path]:
         """Return the paths of its files if all are on this machine, or an empty list."""
@@ -285,7 +322,7 @@ class Exposure(Identified, Base):
             instance = get_instrument_instance(self.instrument)
             self._so_far.data = SectionData(
                 lambda: list(instance.get_section_ids()),
-                lambda s: instance.load_section_image(self.get_fullpath(as_list=True), s),
+                lambda s: self._believed(s, instance.load_section_image(self.get_fullpath(as_list=True), s)),
             )
         return self._so_far.data
 
@@ -331,7 +368,9 @@ class Exposure(Identified, Base):
     def read_from(self, paths: Sequence[Path], keep: Sequence[str] | frozenset[str] = ()) -> None:
         """Fill the columns from files wherever they are; otherwise as `fill_from_header`."""
         instance = get_instrument_instance(self.instrument)
-        extra = [*EXPOSURE_HEADER_KEYS, *instance.get_auxiliary_exposure_header_keys()]
+        columns = self.__table__.columns
+        own = [key.lower() for key in instance.get_auxiliary_exposure_header_keys()]
+        extra = [*EXPOSURE_HEADER_KEYS, *(key for key in own if key not in columns)]
         self._so_far.raw_header = instance.read_header(paths)
         facts = instance.read_facts(self._so_far.raw_header, extra)
         for column in FACTS:
@@ -363,6 +402,11 @@ class Exposure(Identified, Base):
             If what was written does not read back as the columns say.
         """
         return save_exposure(self, filename, Archive())
+
+
+def _relative(path: str) -> str:
+    """Return a path relative to the root it lies in, with the slash that a folder ends with."""
+    return Archive().relative(path) + ("/" if path.endswith("/") else "")
 
 
 @event.listens_for(Exposure, "load", restore_load_context=True)

@@ -33,6 +33,8 @@ def save_exposure(exposure: "Exposure", filename: str | None, archive: Archive) 
     missing = [name for name in _NEEDED if _value(exposure, name) is None]
     if missing:
         raise UserError(f"the Exposure has no {', '.join(missing)}", cure="fill them before save()")
+    if exposure.filename_extensions:
+        raise UserError("save() writes one file", cure="set filename_extensions to None before save()")
     instance = get_instrument_instance(exposure.instrument)
     lost = [s for s in instance.get_section_ids() if s not in exposure.data.loaded]
     if lost:
@@ -40,17 +42,27 @@ def save_exposure(exposure: "Exposure", filename: str | None, archive: Archive) 
     _complete(exposure, instance)
     target = filename or _value(exposure, "filename") or _invent(exposure)
     if archive.exists(target):
-        raise UserError("raw files are never written over", cure="give another filename", file=target)
+        raise _taken(target)
     cards, data, headers = exposure.raw_header, exposure.data.loaded, exposure.section_headers.loaded
 
     def write(path: Path) -> None:
         _write_sections(path, instance, exposure, cards, data, headers)
         _check_saved(exposure, instance.read_facts(instance.read_header(path)))
+        for section_id, pixels in data.items():
+            if not np.array_equal(instance.load_section_image(path, section_id), pixels):
+                raise _other_layout(instance, section_id)
 
-    exposure.checksum = archive.write(target, write)
+    try:
+        exposure.checksum = archive.write(target, write, replace=False)
+    except FileExistsError:
+        raise _taken(target) from None
     exposure.filename, exposure.name = target, name_of(target)
     exposure.size_bytes = archive.path(target).stat().st_size
     return target
+
+
+def _taken(target: str) -> UserError:
+    return UserError("raw files are never written over", cure="give another filename", file=target)
 
 
 def _value(exposure: "Exposure", name: str) -> Any:
@@ -87,6 +99,15 @@ def _check_saved(exposure: "Exposure", facts: ExposureFacts) -> None:
             )
 
 
+def _other_layout(instrument: Instrument, section_id: SectionId) -> UserError:
+    return UserError(
+        f"the files of {instrument.name} are not laid out with one extension for each section, found by its "
+        "name: save() cannot write them",
+        cure="write the file with the camera's own software, and ingest it",
+        section=section_id,
+    )
+
+
 def _write_sections(
     path: Path,
     instrument: Instrument,
@@ -111,10 +132,7 @@ def _write_sections(
     for section_id in ids:
         unit = instrument.get_section_unit(section_id)
         if not isinstance(unit, str):
-            raise UserError(
-                f"{instrument.name} finds its sections by position, not by name",
-                cure="write its file by hand",
-            )
+            raise _other_layout(instrument, section_id)
         header = to_header(headers.get(section_id, {}))
         units.append(fits.ImageHDU(np.asarray(data[section_id]), header=header, name=unit))
     fits.HDUList(units).writeto(path, overwrite=True)

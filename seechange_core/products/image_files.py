@@ -91,15 +91,23 @@ class ImageFiles:
 
     def fullpaths(self, archive: Archive) -> dict[str, Path]:
         """Return the local path of each array's file by the array's name, fetched if need be."""
+        paths = {relpath: archive.find(relpath, checksum=checksum) for relpath, checksum in self._files()}
+        if self.component_checksums is None:
+            return dict.fromkeys(self.components or (), next(iter(paths.values())))
+        return dict(zip(self.component_checksums, paths.values(), strict=True))
+
+    @property
+    def relative_paths(self) -> list[str]:
+        """The paths of its files relative to the data root."""
+        return [relpath for relpath, _ in self._files()]
+
+    def _files(self) -> list[tuple[str, str | None]]:
+        """Return path and SHA-256 of each file, in the order of `component_checksums`."""
         if self.filepath is None:
             raise FileNotFoundError("the image has no file yet: write it first")
         if self.component_checksums is None:
-            path = archive.find(self.filepath, checksum=self.checksum)
-            return dict.fromkeys(self.components or (), path)
-        return {
-            name: archive.find(f"{self.filepath}.{name}.fits", checksum=checksum)
-            for name, checksum in self.component_checksums.items()
-        }
+            return [(self.filepath, self.checksum)]
+        return [(f"{self.filepath}.{name}.fits", sha) for name, sha in self.component_checksums.items()]
 
     def _describe(self, frame: ImageFrame) -> None:
         self.height_pix, self.width_pix = frame.shape

@@ -152,7 +152,8 @@ def preprocess(raw: RawFrame, masters: Masters, params: PreprocessParams) -> Ima
         work,
         skies,
         masters,
-        measured=params.noise_model == "measured" or _holds_pedestal(work, masters, params),
+        measured=params.noise_model == "measured",
+        holds_pedestal=_holds_pedestal(work, masters, params),
         cell_pix=params.sky_cell_pix,
         least_response=params.flat_min,
     )

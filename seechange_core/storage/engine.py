@@ -66,7 +66,8 @@ def normalize_url(url: str) -> URL:
 def open_session(settings: Settings | str | None = None, *, read_only: bool = False) -> Iterator[Session]:
     """Open a session that commits at the end of the block, or rolls back if it raises.
 
-    Rows stay usable after the block: nothing expires, nothing loads behind one's back.
+    What is called in the block may commit earlier. Rows stay usable after the block: nothing expires,
+    nothing loads behind one's back.
 
     Parameters
     ----------
@@ -79,8 +80,9 @@ def open_session(settings: Settings | str | None = None, *, read_only: bool = Fa
     engine = get_engine(settings)
     if read_only:
         engine = engine.execution_options(postgresql_readonly=True, read_only=True)
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    with Session(engine, expire_on_commit=False) as session:
         yield session
+        session.commit()
 
 
 def dispose_engines() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from astropy.io import fits
 from astropy.time import Time
 from small_survey import SECTIONS, STEP_NAMES, assert_whole
@@ -114,11 +115,13 @@ def test_other_bad_pixels_make_other_masks(own):
 
 
 def one_more_bias(survey) -> Path:
-    """Write a copy of a bias frame, taken a little earlier."""
+    """Write a bias frame taken a little earlier: another one with its noise moved along."""
     target = survey.raw / "demo_20260219_000000_bias.fits"
     with fits.open(min(survey.raw.glob("*_bias.fits")), do_not_scale_image_data=True) as units:
         earlier = Time(units[0].header["MJD-OBS"] - 0.01, format="mjd", scale="utc")
         units[0].header["MJD-OBS"], units[0].header["DATE-OBS"] = earlier.mjd, earlier.isot
+        for unit in units[1:]:
+            unit.data = np.roll(unit.data, 7, axis=0)
         units.writeto(target)
     return target
 

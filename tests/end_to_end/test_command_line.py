@@ -59,7 +59,7 @@ def test_bad_files_are_refused_by_name_and_good_ones_registered(started, capsys)
     counts = started.counts()
     assert run(["ingest", str(folder)]) == 1
     captured = capsys.readouterr()
-    assert captured.out == "1 exposures: 1 science\n"
+    assert captured.out == f"1 exposure: 1 science; {len(bad)} refused\n"
     refused = [line for line in captured.err.splitlines() if line.startswith("refused: ")]
     assert len(refused) == len(bad)
     for path, word in bad.items():

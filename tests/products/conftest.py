@@ -11,7 +11,15 @@ import pytest
 from sqlalchemy.orm import Session
 
 from seechange_core import frames
-from seechange_core.products import CatalogRelease, Exposure, Image, SourceList, WorldCoordinates, ZeroPoint
+from seechange_core.products import (
+    Calibrator,
+    CatalogRelease,
+    Exposure,
+    Image,
+    SourceList,
+    WorldCoordinates,
+    ZeroPoint,
+)
 from seechange_core.products.base import save
 from seechange_core.products.place import Place
 from seechange_core.products.provenance import record_provenance
@@ -194,3 +202,21 @@ def sample() -> SimpleNamespace:
         same=same,
         place=PLACE,
     )
+
+
+@pytest.fixture
+def calibrator(session, make):
+    def build(**changes) -> Calibrator:
+        values = {
+            **{
+                "kind": "bias",
+                "instrument": "demo",
+                "section_id": "0",
+                "night": "2026-11-22",
+                "mjd": 61000.0,
+            },
+            **{"validity_start": 60990.0, "validity_end": 61010.0, "n_frames": 5, **make.made()},
+        }
+        return save(session, Calibrator(**{**values, **changes}))
+
+    return build

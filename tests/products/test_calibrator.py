@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from seechange_core.frames import MasterFrame
+from seechange_core.frames import Crosstalk, LinearityLaw, MasterFrame
 from seechange_core.products import Calibrator
-from seechange_core.products.base import save
-from seechange_core.products.calibrator import find_calibrator, frame_ids, set_frames
+from seechange_core.products.calibrator import frame_ids, frames_of, set_frames
 from seechange_core.products.place import Place
 from seechange_core.storage.archive import Archive
 
@@ -20,24 +19,6 @@ def master(**changes) -> MasterFrame:
     )
 
 
-@pytest.fixture
-def calibrator(session, make):
-    def build(**changes) -> Calibrator:
-        values = {
-            **{
-                "kind": "bias",
-                "instrument": "demo",
-                "section_id": "0",
-                "night": "2026-11-22",
-                "mjd": 61000.0,
-            },
-            **{"validity_start": 60990.0, "validity_end": 61010.0, "n_frames": 5, **make.made()},
-        }
-        return save(session, Calibrator(**{**values, **changes}))
-
-    return build
-
-
 @pytest.mark.parametrize("changes", [{}, {"exposure_time_s": 30.5, "holds_pedestal": True, "kind": "dark"}])
 def test_a_master_comes_back_the_same(settings, sample, changes):
     row = Calibrator(kind="flat", filter="r", data_version="f" * 20)
@@ -47,47 +28,37 @@ def test_a_master_comes_back_the_same(settings, sample, changes):
     sample.same(row.read(Archive(settings)), master(**changes))
 
 
-def test_the_nearest_valid_one_is_chosen(session, calibrator):
-    def find(mjd, **what):
-        return find_calibrator(
-            session, "bias", **{"instrument": "demo", "section_id": "0", "mjd": mjd, **what}
-        )
-
-    early = calibrator(mjd=60995.0, night="2026-11-17")
-    late = calibrator(mjd=61005.0, night="2026-11-27")
-    open_end = calibrator(mjd=60950.0, night="2026-10-03", validity_start=60900.0, validity_end=None)
-    calibrator(mjd=61000.0, bitflag=1)
-    assert find(60998.0).id == early.id
-    assert find(61002.0).id == late.id
-    assert find(62000.0).id == open_end.id
-    assert find(61010.0).id == open_end.id
-    assert find(60000.0) is None
-    assert find(61000.0, section_id="1") is None
-    assert find(61000.0, instrument="decam") is None
-    assert find(61000.0, band="r") is None
+LAWS = {
+    "linearity": LinearityLaw(
+        ("B", "A"),
+        np.array([[0, 1e3, 6e4 / 7], [0, 2e3, 3e4]]),
+        np.array([[0, 1001.5, 7e4 / 9], [0, 2100, 3.3e4]]),
+    ),
+    "crosstalk": Crosstalk(("A", "B"), np.array([[0.0, 1e-4 / 3], [-2e-5, 0.0]])),
+}
 
 
-@pytest.mark.parametrize("mjd", [61000.0, 60999.99])
-def test_the_newest_of_one_night(session, calibrator, mjd):
-    """One with more of the night's frames replaces the older one, though their mean time moved away."""
-    calibrator()
-    newest = calibrator(mjd=mjd)
-    assert find_calibrator(session, "bias", instrument="demo", section_id="0", mjd=61000.0).id == newest.id
+@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize("unnamed", [False, True])
+def test_a_law_comes_back_the_same(settings, sample, kind, unnamed):
+    law = LAWS[kind]
+    if unnamed:  # a camera with one amplifier need not name it
+        table = {"linearity": lambda a: a[:1], "crosstalk": lambda a: a[:1, :1]}[kind]
+        values = {n: table(v) for n, v in vars(law).items() if n != "amplifiers"}
+        law = type(law)(("",), **values)
+    row = Calibrator(kind=kind, data_version="f" * 20)
+    row.write(Archive(settings), law, Place.of_master("demo", "2026-11-22", 0))
+    assert row.filepath == f"demo/2026-11-22/masters/0/{kind}_ffffffffff.fits"
+    assert row.n_frames == 0
+    sample.same(row.read(Archive(settings)), law)
 
 
-def test_supplied_ones_qualify_whatever_the_provenance(session, calibrator, make):
-    calibrator(mjd=61000.0)
-    supplied = calibrator(mjd=61009.0, origin="supplied")
-    what = {"instrument": "demo", "section_id": "0", "mjd": 61000.0}
-    assert find_calibrator(session, "bias", **what, provenance_id="x").id == supplied.id
-    assert find_calibrator(session, "bias", **what, provenance_id=make.provenance_id).id != supplied.id
-
-
-def test_it_knows_its_frames(session, calibrator, make):
+def test_it_knows_its_frames_and_those_left_out(session, calibrator, make):
     row = calibrator()
     exposures = sorted(make.exposure(f"b{i}") for i in range(3))
-    set_frames(session, row, exposures)
-    set_frames(session, row, exposures)
-    assert frame_ids(session, row.id) == exposures
-    set_frames(session, row, [])
-    assert frame_ids(session, row.id) == []
+    for _ in range(2):
+        set_frames(session, row, {exposures[0]: "", exposures[1]: "too faint: 3 e-", exposures[2]: ""})
+    assert frame_ids(session, row.id) == [exposures[0], exposures[2]]
+    assert frames_of(session, row.id)[exposures[1]] == "too faint: 3 e-"
+    set_frames(session, row, {})
+    assert frames_of(session, row.id) == {}

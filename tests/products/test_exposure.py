@@ -97,6 +97,34 @@ def test_the_user_s_file_naming(root):
     ]  # even if there is one
 
 
+def test_filename_may_be_a_folder_and_the_extensions_whole_names(root):
+    for i in range(4):
+        header = fits.Header({**PRIMARY, "CHIP": i})
+        (root / "a/b").mkdir(parents=True, exist_ok=True)
+        fits.PrimaryHDU(np.full((6, 12), i, np.uint16), header=header).writeto(root / f"a/b/ccd{i}.fits")
+    names = [f"ccd{i}.fits" for i in range(4)]
+    for filename in ("a/b/", str(root / "a/b") + "/"):
+        exp = Exposure(filename, filename_extensions=names)
+        assert (exp.filename, exp.name, exp.exp_time) == ("a/b/", "ccd0", 60.0)
+        assert exp.get_fullpath() == [str(root / "a/b" / name) for name in names]
+        assert exp.raw_header["CHIP"] == 0
+        assert int(exp.data[3][0, 0]) == 3
+    (root / "a/b/ccd2.fits").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a/b/ccd2\.fits"):
+        exp.get_fullpath()
+
+
+@pytest.mark.parametrize("extensions", [".fits", [1, 2]])
+def test_extensions_are_a_list_of_texts(root, extensions):
+    with pytest.raises(UserError, match="give a list of texts"):
+        Exposure("x", filename_extensions=extensions, instrument="demo")
+
+
+def test_extensions_cannot_leave_the_root(root):
+    with pytest.raises(UserError, match="not a path inside the data root"):
+        Exposure("x/", filename_extensions=["../../y.fits"], instrument="demo")
+
+
 def test_columns_come_from_the_header(root):
     write_demo(root / USERS_FILE)
     exp = Exposure(USERS_FILE)
@@ -129,8 +157,10 @@ def test_the_header_column_is_small_lower_case_and_repeats_no_column(root):
 def test_an_instrument_adds_its_own_header_keys(root, monkeypatch):
     write_demo(root / USERS_FILE, DOME_AZ=12.0)
     demo = get_instrument_instance("demo")
-    monkeypatch.setattr(demo, "get_auxiliary_exposure_header_keys", lambda: ["dome_az"])
-    assert Exposure(USERS_FILE).header["dome_az"] == 12.0
+    monkeypatch.setattr(demo, "get_auxiliary_exposure_header_keys", lambda: ["DOME_AZ", "exp_time", "mjd"])
+    header = Exposure(USERS_FILE).header
+    assert header["dome_az"] == 12.0
+    assert not {"exp_time", "mjd"} & set(header)  # what has a column is not kept again
 
 
 def test_headers_of_file_and_sections(root):
@@ -295,7 +325,7 @@ def test_what_is_no_fits_is_refused(root):
 
 def test_an_unknown_camera_is_not_guessed(root):
     write_demo(root / USERS_FILE, INSTRUME="another")
-    with pytest.raises(NotFoundError, match="no instrument fits"):
+    with pytest.raises(NotFoundError, match="cannot tell which instrument made it"):
         Exposure(USERS_FILE)
 
 
@@ -305,8 +335,8 @@ def test_an_unknown_camera_is_not_guessed(root):
 def in_memory(**columns):
     defaults = {"instrument": "demo", "type": "science", "mjd": 59215.25, "exp_time": 30.0, "filter": "g"}
     exp = Exposure(nofile=True, **{**defaults, "ra": 10.0, "dec": 20.0, "target": "M31", **columns})
-    for section_id in exp.instrument_object.get_section_ids():
-        exp.data[section_id] = np.full((5, 7), section_id, np.uint16)
+    for i, section_id in enumerate(exp.instrument_object.get_section_ids()):
+        exp.data[section_id] = np.full((5, 7), i, np.uint16)
     return exp
 
 
@@ -350,6 +380,31 @@ def test_saving_needs_columns_and_pixels(root):
     with pytest.raises(HeaderError, match="filter = 'g' reads back as 'i'"):
         exp.save("half.fits")
     assert list(root.rglob("*half*")) == []
+
+
+def test_a_camera_with_a_layout_of_its_own_cannot_be_saved(root):
+    exp = in_memory(instrument="ls4", filter=None)
+    with pytest.raises(
+        UserError, match=r"files of ls4 are not laid out .* save\(\) cannot write them"
+    ) as caught:
+        exp.save("ls4.fits")
+    assert caught.value.cure
+    assert list(root.rglob("*ls4*")) == []
+
+
+def test_pixels_that_do_not_read_back_are_not_saved(root, monkeypatch):
+    exp = in_memory()
+    demo = get_instrument_instance("demo")
+    monkeypatch.setattr(demo, "load_section_image", lambda _path, s: exp.data.loaded[s][:, ::-1] + 1)
+    with pytest.raises(UserError, match=r"section 0.*not laid out"):
+        exp.save("half.fits")
+    assert list(root.rglob("*half*")) == []
+
+
+def test_several_files_cannot_be_saved(root):
+    exp = in_memory(filename_extensions=["_0.fits", "_1.fits"])
+    with pytest.raises(UserError, match="writes one file"):
+        exp.save("many")
 
 
 # --- Sections by date -------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_an_unregistered_file_in_the_way_is_not_written_over(database, incoming)
 def test_two_at_once_end_as_one_row(database, incoming, monkeypatch):
     path = write(incoming / NAME)
     first = ingest(path, database)
-    monkeypatch.setattr(ingest_module, "_find_known", lambda *_: None)  # neither saw the other's row
+    monkeypatch.setattr(ingest_module, "_look", lambda *_: None)  # neither saw the other's row
     assert ingest(path, database).id == first.id
     write(path, level=400)
     shutil.rmtree(database.data_root / "raw")
@@ -129,13 +130,13 @@ def test_two_names_for_the_same_photons_at_once(database, incoming, monkeypatch)
     first = ingest(path, database)
     copy = incoming / "another_name.fits"
     shutil.copyfile(path, copy)
-    look, calls = ingest_module._find_known, []
+    look, calls = ingest_module._look, []
 
     def blind_at_first(*given):
         calls.append(given)
         return look(*given) if len(calls) > 1 else None
 
-    monkeypatch.setattr(ingest_module, "_find_known", blind_at_first)
+    monkeypatch.setattr(ingest_module, "_look", blind_at_first)
     assert ingest(copy, database).id == first.id
     assert len(rows(database)) == 1
 
@@ -210,6 +211,72 @@ def test_cut_short_later_loses_only_those_sections(database, incoming):
         exposure.load_raw_frame(3)
 
 
+def with_sums(path, packed=False):
+    """Write a file that carries the sums of its units."""
+    kind = fits.CompImageHDU if packed else fits.ImageHDU
+    rng = np.random.default_rng(3)
+    units = [kind(rng.poisson(100 + i, (80, 100)).astype(np.int16), name=f"SEC{i:02d}") for i in range(4)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    primary = fits.PrimaryHDU(header=fits.Header(PRIMARY))
+    fits.HDUList([primary, *units]).writeto(path, overwrite=True, checksum=True)
+    return path
+
+
+def flip_a_bit(path, section):
+    with fits.open(path, disable_image_compression=True) as units:
+        place = units[f"SEC{section:02d}"].fileinfo()["datLoc"]
+    content = bytearray(path.read_bytes())
+    content[place + 4000] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_flipped_bit_loses_its_section_and_no_other(database, incoming, packed):
+    path = with_sums(incoming / (f"{NAME}.fz" if packed else NAME), packed)
+    good = path.read_bytes()
+    flip_a_bit(path, 2)
+    exposure = ingest(path, database)
+    assert list(exposure.unreadable_sections) == ["2"]
+    assert "data of extension 'SEC02' are not what was written" in exposure.unreadable_sections["2"]
+    assert exposure.bitflag == ExposureFlag.SECTIONS_LOST
+    for section in (0, 1, 3):
+        assert exposure.load_raw_frame(section).data.shape == (80, 100)
+    for read in (exposure.load_raw_frame, exposure.data.__getitem__):
+        with pytest.raises(FileDamagedError, match=r"section 2.*SEC02.*are not what was written") as caught:
+            read(2)
+        assert caught.value.cure
+    path.write_bytes(good)  # a better copy
+    assert ingest(path, database).id == exposure.id
+    assert rows(database)[0].unreadable_sections is None
+    assert rows(database)[0].load_raw_frame(2).data.shape == (80, 100)
+
+
+def test_a_header_edited_by_others_loses_nothing(sqlite, incoming):
+    """Many archives add cards and leave the sums alone."""
+    path = with_sums(incoming / NAME)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"EXTNAME = 'SEC01   '", b"EXTNAME = 'sec01   '", 1))
+    assert ingest(path, sqlite).unreadable_sections is None
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+def test_damage_inside_a_gz_file_is_never_believed(sqlite, incoming, place):
+    content = bytearray(gzip.compress(with_sums(incoming / NAME).read_bytes()))
+    content[int(place * len(content))] ^= 16
+    path = incoming / f"{NAME}.gz"
+    path.write_bytes(content)
+    refused(sqlite, path, FileDamagedError, "damaged compression")
+
+
+def test_a_gz_file_cut_short_loses_only_what_is_cut(sqlite, incoming):
+    content = gzip.compress(with_sums(incoming / NAME).read_bytes())
+    path = incoming / f"{NAME}.gz"
+    path.write_bytes(content[: int(0.6 * len(content))])
+    exposure = ingest(path, sqlite)
+    assert list(exposure.unreadable_sections) == ["2", "3"]
+    assert exposure.load_raw_frame(1).data.shape == (80, 100)
+
+
 def test_a_missing_extension_is_named(sqlite, incoming):
     exposure = ingest(write(incoming / NAME, sections=(0, 2, 3)), sqlite)
     assert list(exposure.unreadable_sections) == ["1"]
@@ -253,10 +320,10 @@ def test_a_copy_that_fails_leaves_nothing(sqlite, incoming, monkeypatch):
     path = write(incoming / NAME)
 
     def full(_source, target):
-        target.write_bytes(b"half")
+        Path(target).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ingest_module.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(OSError, match="No space left"):
         ingest(path, sqlite)
     assert rows(sqlite) == []
