@@ -16,18 +16,45 @@ from seechange_core.errors import SeeChangeError
 from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import Settings
 
-#: What each kind is corrected with, in the order they are built.
-NEEDS: dict[str, tuple[str, ...]] = {"bias": (), "dark": ("bias",), "flat": ("bias", "dark")}
+#: What each kind builds on, in the order they are built; a twilight flat is compared with a flat.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "bias": (),
+    "dark": ("bias",),
+    "flat": ("bias", "dark"),
+    "twilight_flat": ("bias", "dark", "flat"),
+}
+FLATS = ("flat", "twilight_flat")
 DESCRIPTIONS = {
     "bias": "Master bias: combined zero-second frames of a night, electrons.",
     "dark": "Master dark: bias-corrected dark current, electrons per second; hot pixels come from it.",
-    "flat": "Master flat: relative response of the pixels in one filter, median 1.",
+    "flat": "Master flat of a dome or lamp: relative response of the pixels in one filter, median 1.",
+    "twilight_flat": "Master flat of the twilight sky, median 1; compared with a flat of the filter it also "
+    "makes the illumination: the smooth response to the sky that a dome does not show.",
 }
 
 
 def dimension(kind: str) -> str:
     """Name the dynamic dimension of a kind: a flat has its filter with the night."""
-    return "night_filter" if kind == "flat" else "night"
+    return "night_filter" if kind in FLATS else "night"
+
+
+def partition(kind: str, night: str, band: str | None) -> str:
+    """Name a master's partition in its kind's dynamic dimension."""
+    return partitions.night_filter(night, band) if kind in FLATS else night
+
+
+def job_name(instrument: str, kind: str) -> str:
+    """Name the job that builds masters of a kind."""
+    return f"{instrument}_{kind}_masters"
+
+
+def run_tags(instrument: str, master: core.WantedMaster) -> dict[str, str]:
+    """Return the tags that tell which master a run makes, and of what: to know later what was tried."""
+    kind, night, band = master.key
+    return {
+        "seechange/master": f"{instrument}/{kind}/{partition(kind, night, band)}",
+        "seechange/made_of": master.version,
+    }
 
 
 def master_assets(
@@ -98,4 +125,4 @@ def _arguments(partition: str) -> tuple[str, str, str | None]:
 
 def _mapping(kind: str) -> dg.PartitionMapping | None:
     """Take the masters of every night for a flat; a dark has a night's bias at its side."""
-    return partitions.same_section() if kind == "flat" else None
+    return partitions.same_section() if kind in FLATS else None

@@ -24,6 +24,7 @@ MAPPINGS = {
     "bias": partitions.same_section,
     "dark": partitions.same_section,
     "flat": partitions.same_section,
+    "twilight_flat": partitions.same_section,
     "reference": partitions.anything,
 }
 

@@ -9,6 +9,7 @@ from seechange_assets.chain import chain_assets
 from seechange_assets.jobs import instrument_jobs
 from seechange_assets.references import reference_asset
 from seechange_assets.resources import own_workers
+from seechange_assets.schedules import masters_schedule
 from seechange_core import chain as core
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.settings import Settings, get_settings
@@ -39,7 +40,7 @@ def instrument_assets(settings: Settings, instrument: str) -> list[dg.AssetsDefi
 
 
 def define(settings: Settings, workers: Any = own_workers) -> dg.Definitions:
-    """Assemble the assets, jobs and resources under some settings.
+    """Assemble the assets, jobs, schedules and resources under some settings.
 
     Parameters
     ----------
@@ -52,6 +53,7 @@ def define(settings: Settings, workers: Any = own_workers) -> dg.Definitions:
     return dg.Definitions(
         assets=[asset for name in names for asset in instrument_assets(settings, name)],
         jobs=[job for name in names for job in instrument_jobs(name)],
+        schedules=[masters_schedule(settings, name, sections_of(name)) for name in names],
         resources={"settings": settings, "workers": workers},
         executor=dg.in_process_executor,
     )

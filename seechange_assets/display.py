@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +20,7 @@ DIGITS = 6
 #: Figures about the work, not about the product: shown last.
 ABOUT_WORK = ("seconds", "peak_mb")
 #: Entries that a product keeps when a later run finds it up to date.
-KEPT = ("file", "product", "made_by")
+KEPT = ("file", "product", "made_by", "frames")
 
 
 def kinds(name: str, settings: Settings) -> set[str]:
@@ -68,6 +68,9 @@ def metadata(
     for name in sorted(figures, key=lambda name: name in ABOUT_WORK):
         if math.isfinite(figures[name]):
             shown[name] = dg.MetadataValue.float(float(f"{figures[name]:.{DIGITS}g}"))
+    # Of what was only loaded, the table shown when it was made tells more.
+    if report.table and not (earlier and "frames" in earlier):
+        shown["frames"] = table(report.table)
     if report.path:
         shown["file"] = dg.MetadataValue.path(str(root / report.path))
     if report.product_id:
@@ -75,6 +78,17 @@ def metadata(
     if report.outcome is Outcome.DONE:
         shown["made_by"] = dg.MetadataValue.dagster_run(run_id)
     return shown | {n: v for n, v in (earlier or {}).items() if n in KEPT and n not in shown}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
+    """Show rows as a table; of several numbers in one cell, all."""
+    return dg.MetadataValue.table([dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in rows])
+
+
+def _cell(value: Any) -> str | float:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else "-"
+    return ", ".join(f"{item:.3g}" for item in value) if isinstance(value, list) else str(value)
 
 
 def picture(report: StepReport) -> str | None:

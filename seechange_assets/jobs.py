@@ -4,6 +4,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from seechange_assets.calibrators import NEEDS as MASTERS
+from seechange_assets.calibrators import job_name
 from seechange_assets.chain import asset_key
 from seechange_assets.references import NAME as REFERENCE
 from seechange_core import chain as core
@@ -11,7 +12,7 @@ from seechange_core import chain as core
 
 def instrument_jobs(instrument: str) -> list[UnresolvedAssetJobDefinition]:
     """Define an instrument's jobs: the walk over an exposure, the masters of a night, a reference."""
-    masters = [_job(instrument, f"{instrument}_{kind}_masters", [kind]) for kind in MASTERS]
+    masters = [_job(instrument, job_name(instrument, kind), [kind]) for kind in MASTERS]
     return [
         _job(instrument, f"{instrument}_process", [step.name for step in core.STEPS]),
         *masters,

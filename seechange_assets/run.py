@@ -4,7 +4,7 @@ The same assets, jobs and instance as in the web UI; only the workers are shared
 `Runner`, and it tells its watcher of every section as it is finished.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -24,7 +24,6 @@ from seechange_core.settings import Settings
 
 #: What Dagster calls a Ctrl-C inside and outside its own code.
 INTERRUPTS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 class Watcher(Protocol):
@@ -87,8 +86,8 @@ class Runner:
 
     def register_masters(self, instrument: str) -> None:
         """Add the nights whose masters can be built to the partitions."""
-        for kind, night, band in core.masters_wanted(self._settings, instrument):
-            self._register_master(instrument, kind, night, band)
+        for master in core.look_for_masters(self._settings, instrument):
+            self._register_master(instrument, master)
 
     def register_references(self, instrument: str, wanted: Iterable[tuple[str, str]]) -> None:
         """Add the regions and filters of references to the partitions."""
@@ -148,16 +147,19 @@ class Runner:
         """
         every = sections_of(instrument)
         reports: list[StepReport] = []
-        wanted = core.masters_wanted(self._settings, instrument, nights)
-        self._expect(len(wanted) * len(every))
+        wanted = core.look_for_masters(self._settings, instrument, nights)
+        expected = {master.key for master in wanted}
+        self._expect(len(expected) * len(every))
         for kind in calibrators.NEEDS:
-            # A new bias makes a new dark possible: look again before each kind.
-            now = [key for key in core.masters_wanted(self._settings, instrument, nights) if key[0] == kind]
-            self._expect(len(set(now).difference(wanted)) * len(every))
-            for _, night, band in now:
-                dimension, name = self._register_master(instrument, kind, night, band)
+            if reports:  # a new bias makes a new dark possible
+                wanted = core.look_for_masters(self._settings, instrument, nights)
+            now = [master for master in wanted if master.key[0] == kind]
+            self._expect(len({master.key for master in now}.difference(expected)) * len(every))
+            for master in now:
+                dimension, name = self._register_master(instrument, master)
                 span = tuple(partitions.key(**{dimension: name, "section": s}) for s in (every[0], every[-1]))
-                reports += self._run(f"{instrument}_{kind}_masters", instrument, [kind], span, {})
+                job, tags = calibrators.job_name(instrument, kind), calibrators.run_tags(instrument, master)
+                reports += self._run(job, instrument, [kind], span, {}, tags)
         return reports
 
     def build_references(
@@ -197,10 +199,9 @@ class Runner:
                 reports += self._run(job, instrument, [references.NAME], span, config)
         return reports
 
-    def _register_master(self, instrument: str, kind: str, night: str, band: str | None) -> tuple[str, str]:
+    def _register_master(self, instrument: str, master: core.WantedMaster) -> tuple[str, str]:
         """Add a master to the partitions, and return its dynamic dimension and its key there."""
-        dimension = calibrators.dimension(kind)
-        name = partitions.night_filter(night, band) if kind == "flat" else night
+        dimension, name = calibrators.dimension(master.key[0]), calibrators.partition(*master.key)
         partitions.register(self.instance, instrument, dimension, [name])
         return dimension, name
 
@@ -220,6 +221,7 @@ class Runner:
         assets: Sequence[str],
         span: tuple[dg.MultiPartitionKey, ...],
         config: dict[str, Any],
+        more_tags: Mapping[str, str] | None = None,
     ) -> list[StepReport]:
         """Run some assets over a range of partitions, and return what was reported."""
         first, last = span
@@ -230,12 +232,16 @@ class Runner:
             for name, value in first.keys_by_dimension.items()
             if last.keys_by_dimension[name] == value
         }
-        tags = process_tag() | ({} if single else {f"seechange/{name}": key for name, key in over.items()})
+        tags = (
+            process_tag()
+            | dict(more_tags or {})
+            | ({} if single else {f"seechange/{name}": key for name, key in over.items()})
+        )
         result = self._defs.resolve_job_def(job).execute_in_process(
             run_config={"ops": config, "loggers": {"console": {"config": {"log_level": self._level}}}},
             instance=self.instance,
             partition_key=first if single else None,
-            tags=tags if single else tags | {RANGE_START: first, RANGE_END: last},
+            tags=tags if single else tags | {partitions.RANGE_START: first, partitions.RANGE_END: last},
             asset_selection=[asset_key(instrument, name) for name in assets],
             raise_on_error=False,
         )

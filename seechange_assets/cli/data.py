@@ -2,15 +2,15 @@
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from seechange_assets.cli.ingest import ingest
 from seechange_assets.cli.options import with_options
-from seechange_assets.cli.output import Progress, print_json
-from seechange_core.errors import BadDataError, NotFoundError, SeeChangeError, UserError
+from seechange_assets.cli.output import Progress
+from seechange_core.errors import UserError
 from seechange_core.simulate.options import SurveyOptions
 
 catalog = typer.Typer(
@@ -35,6 +35,8 @@ def simulate(
     """Simulate a survey: raw exposures, calibration frames, a reference catalog, and the truth about them.
 
     Example: seechange simulate demo/survey --exposures 12 --sections 4 --seed 7
+
+    Example: seechange simulate night --camera decam --section-names N4,S4 --window-pix 512,512 --n-twilight 5
     """
     from seechange_core.pool import available_cores
     from seechange_core.simulate import simulate_survey
@@ -51,58 +53,44 @@ def simulate(
     typer.echo(
         f"{files} raw files in {out / 'raw'}, truth in {out / 'truth'}, catalog {out / 'catalog.ecsv'}"
     )
-    camera = {name: getattr(survey, name) for name in ("sections", "section_size_pix", "gap_pix", "parity")}
-    usual = SurveyOptions()
-    if own := {name: value for name, value in camera.items() if value != getattr(usual, name)}:
-        words = ", ".join(f"{name}: {value}" for name, value in own.items())
-        typer.echo(f"to process it, say in the settings: instruments: {{demo: {{{words}}}}}")
+    if words := _settings_words(survey):
+        typer.echo(f"to process it, say in the settings: {words}")
+    if survey.section_names:
+        words = " ".join(f"--section {name}" for name in survey.section_names)
+        typer.echo(f"it holds some sections only: seechange process {words}")
     return 0
 
 
-def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Raw files, or folders of them.")],
-    instrument: Annotated[
-        str | None, typer.Option("--instrument", help="Name of the instrument; default: told from the files.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> int:
-    """Register raw exposures: science, bias, dark and flat. What cannot be used is refused by name.
+def _settings_words(survey: SurveyOptions) -> str:
+    """Return the settings it takes to process a survey; empty if the defaults do."""
+    own: dict[str, Any] = {}
+    if survey.camera == "demo":
+        names = ("sections", "section_size_pix", "gap_pix", "pixel_scale_arcsec", "parity")
+        usual = SurveyOptions()
+        own = {name: getattr(survey, name) for name in names if getattr(survey, name) != getattr(usual, name)}
+    if survey.camera == "decam" and survey.window_pix:
+        own["size_x"], own["size_y"] = survey.window_pix
+    steps = {
+        "do_crosstalk": survey.crosstalk > 0,
+        "do_linearity": survey.nonlinearity,
+        "do_fringe": survey.fringing > 0,
+        "do_illumination": survey.n_twilight > 0 and survey.n_flat > 0,
+    }
+    if wanted := {name: True for name, is_on in steps.items() if is_on}:
+        own["parameters"] = {"preprocess": wanted}
+    if not own and survey.camera == "demo":
+        return ""
+    return f"instruments: {_one_line({survey.camera: own})}"
 
-    Example: seechange ingest demo/survey/raw
-    """
-    from seechange_assets.survey import register_exposures
-    from seechange_core.products.ingest import ingest as ingest_file
-    from seechange_core.settings import get_settings
 
-    settings = get_settings()
-    # What a shell makes of a path with '..' is meant; ingest itself refuses names that climb.
-    files = _files([Path(os.path.abspath(path)) for path in paths])  # noqa: PTH100 - resolve() follows links
-    rows, refused = [], []
-    with Progress("file") as progress:
-        progress.expect(len(files))
-        for file in files:
-            try:
-                row = ingest_file(file, settings, instrument=instrument)
-            except (BadDataError, UserError) as error:
-                refused.append((file, error))
-                progress.step(f"refused: {_place(file, error)}")
-            else:
-                rows.append(row)
-                progress.step(f"{row.name}: {row.type}")
-    science = [row.name for row in rows if row.type == "science"]
-    register_exposures(science, list(dict.fromkeys(row.instrument for row in rows)), settings)
-    if as_json:
-        print_json(
-            [{"file": str(f), "refused": str(e), "reason": e.reason} for f, e in refused]
-            + [{"name": r.name, "type": r.type, "instrument": r.instrument, "night": r.night} for r in rows]
-        )
-    else:
-        kinds = [row.type for row in rows]
-        words = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        typer.echo(f"{len(rows)} exposures: {words}" if rows else "no exposures")
-    for file, error in refused:
-        typer.echo(f"refused: {_place(file, error)}", err=True)
-    return 1 if refused else 0
+def _one_line(value: Any) -> str:
+    """Write nested settings as one line of YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, dict):
+        return str(value)
+    inside = ", ".join(f"{key}: {_one_line(part)}" for key, part in value.items())
+    return f"{{{inside}}}"
 
 
 @catalog.command("import")
@@ -127,24 +115,6 @@ def import_catalog(
     info = import_table(table, name, store, epoch=epoch, mapping=_mapping(column or []), overwrite=overwrite)
     typer.echo(f"{info.name}: {info.n_stars} stars, bands {', '.join(info.bands)}, epoch {info.epoch}")
     return 0
-
-
-def _files(paths: list[Path]) -> list[Path]:
-    """List raw files, the visible ones of a folder in the order of their names."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith("."))
-            if not inside:
-                raise NotFoundError("the folder has no files", file=str(path))
-            files += inside
-        else:
-            files.append(path)
-    return files
-
-
-def _place(file: Path, error: SeeChangeError) -> str:
-    return str(error) if error.file else f"{file}: {error}"
 
 
 def _mapping(columns: list[str]) -> dict[str, str]:

@@ -50,6 +50,9 @@ def show(
     outdated: Annotated[
         bool, typer.Option("--outdated", help="Only what the present settings would make differently.")
     ] = False,
+    calibrators: Annotated[
+        bool, typer.Option("--calibrators", help="Which calibrators the present images were made with.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Show what exists: outcomes, quality figures, versions, and what is outdated.
@@ -63,6 +66,8 @@ def show(
 
     settings = get_settings()
     known = chain.exposures(settings, exposure or None)
+    if calibrators:
+        return _show_calibrators(settings, exposure or None, as_json)
     rows = [as_dict(row) for row in chain.status(settings, exposure or None)]
     if outdated:
         rows = [row for row in rows if row["outdated"]]
@@ -85,6 +90,26 @@ def show(
         print_table(
             [_overview(name, group, last) for name, group in by_name.items()], ["exposure", "sections"]
         )
+    return 0
+
+
+def _show_calibrators(settings: "Settings", exposures: list[str] | None, as_json: bool) -> int:
+    from seechange_core.chain.calibrators import calibrators_used
+
+    shown = ("kind", "filter", "origin", "night", "n_frames", "n_rejected", "file")
+    rows = [
+        {
+            **{name: getattr(used, name) for name in ("exposure", "section", "step", "days_away")},
+            **{name: getattr(used.calibrator, name) for name in shown},
+        }
+        for used in calibrators_used(settings, exposures)
+    ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(rows, [name for name in rows[0] if name != "file"])
+    else:
+        typer.echo("no image was made with calibrators yet (seechange process)")
     return 0
 
 

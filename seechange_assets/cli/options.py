@@ -18,7 +18,8 @@ def with_options(function: Callable[..., int], kind: type[Params]) -> Callable[.
     function
         Takes its own arguments, and the model's fields by keyword in ``**values``.
     kind
-        The model; a field ``n_bias`` becomes ``--n-bias``, a boolean ``--clouds/--no-clouds``.
+        The model; a field ``n_bias`` becomes ``--n-bias``, a boolean ``--clouds/--no-clouds``, a tuple
+        words that are separated by commas or given one by one.
     """
     own = [
         parameter
@@ -28,7 +29,12 @@ def with_options(function: Callable[..., int], kind: type[Params]) -> Callable[.
     options = [_option(kind, name) for name in kind.model_fields]
     signature = inspect.Signature([*own, *options], return_annotation=int)
 
+    many = {name for name, field in kind.model_fields.items() if _is_tuple(field.annotation)}
+
     def command(**arguments: Any) -> int:
+        for name in many:
+            words = [word.strip() for given in arguments[name] or () for word in given.split(",")]
+            arguments[name] = tuple(filter(None, words)) or kind.model_fields[name].default
         return function(**arguments)
 
     command.__signature__ = signature  # type: ignore[attr-defined]
@@ -45,9 +51,13 @@ def _option(kind: type[Params], name: str) -> inspect.Parameter:
     flag = f"--{name.replace('_', '-')}"
     names = f"{flag}/--no-{flag[2:]}" if field.annotation is bool else flag
     option = typer.Option(names, help=f"{field.description}{unit}.")
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    default = [str(v) for v in field.default] if isinstance(field.default, tuple) else field.default
     annotation = Annotated[_plain(field.annotation), option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _is_tuple(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple or any(get_origin(a) is tuple for a in get_args(annotation))
 
 
 def _plain(annotation: Any) -> Any:
@@ -56,7 +66,7 @@ def _plain(annotation: Any) -> Any:
     if origin is Literal:
         return type(arguments[0])
     if origin is tuple:
-        return list[_plain(arguments[0])]  # type: ignore[misc]
+        return list[str]
     if origin in (Union, types.UnionType):
         (inner,) = (a for a in arguments if a is not type(None))
         return _plain(inner) | None

@@ -73,7 +73,9 @@ def plain(value: Any) -> Any:
 #: How numbers are printed for people where four digits are not enough.
 FORMATS = {"ra": ".6f", "dec": ".6f", "mjd_mid": ".5f", "mag": ".3f", "mag_err": ".3f"}
 #: Steps that make master frames, not products of a section.
-MASTERS = ("bias", "dark", "flat")
+MASTERS = ("bias", "dark", "flat", "twilight_flat")
+#: Verdict on a frame that went into a master.
+USED = "used"
 COUNTED = ("done", "loaded", "stopped", "failed")
 #: Of the places where the same thing happened.
 PLACES_SHOWN = 4
@@ -172,6 +174,8 @@ def summarize(reports: Iterable["StepReport"], unit: str, as_json: bool) -> int:
         if not tasks:
             typer.echo("nothing to do")
     fates = [deciding(group) for group in tasks.values()]
+    if not as_json:
+        _print_left_out([fate for fate in fates if fate.outcome == "done"])
     failed = [fate for fate in fates if fate.outcome == "failed"]
     if not as_json:
         _print_reasons([fate for fate in fates if fate.outcome == "stopped"], err=False)
@@ -197,6 +201,18 @@ def _print_reasons(fates: Sequence["StepReport"], err: bool) -> None:
         more = f" and {len(places) - PLACES_SHOWN} more" if len(places) > PLACES_SHOWN else ""
         where = ", ".join(places[:PLACES_SHOWN])
         typer.echo(f"{outcome}: {where}{more}: {step}: {message}", err=err)
+
+
+def _print_left_out(masters: Sequence["StepReport"]) -> None:
+    """Print which frames did not go into masters just made, and why, once for all sections."""
+    sections: dict[tuple[str, str, str], list[str]] = {}
+    for master in masters:
+        for row in master.table:
+            if (verdict := row.get("verdict", USED)) != USED:
+                sections.setdefault((row["frame"], master.step, master.exposure), []).append(verdict)
+    for (frame, step, exposure), verdicts in sections.items():
+        where = f"{len(verdicts)} section{'' if len(verdicts) == 1 else 's'}"
+        typer.echo(f"left out: {frame} of {step} {exposure}, {where}: {verdicts[0]}")
 
 
 def _message(report: "StepReport") -> str:

@@ -14,6 +14,7 @@ from seechange_core.settings import load_settings, use_settings
 
 COMMANDS = [
     *(["init"], ["ui"], ["simulate"], ["ingest"], ["process"], ["reference", "build"], ["reference", "list"]),
+    *(["calibrator", "add"], ["calibrator", "list"]),
     *(["show"], ["candidates"], ["lightcurve"], ["catalog", "import"]),
 ]
 
@@ -35,13 +36,19 @@ def test_a_wrong_command_line_has_status_2(arguments, capsys):
 def test_processing_tells_its_progress_and_what_came_out(settings, capsys):
     assert run(["process", "e1", "-j", "2"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "12 masters: 12 done\n4 sections: 4 done\n"
+    assert captured.out == "16 masters: 16 done\n4 sections: 4 done\n"
     lines = captured.err.splitlines()
-    assert len(lines) == 16
-    assert lines[0].startswith("[1/12] 2025-01-01 ")
-    assert lines[-1].startswith("[16/16] e1 ")
+    assert len(lines) == 20
+    assert lines[0].startswith("[1/16] 2025-01-01 ")
+    assert lines[-1].startswith("[20/20] e1 ")
     assert run(["process", "e1", "-j", "2"]) == 0
     assert capsys.readouterr().out == "4 sections: 4 loaded\n"
+
+
+def test_frames_that_were_left_out_of_masters_are_told_once(settings, plan, capsys):
+    plan({f"bias|{n}": ("done", f"level {n}") for n in (1, 2)})
+    assert run(["process", "e1", "-j", "1"]) == 0
+    assert "left out: f2 of bias 2025-01-01, 2 sections: level 1\n" in capsys.readouterr().out
 
 
 def test_a_stop_is_told_and_is_no_failure(settings, plan, capsys):

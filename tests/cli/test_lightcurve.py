@@ -104,7 +104,7 @@ def test_raw_files_may_be_named_from_where_one_is(settings, tmp_path, monkeypatc
         seen.append(path)
         raise UserError("not one of ours", file=str(path))
 
-    monkeypatch.setattr(module, "ingest", refuse)
+    monkeypatch.setattr(module, "find", refuse)
     (tmp_path / "raw").mkdir()
     (tmp_path / "x.fits").touch()
     monkeypatch.chdir(tmp_path / "raw")

@@ -49,7 +49,7 @@ def test_every_kind_of_field_can_be_given():
         "--dead",
         "1",
         "--dead",
-        "2",
+        "2,3",
     )
     assert heard == {
         "name": "x",
@@ -57,7 +57,7 @@ def test_every_kind_of_field_can_be_given():
         "clouds": False,
         "band": "g",
         "start": "2026-01-01",
-        "dead": [1, 2],
+        "dead": ("1", "2", "3"),
     }
 
 

@@ -1,0 +1,191 @@
+"""The command that registers raw files, one by one or by folders."""
+
+# ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seechange_assets.cli.output import Progress, print_json
+from seechange_core.errors import BadDataError, NotFoundError, SeeChangeError, UserError
+
+if TYPE_CHECKING:
+    from seechange_core.products.ingest import Ingested
+    from seechange_core.settings import Settings
+
+#: What the names of FITS files end with, and what their contents begin with.
+_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.bz2", ".fit.bz2")
+_BEGINNING = b"SIMPLE  ="
+
+
+@dataclass
+class _Results:
+    """What became of the files.
+
+    Attributes
+    ----------
+    done
+        By exposure, in the order of the files.
+    refused
+        File and reason.
+    skipped
+        How many files of folders are no FITS.
+    """
+
+    done: "list[Ingested]" = field(default_factory=list)
+    refused: list[tuple[Path, SeeChangeError]] = field(default_factory=list)
+    skipped: int = 0
+
+
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Raw files, or folders to search for them.")],
+    instrument: Annotated[
+        str | None, typer.Option("--instrument", help="Name of the instrument; default: told from the files.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Register raw exposures: science, bias, dark and flats. What cannot be used is refused by name.
+
+    Of a folder, all FITS files are taken, also those in its folders. Files that belong together (image, mask
+    and weight; one file per CCD) are one exposure, whichever of them are given. What is known already is
+    read again: a correction of the instrument's settings reaches the exposures in this way.
+
+    Example: seechange ingest demo/survey/raw
+    """
+    from seechange_assets.survey import register_exposures
+    from seechange_core.settings import get_settings
+
+    settings = get_settings()
+    results = _Results()
+    # What a shell makes of a path with '..' is meant; ingest itself refuses names that climb.
+    files = _files([Path(os.path.abspath(path)) for path in paths], results)  # noqa: PTH100 - not resolve()
+    try:
+        _register(files, instrument, settings, results)
+    finally:  # also if a disk is full or somebody ends it: what is registered shall be seen
+        rows = [result.exposure for result in results.done]
+        science = [row.name for row in rows if row.type == "science"]
+        register_exposures(science, list(dict.fromkeys(row.instrument for row in rows)), settings)
+    if as_json:
+        _print_json(results)
+    else:
+        typer.echo(_summary(results))
+    for file, error in results.refused:
+        typer.echo(f"refused: {_place(file, error)}", err=True)
+    return 1 if results.refused else 0
+
+
+def _register(files: Sequence[Path], instrument: str | None, settings: "Settings", results: _Results) -> None:
+    from seechange_core.products import ingest as core
+    from seechange_core.settings import use_settings
+
+    covered: set[Path] = set()
+    with Progress("file") as progress, use_settings(settings):
+        progress.expect(len(files))
+        for file in files:
+            if file in covered:
+                progress.step(f"{file.name}: with the file it belongs to")
+                continue
+            try:
+                raw = core.find(file, instrument)
+                covered.update(raw.paths)
+                result = core.register(raw, settings)
+            except (BadDataError, UserError) as error:
+                results.refused.append((file, error))
+                progress.step(f"refused: {_place(file, error)}")
+            else:
+                results.done.append(result)
+                progress.step(_line(result))
+
+
+def _line(result: "Ingested") -> str:
+    """Say what became of an exposure."""
+    from seechange_core.products.ingest import describe_changes
+
+    words = f"{result.exposure.name}: {result.exposure.type}, {result.outcome}"
+    if result.changes:
+        words += f": {describe_changes(result.changes)}"
+    if lost := result.exposure.unreadable_sections:
+        first, *others = lost
+        more = f" and {len(others)} more" if others else ""
+        words += f"; section {first}{more} cannot be read: {lost[first]}"
+    return words
+
+
+def _files(paths: Sequence[Path], results: _Results) -> list[Path]:
+    """List raw files, those in folders in the order of their names."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = [file for file in _visible(path) if file.is_file()]
+        fits = [file for file in inside if _looks_like_fits(file)]
+        if not fits:
+            what = f"none of its {len(inside)} files is FITS" if inside else "the folder has no files"
+            raise NotFoundError(what, cure="name the folder of the raw files", file=str(path))
+        results.skipped += len(inside) - len(fits)
+        files += fits
+    return list(dict.fromkeys(files))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """List the files in a folder and in its folders; hidden ones may be half-written."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+    return found
+
+
+def _looks_like_fits(file: Path) -> bool:
+    """Tell by its name, or else by its first bytes: what should be FITS and is broken must be named."""
+    if file.name.lower().endswith(_SUFFIXES):
+        return True
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(_BEGINNING)) == _BEGINNING
+    except OSError:
+        return False
+
+
+def _summary(results: _Results) -> str:
+    """Say in one line what there is now, by type, and how much of it is new."""
+    kinds = Counter(result.exposure.type for result in results.done)
+    outcomes = Counter(str(result.outcome) for result in results.done)
+    number = len(results.done)
+    words = [f"{number} exposure{'' if number == 1 else 's'}" if number else "no exposures"]
+    if kinds:
+        words[0] += ": " + ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    labels = {"known": "known already", "changed": "known and read anew", "completed": "completed"}
+    if old := ", ".join(f"{outcomes[key]} {label}" for key, label in labels.items() if outcomes[key]):
+        words.append(old)
+    if lacking := sum(bool(result.exposure.unreadable_sections) for result in results.done):
+        words.append(f"{lacking} without some sections")
+    if results.refused:
+        words.append(f"{len(results.refused)} refused")
+    if results.skipped:
+        words.append(f"{results.skipped} other file{'' if results.skipped == 1 else 's'} passed over")
+    return "; ".join(words)
+
+
+def _print_json(results: _Results) -> None:
+    refused = [{"file": str(f), "refused": str(e), "reason": e.reason} for f, e in results.refused]
+    done = [
+        {
+            **{name: getattr(result.exposure, name) for name in ("name", "type", "instrument", "night")},
+            "outcome": result.outcome,
+            "changes": {name: list(values) for name, values in result.changes.items()},
+            "unreadable_sections": result.exposure.unreadable_sections,
+        }
+        for result in results.done
+    ]
+    print_json(refused + done)
+
+
+def _place(file: Path, error: SeeChangeError) -> str:
+    return str(error) if error.file else f"{file}: {error}"
