@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SEED   ?= 1
 
-.PHONY: demo test check ui clean
+.PHONY: demo test check bench ui clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    simulate a small survey and take it to light curves (SEED=n for another sky)"
 	@echo "make test    all tests, and everything 'make check' runs"
 	@echo "make check   import contracts, ruff, mypy"
+	@echo "make bench   a full-size DECam night: time, memory, and what each correction leaves (half an hour)"
 	@echo "make ui      the web interface on the demo's data, http://127.0.0.1:3000"
 
 $(VENV)/ready: pyproject.toml
@@ -31,6 +32,9 @@ check: $(VENV)/ready
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+bench: $(VENV)/ready
+	$(BIN)/python -m benchmarks.decam_images
 
 ui: $(VENV)/ready
 	@test -f demo/seechange.yaml || { echo "there is nothing to show yet: run make demo first"; exit 1; }

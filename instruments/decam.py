@@ -26,7 +26,14 @@ from typing import Any
 
 from instruments import _decam_layout as layout
 from instruments import _decam_products as products
-from seechange_core.errors import HeaderError, PixelsError, SectionMissingError, SeeChangeError, UserError
+from seechange_core.errors import (
+    HeaderError,
+    PixelsError,
+    SectionAbsent,
+    SectionMissingError,
+    SeeChangeError,
+    UserError,
+)
 from seechange_core.frames import Amplifier, Box, Prepared
 from seechange_core.instrument import Instrument, Paths, SectionContext, SectionId, SensorSection, as_paths
 from seechange_core.instrument.fits_reader import Unit, read_pixels
@@ -137,7 +144,10 @@ class DECamInstrument(Instrument):
         return {
             section_id: error
             for section_id, error in bad.items()
-            if not (isinstance(error, SectionMissingError) and layout.dead_at(str(section_id), mjd))
+            if not (
+                isinstance(error, SectionMissingError | SectionAbsent)
+                and layout.dead_at(str(section_id), mjd)
+            )
         }
 
     # --- Headers --------------------------------------------------------------------------------

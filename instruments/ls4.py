@@ -25,6 +25,7 @@ import numpy.typing as npt
 from seechange_core.errors import (
     FileDamagedError,
     HeaderError,
+    SectionAbsent,
     SectionMissingError,
     SeeChangeError,
     UserError,
@@ -220,7 +221,7 @@ class LS4Instrument(Instrument):
                 reports = list_units(path) if reports is None else reports
                 for name in AMPLIFIERS:
                     check_unit(reports, f"{section_id}_{name}", path)
-            except (FileDamagedError, SectionMissingError) as error:
+            except (FileDamagedError, SectionMissingError, SectionAbsent) as error:
                 bad[section_id] = error
         return bad
 

@@ -14,7 +14,7 @@
     │   ├── CalibratorMissingError
     │   └── ConflictError       the same name with other content
     ├── Stop                    nobody's bug; the section ends here (outcome: stopped)
-    │   ├── DeadSection, NoStars, NoCatalog, NoSolution, Clouded
+    │   ├── SectionAbsent, DeadSection, NoStars, NoCatalog, NoSolution, Clouded
     │   └── NoReference, InReference
     └── PipelineError           our own bug or a broken machine
 
@@ -148,6 +148,12 @@ class Stop(SeeChangeError):
     """The section ends here for a reason that is nobody's bug."""
 
     reason = "stopped"
+
+
+class SectionAbsent(Stop):
+    """The camera wrote the exposure without this section: its file says how much it holds, and holds it."""
+
+    reason = "section_absent"
 
 
 class DeadSection(Stop):

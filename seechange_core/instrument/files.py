@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from seechange_core.errors import FileDamagedError, SectionMissingError, SeeChangeError, UserError
+from seechange_core.errors import (
+    FileDamagedError,
+    SectionAbsent,
+    SectionMissingError,
+    SeeChangeError,
+    UserError,
+)
 from seechange_core.instrument import fits_reader
 from seechange_core.instrument.sections import Sectioned
 from seechange_core.instrument.sensor_section import SectionId
@@ -71,7 +77,7 @@ class SectionFiles(Sectioned):
                     if path not in reports:
                         reports[path] = fits_reader.list_units(path)
                     fits_reader.check_unit(reports[path], unit, path)
-            except (FileDamagedError, SectionMissingError) as error:
+            except (FileDamagedError, SectionMissingError, SectionAbsent) as error:
                 bad[section_id] = error
         return bad
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
-from seechange_core.errors import FileDamagedError, PixelsError, SectionMissingError
+from seechange_core.errors import FileDamagedError, PixelsError, SectionAbsent, SectionMissingError
 from seechange_core.instrument.fits_units import CUT_SHORT, Extent, FitsFile
 from seechange_core.storage.fits_checksums import Verdict, judge
 
@@ -52,6 +52,8 @@ class UnitReport:
         All its bytes are there.
     is_damaged
         They are not what was written, by the sums that it carries.
+    n_promised
+        Of the primary unit: how many extensions its header says there are, if it does.
     """
 
     index: int
@@ -59,6 +61,7 @@ class UnitReport:
     has_image: bool
     is_complete: bool
     is_damaged: bool
+    n_promised: int | None = None
 
 
 def read_cards(path: Path, unit: Unit = 0) -> dict[str, Any]:
@@ -81,8 +84,8 @@ def read_cards(path: Path, unit: Unit = 0) -> dict[str, Any]:
     ------
     FileDamagedError
         If the file is not FITS.
-    SectionMissingError
-        If it has no such unit.
+    SectionMissingError, SectionAbsent
+        If it has no such unit; the latter if it holds as many as it says it does.
     """
     with _open(path) as file:
         extent = _find(file, unit, path)
@@ -103,8 +106,8 @@ def read_pixels(path: Path, unit: Unit = None) -> npt.NDArray[Any]:
     ------
     FileDamagedError
         If the file is not FITS, or ends before the image does.
-    SectionMissingError
-        If it has no such unit.
+    SectionMissingError, SectionAbsent
+        If it has no such unit; the latter if it holds as many as it says it does.
     PixelsError
         If the unit holds no 2-D image.
     """
@@ -141,7 +144,20 @@ def _report(file: FitsFile, extent: Extent, path: Path) -> UnitReport:
     verdict = judge(extent.header, file.pieces(extent)) if is_complete else Verdict.RIGHT
     if verdict is Verdict.HEADER_DIFFERS:
         log.info("%s: the header of unit %d was edited after its CHECKSUM", path, extent.index)
-    return UnitReport(extent.index, extent.name, extent.has_image, is_complete, verdict is Verdict.DAMAGED)
+    return UnitReport(
+        extent.index,
+        extent.name,
+        extent.has_image,
+        is_complete,
+        verdict is Verdict.DAMAGED,
+        _promised(extent) if extent.index == 0 else None,
+    )
+
+
+def _promised(primary: Extent) -> int | None:
+    """Return how many extensions the primary header says there are; None if it does not say."""
+    value = _header(primary).get("NEXTEND")
+    return value if isinstance(value, int) else None
 
 
 def check_unit(reports: Sequence[UnitReport], unit: Unit, path: Path) -> None:
@@ -149,7 +165,7 @@ def check_unit(reports: Sequence[UnitReport], unit: Unit, path: Path) -> None:
 
     Raises
     ------
-    SectionMissingError, FileDamagedError
+    SectionMissingError, SectionAbsent, FileDamagedError
         As `read_pixels` would; it does not notice damage that leaves the image readable.
     """
     for report in reports:
@@ -163,7 +179,7 @@ def check_unit(reports: Sequence[UnitReport], unit: Unit, path: Path) -> None:
                     file=str(path),
                 )
             return
-    raise _missing(unit, path)
+    raise _missing(unit, path, is_whole=bool(reports) and reports[0].n_promised == len(reports) - 1)
 
 
 @contextmanager
@@ -204,7 +220,8 @@ def _find(file: FitsFile, unit: Unit, path: Path) -> Extent:
     for extent in file.extents():
         if _is_meant(unit, extent.index, extent.name) and (unit is not None or extent.has_image):
             return extent
-    raise _missing(unit, path)
+    extents = list(file.extents())
+    raise _missing(unit, path, is_whole=_promised(extents[0]) == len(extents) - 1)
 
 
 def _is_meant(unit: Unit, index: int, name: str) -> bool:
@@ -256,7 +273,12 @@ def _as_image(data: Any, unit: Unit, path: Path) -> npt.NDArray[Any]:
     return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
-def _missing(unit: Unit, path: Path) -> SectionMissingError:
+def _missing(unit: Unit, path: Path, *, is_whole: bool) -> SectionMissingError | SectionAbsent:
+    """Make the error of a unit that is not there: by intent where the file holds all it says it does."""
+    if is_whole:
+        return SectionAbsent(
+            f"the file was written without {_label(unit)}", cure="nothing to do", file=str(path)
+        )
     return SectionMissingError(
         f"the file has no {_label(unit)}",
         cure="see whether it was cut short or comes from another camera",

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from seechange_core.errors import FileDamagedError, PixelsError, SectionMissingError
-from seechange_core.instrument.fits_reader import list_units, read_cards, read_pixels
+from seechange_core.errors import FileDamagedError, PixelsError, SectionAbsent, SectionMissingError
+from seechange_core.instrument.fits_reader import check_unit, list_units, read_cards, read_pixels
 
 PIXELS = np.arange(40 * 60).reshape(40, 60)
 
@@ -137,3 +137,19 @@ def test_cards_keep_what_cannot_be_parsed(tmp_path):
     assert cards["OBJECT"] == "M31"
     assert cards["EMPTY"] is None
     assert cards["HISTORY"] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("promised", "error"), [(1, SectionAbsent), (2, SectionMissingError), (None, SectionMissingError)]
+)
+def test_a_section_that_was_never_written_is_told_from_one_that_was_lost(tmp_path, promised, error):
+    path = tmp_path / "one.fits"
+    units = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((4, 4), np.int16), name="N4")])
+    if promised is not None:
+        units[0].header["NEXTEND"] = promised
+    units.writeto(path)
+    with pytest.raises(error, match="'N5'"):
+        read_pixels(path, "N5")
+    with pytest.raises(error, match="'N5'"):
+        check_unit(list_units(path), "N5", path)
+    assert read_pixels(path, "N4").sum() == 16
