@@ -12,28 +12,32 @@ from seechange_core.chain.light_curves import (
     position_light_curve,
 )
 from seechange_core.chain.lineage import PROCESSES, provenances
-from seechange_core.chain.masters import build_master, masters_wanted
+from seechange_core.chain.masters import build_master
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.queries import candidates, exposures, list_references, status
 from seechange_core.chain.references import build_reference, references_wanted
 from seechange_core.chain.step import Step
 from seechange_core.chain.steps import STEPS
 from seechange_core.chain.walk import walk
+from seechange_core.chain.wanted import MasterKey, WantedMaster, look_for_masters, masters_wanted
 
 __all__ = [
     "PROCESSES",
     "STEPS",
     "EnsembleZeroPoints",
     "LightCurveTable",
+    "MasterKey",
     "Outcome",
     "Step",
     "StepReport",
+    "WantedMaster",
     "build_master",
     "build_reference",
     "candidates",
     "ensemble_at",
     "exposures",
     "list_references",
+    "look_for_masters",
     "masters_wanted",
     "object_light_curve",
     "object_named",

@@ -1,7 +1,8 @@
-"""Which other rows a section is processed with: its masters and its references."""
+"""Which other rows a section is processed with: its calibrators and its references."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
@@ -9,15 +10,22 @@ from sqlalchemy.orm import Session
 from seechange_core.chain.load import CalibratedRows, rows_of_reference
 from seechange_core.chain.section import Section
 from seechange_core.flags import ExposureFlag
-from seechange_core.products.calibrator import Calibrator, find_calibrator
+from seechange_core.frames import Masters
+from seechange_core.products.calibrator import Calibrator
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image, image_parents
 from seechange_core.products.reference import Reference, find_references
+from seechange_core.products.shelf import Known, Shelf
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.provenance import digest
+from seechange_core.stages.preprocess import PreprocessParams
+from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
 
-MASTER_KINDS = ("bias", "dark", "flat", "bad_pixels")
+#: What a section can be calibrated with, by the names of `frames.Masters`.
+SLOTS = tuple(field.name for field in fields(Masters))
+#: Kinds that we build ourselves.
+BUILT = ("bias", "dark", "flat", "twilight_flat", "illumination", "bad_pixels")
 
 
 def not_marked_bad() -> ColumnElement[bool]:
@@ -25,7 +33,7 @@ def not_marked_bad() -> ColumnElement[bool]:
     return Exposure.bitflag.bitwise_and(int(ExposureFlag.MARKED_BAD)) == 0
 
 
-# --- Masters --------------------------------------------------------------------------------------
+# --- Calibrators ----------------------------------------------------------------------------------
 
 
 def mask_version(provenance_id: str, section: str, master: str) -> str:
@@ -33,35 +41,123 @@ def mask_version(provenance_id: str, section: str, master: str) -> str:
     return digest(provenance_id, section, master)
 
 
+def illumination_version(provenance_id: str, section: str, twilight: str, flat: str) -> str:
+    """Name the data version of the illumination that a twilight flat and a flat imply."""
+    return digest(provenance_id, section, twilight, flat)
+
+
+def shelf_of(
+    session: Session,
+    instrument: str,
+    provenances: Mapping[str, str],
+    mjds: Iterable[float],
+    sections: Sequence[str] | None = None,
+) -> Shelf:
+    """Make the shelf of an instrument's calibrators around some times under the present provenances."""
+    return Shelf(session, instrument, [provenances[kind] for kind in BUILT], mjds, sections)
+
+
 def masters_for(section: Section) -> dict[str, Calibrator]:
-    """Return the rows of the masters nearest in time, by kind; kinds that have none are absent."""
-    exposure = section.exposure
-    found: dict[str, Calibrator] = {}
+    """Return the rows of the calibrators that a section is preprocessed with.
+
+    Those nearest in time for every step that is asked for. What belongs to a flat follows the flat that
+    is used: the bad-pixel mask found in it and the illumination it was compared with twilight flats for,
+    unless others were supplied: a person's word counts more.
+
+    Returns
+    -------
+    dict
+        By the names of `frames.Masters`; what there is none of is absent. The ``flat`` is the first of
+        `flat_kinds` there is.
+    """
+    params = section.params(PreprocessParams, "preprocess")
     with open_session(section.settings, read_only=True) as session:
-        for kind in MASTER_KINDS:
-            row = _implied_mask(session, section, found) if kind == "bad_pixels" else None
-            row = row or find_calibrator(
-                session,
-                kind,
-                instrument=exposure.instrument,
-                section_id=section.section,
-                mjd=exposure.mjd_mid,
-                band=section.band if kind == "flat" else "",
-                provenance_id=section.provenance_id(kind),
+        ids = {kind: section.provenance_id(kind) for kind in BUILT}
+        exposure = section.exposure
+        shelf = shelf_of(session, exposure.instrument, ids, [exposure.mjd_mid], [section.section])
+        chosen = _Choice(shelf, section.section, exposure.mjd_mid, section.band, ids, params)
+        asked = [slot for slot in SLOTS if getattr(params, f"do_{slot}")]
+        found = {slot: getattr(chosen, slot)() for slot in asked}
+        return shelf.rows({slot: known for slot, known in found.items() if known is not None})
+
+
+def read_masters(rows: Mapping[str, Calibrator], archive: Archive) -> Masters:
+    """Read the calibrators that were chosen, by the names of `frames.Masters`."""
+    contents: dict[str, Any] = {name: row.read(archive) for name, row in rows.items()}
+    return Masters(**contents)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Chooses for one section: a method for each name of `frames.Masters`."""
+
+    shelf: Shelf
+    section: str
+    mjd: float
+    band: str
+    ids: Mapping[str, str]
+    params: PreprocessParams
+
+    def _nearest(self, kind: str, band: str = "") -> Known | None:
+        return self.shelf.nearest(kind, self.section, self.mjd, band)
+
+    def _supplied(self, kind: str, band: str = "") -> Known | None:
+        rows = self.shelf.by_nearness(kind, self.section, self.mjd, band)
+        return next((row for row in rows if row.origin == "supplied"), None)
+
+    def crosstalk(self) -> Known | None:
+        return self._nearest("crosstalk")
+
+    def linearity(self) -> Known | None:
+        return self._nearest("linearity")
+
+    def bias(self) -> Known | None:
+        return self._nearest("bias")
+
+    def dark(self) -> Known | None:
+        return self._nearest("dark")
+
+    def flat(self) -> Known | None:
+        found = (
+            self._nearest(kind, self.band)
+            for kind in getattr(self.params, "flat_kinds", ("flat", "twilight_flat"))
+        )
+        return next((known for known in found if known is not None), None)
+
+    def fringe(self) -> Known | None:
+        return self._nearest("fringe", self.band)
+
+    def illumination(self) -> Known | None:
+        """Take one supplied, else the flat's own, else the nearest of another flat: lamps hardly change.
+
+        What was found by comparing a dome with the sky says nothing of a twilight flat.
+        """
+        if (supplied := self._supplied("illumination", self.band)) is not None:
+            return supplied
+        flat = self.flat()
+        if flat is None or flat.kind != "flat":
+            return None
+        where = (self.section, self.mjd, self.band)
+        own = {
+            illumination_version(
+                self.ids["illumination"], self.section, twilight.data_version, flat.data_version
             )
-            if row is not None:
-                found[kind] = row
-    return found
+            for twilight in self.shelf.by_nearness("twilight_flat", *where)
+        }
+        rows = self.shelf.by_nearness("illumination", *where)
+        return next((row for row in rows if row.data_version in own), next(iter(rows), None))
 
-
-def _implied_mask(session: Session, section: Section, used: dict[str, Calibrator]) -> Calibrator | None:
-    """Return the mask made with the flat that is used, or with its dark: not one of another night's dark."""
-    master = used.get("flat") or used.get("dark")
-    if master is None:
-        return None
-    version = mask_version(section.provenance_id("bad_pixels"), section.section, master.data_version)
-    query = select(Calibrator).where(Calibrator.data_version == version, Calibrator.bitflag == 0)
-    return session.scalar(query)
+    def bad_pixels(self) -> Known | None:
+        """Take one supplied, else the one that the flat used implies, or the dark, else the nearest."""
+        if (supplied := self._supplied("bad_pixels")) is not None:
+            return supplied
+        for master in (self.flat(), self.dark()):
+            if master is not None:
+                version = mask_version(self.ids["bad_pixels"], self.section, master.data_version)
+                mask = self.shelf.version(version)
+                if mask is not None and not mask.bitflag:
+                    return mask
+        return self._nearest("bad_pixels")
 
 
 # --- References -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from seechange_core.stages import (
     detect,
     extract,
     force,
+    illumination,
     measure,
     photometry,
     preprocess,
@@ -49,10 +50,17 @@ PROCESSES: dict[str, Process] = {
     "bias": Process((_COMBINE,), ("exposure",)),
     "dark": Process((_COMBINE,), ("exposure", "bias")),
     "flat": Process((_COMBINE,), ("exposure", "bias", "dark")),
-    "bad_pixels": Process((("bad_pixels", combine.BadPixelParams, combine.CODE_VERSION),), ("dark", "flat")),
+    "twilight_flat": Process((_COMBINE,), ("exposure", "bias", "dark")),
+    "illumination": Process(
+        (("illumination", illumination.IlluminationParams, illumination.CODE_VERSION),),
+        ("flat", "twilight_flat"),
+    ),
+    "bad_pixels": Process(
+        (("bad_pixels", combine.BadPixelParams, combine.CODE_VERSION),), ("dark", "flat", "twilight_flat")
+    ),
     "image": Process(
         (("preprocess", preprocess.PreprocessParams, preprocess.CODE_VERSION),),
-        ("exposure", "bias", "dark", "flat", "bad_pixels"),
+        ("exposure", "bias", "dark", "flat", "twilight_flat", "illumination", "bad_pixels"),
     ),
     "source_list": Process((_EXTRACT,), ("image",)),
     "world_coordinates": Process(

@@ -1,131 +1,43 @@
-"""Master calibration frames: which can be built from the frames at hand, and building one of a section."""
+"""Building one master calibration frame of one section, and what it implies."""
 
 import time
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from seechange_core.chain.choice import mask_version, not_marked_bad
+from seechange_core.chain.choice import read_masters
 from seechange_core.chain.lineage import provenances, record_provenances
 from seechange_core.chain.outcome import Outcome, StepReport
-from seechange_core.chain.section import has_file
+from seechange_core.chain.raw_frames import RawFrames
 from seechange_core.chain.walk import peak_mb, placed
+from seechange_core.chain.wanted import FLATS, MasterKey, Plan, Planner, calibration_frames
 from seechange_core.errors import BadDataError, Stop
-from seechange_core.frames import MasterFrame, Masters, RawFrame
-from seechange_core.instrument import SectionId, get_instrument_instance
+from seechange_core.frames import MasterFrame
+from seechange_core.instrument import get_instrument_instance
 from seechange_core.products.base import save
-from seechange_core.products.calibrator import Calibrator, find_calibrator, set_frames
+from seechange_core.products.calibrator import Calibrator, Content, frames_of, set_frames
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.place import Place
-from seechange_core.provenance import digest
+from seechange_core.products.shelf import Known
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import thumb
 from seechange_core.settings import Settings, use_settings
-from seechange_core.stages.combine import BadPixelParams, CombineParams, combine, find_bad_pixels
+from seechange_core.stages.combine import (
+    BadPixelParams,
+    CombineParams,
+    FrameQuality,
+    combine,
+    find_bad_pixels,
+)
+from seechange_core.stages.illumination import IlluminationParams, illumination_of
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
-
-#: Kinds of master frames made of raw frames, in the order in which they build on each other.
-KINDS = ("bias", "dark", "flat")
-_NEEDS: dict[str, tuple[str, ...]] = {"bias": (), "dark": ("bias",), "flat": ("bias", "dark")}
-
-
-class MasterKey(NamedTuple):
-    """A master frame to build for all sections: its kind, night and (flats only) filter."""
-
-    kind: str
-    night: str
-    filter: str | None
-
-
-def masters_wanted(
-    settings: Settings, instrument: str, nights: Iterable[str] | None = None
-) -> list[MasterKey]:
-    """List the masters that the registered frames allow and that are not there yet, in building order.
-
-    A night that has got more frames since is listed again, and so is a master whose file is lost, or
-    whose bad-pixel mask is not what the present settings make.
-
-    Parameters
-    ----------
-    settings, instrument
-        Whose.
-    nights
-        Only these local dates; None for all.
-    """
-    with use_settings(settings), open_session(settings, read_only=True) as session:
-        query = select(Exposure.type, Exposure.night, Exposure.filter).where(
-            Exposure.instrument == instrument, Exposure.type.in_(KINDS), not_marked_bad()
-        )
-        if nights is not None:
-            query = query.where(Exposure.night.in_(list(nights)))
-        found = {
-            MasterKey(kind, night, band if kind == "flat" else None)
-            for kind, night, band in session.execute(query.distinct())
-        }
-        ordered = sorted(found, key=lambda k: (KINDS.index(k.kind), k.night, k.filter or ""))
-        return [key for key in ordered if not _is_built(session, settings, instrument, key)]
-
-
-def _is_built(session: Session, settings: Settings, instrument: str, key: MasterKey) -> bool:
-    keys, archive = provenances(settings, instrument), Archive(settings)
-    for section in map(str, get_instrument_instance(instrument).get_section_ids()):
-        exposures = _exposures(session, instrument, key, section)
-        used = _needed_rows(session, settings, instrument, key, section)
-        version = _version(keys[key.kind].id, section, exposures, used)
-        mask = mask_version(keys["bad_pixels"].id, section, version)
-        needed = [version] if key.kind == "bias" else [version, mask]
-        if exposures and not all(_existing(session, archive, v) for v in needed):
-            return False
-    return True
-
-
-def _existing(session: Session, archive: Archive, version: str) -> Calibrator | None:
-    """Return the master of a data version if it is there with its file."""
-    row = session.scalar(select(Calibrator).where(Calibrator.data_version == version))
-    return row if row is not None and has_file(row, archive) else None
-
-
-def _exposures(session: Session, instrument: str, key: MasterKey, section: str) -> list[Exposure]:
-    """Return the frames to combine, the earliest first; not those that came without this section."""
-    query = select(Exposure).where(
-        Exposure.instrument == instrument,
-        Exposure.type == key.kind,
-        Exposure.night == key.night,
-        not_marked_bad(),
-    )
-    if key.filter is not None:
-        query = query.where(Exposure.filter == key.filter)
-    rows = session.scalars(query.order_by(Exposure.mjd))
-    return [row for row in rows if section not in (row.unreadable_sections or {})]
-
-
-def _needed_rows(
-    session: Session, settings: Settings, instrument: str, key: MasterKey, section: str
-) -> dict[str, Calibrator]:
-    """Return the masters that this one builds on, those nearest in time; missing ones are absent."""
-    exposures = _exposures(session, instrument, key, section)
-    mjd = float(np.mean([e.mjd_mid for e in exposures])) if exposures else 0.0
-    keys = provenances(settings, instrument)
-    found = {}
-    for kind in _NEEDS[key.kind]:
-        row = find_calibrator(
-            session, kind, instrument=instrument, section_id=section, mjd=mjd, provenance_id=keys[kind].id
-        )
-        if row is not None:
-            found[kind] = row
-    return found
-
-
-def _version(
-    provenance: str, section: str, exposures: Sequence[Exposure], used: dict[str, Calibrator]
-) -> str:
-    frames = sorted(str(e.checksum) for e in exposures)
-    return digest(provenance, section, frames, {kind: row.data_version for kind, row in used.items()})
 
 
 def build_master(
@@ -137,41 +49,72 @@ def build_master(
     filter: str | None = None,  # noqa: A002 - what the field calls it
     redo: bool = False,
 ) -> StepReport:
-    """Build one master frame of one section from a night's frames, and the bad-pixel mask it implies.
+    """Build one master frame of one section from a night's frames, and what it implies.
+
+    A dark or flat implies a bad-pixel mask; a twilight flat also an illumination, where there is a flat
+    of its filter to compare it with.
 
     Parameters
     ----------
     settings, instrument
         Whose.
     kind
-        ``bias``, ``dark`` or ``flat``.
+        ``bias``, ``dark``, ``flat`` or ``twilight_flat``.
     night
         Local date, YYYY-MM-DD.
     section_id
         As text.
     filter
-        Of a flat.
+        Of a flat; ``array`` for those through a filter array.
     redo
         Build it again even if nothing changed.
 
     Returns
     -------
     StepReport
-        Its `exposure` is the night (and the filter of a flat). Failures are reported, not raised.
+        Its `exposure` is the night (and the filter of a flat), its `table` the frames and what was made
+        of each. Failures are reported, not raised.
     """
     start = time.perf_counter()
     key = MasterKey(kind, night, filter)
-    label = "_".join(part for part in (night, filter) if part)
     with use_settings(settings):
         try:
             record_provenances(settings, instrument)
-            return _Build(settings, instrument, key, section_id, label).run(redo, start)
+            return _Build(settings, instrument, key, section_id).run(redo, start)
         except Exception as error:  # noqa: BLE001 - the other sections must go on
-            known = placed(error, label, section_id)
+            known = placed(error, key.label, section_id)
             outcome = Outcome.STOPPED if isinstance(known, Stop) else Outcome.FAILED
             return StepReport(
-                label, section_id, kind, outcome, known.reason, str(known), time.perf_counter() - start
+                key.label, section_id, kind, outcome, known.reason, str(known), time.perf_counter() - start
             )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What was found in the database before building.
+
+    Attributes
+    ----------
+    plan, exposures, used
+        What is combined, and with what it is corrected.
+    band
+        Filter over the section; empty for a bias or dark.
+    row
+        The master, if it is there already.
+    mask, illumination
+        Data versions that must be made; None if there is nothing to do.
+    flat
+        What an illumination is made with.
+    """
+
+    plan: Plan
+    exposures: Sequence[Exposure]
+    used: dict[str, Calibrator]
+    band: str
+    row: Calibrator | None
+    mask: str | None
+    illumination: str | None
+    flat: Calibrator | None
 
 
 @dataclass
@@ -180,135 +123,199 @@ class _Build:
     instrument: str
     key: MasterKey
     section: str
-    label: str
 
     def run(self, redo: bool, start: float) -> StepReport:
+        work = self._look(redo)
+        quality: list[FrameQuality] = []
+        if work.row is None:
+            row, frame, quality = self._combine(work)
+        else:
+            row, frame = work.row, _image(work.row.read(self._archive))
         with open_session(self.settings, read_only=True) as session:
-            exposures = _exposures(session, self.instrument, self.key, self.section)
-            used = _needed_rows(session, self.settings, self.instrument, self.key, self.section)
-            if not exposures:
+            reasons = frames_of(session, row.id)
+        if work.mask is not None:
+            self._save("bad_pixels", self._bad_pixels(work, frame), work, work.mask, reasons)
+        if work.illumination is not None and work.flat is not None:
+            compared = self._compared(frame, work.flat)
+            self._save("illumination", compared, work, work.illumination, reasons)
+        made = work.row is None or work.mask is not None or work.illumination is not None
+        return self._report(Outcome.DONE if made else Outcome.LOADED, row, frame, quality, start)
+
+    # --- Looking ----------------------------------------------------------------------------------
+
+    def _look(self, redo: bool) -> _Work:
+        with open_session(self.settings, read_only=True) as session:
+            frames = calibration_frames(session, self.instrument, [self.key.night], [self.key.kind])
+            own = frames.get(self.key, [])
+            planner = Planner(session, self.settings, self.instrument, own, [self.section])
+            plan = planner.plan(self.key.kind, self.section, own)
+            if plan is None:
                 raise BadDataError(
                     f"no {self.key.kind} frames of that night are registered", cure="ingest them first"
                 )
-            version = _version(self._provenance(self.key.kind), self.section, exposures, used)
-            mask = mask_version(self._provenance("bad_pixels"), self.section, version)
-            row = _existing(session, self._archive, version)
-            has_mask = self.key.kind == "bias" or _existing(session, self._archive, mask) is not None
-        params = self.settings.params(CombineParams, "combine", self.instrument)
-        if row is not None and not redo:
-            frame, outcome = row.read(self._archive), Outcome.LOADED
-        else:
-            row, frame = self._combine(exposures, used, version, params)
-            has_mask, outcome = self.key.kind == "bias", Outcome.DONE
-        if not has_mask:
-            self._mask(mask, frame, exposures, used, params)
-            outcome = Outcome.DONE
-        return self._report(outcome, row, frame, start)
+            exposures = self._exposures(session, plan)
+            band = self._band(exposures)
+            row = None
+            if planner.is_there(plan.version) and not redo:
+                row = session.scalar(select(Calibrator).where(Calibrator.data_version == plan.version))
+            return _Work(
+                plan,
+                exposures,
+                planner.shelf.rows(plan.used),
+                band,
+                row,
+                *self._implied(planner, plan, band, redo or row is None),
+            )
 
-    def _combine(
-        self,
-        exposures: Sequence[Exposure],
-        used: dict[str, Calibrator],
-        version: str,
-        params: CombineParams,
-    ) -> tuple[Calibrator, MasterFrame]:
-        masters = Masters(**{kind: r.read(self._archive) for kind, r in used.items()})
-        frames = RawFrames(exposures, get_instrument_instance(self.instrument).section_id_of(self.section))
-        frame = combine(self.key.kind, frames, masters, params)
-        row = self._row(self.key.kind, version, exposures, params)
-        row.write(self._archive, frame, self._place)
-        with open_session(self.settings) as session:
-            row = save(session, row, replace=True)
-            set_frames(session, row, [e.id for e in exposures])
-        return row, frame
+    def _exposures(self, session: Session, plan: Plan) -> list[Exposure]:
+        query = select(Exposure).where(Exposure.id.in_([frame.id for frame in plan.frames]))
+        rows = {row.id: row for row in session.scalars(query)}
+        return [rows[frame.id] for frame in plan.frames]
 
-    def _provenance(self, kind: str) -> str:
-        return provenances(self.settings, self.instrument)[kind].id
+    def _band(self, exposures: Sequence[Exposure]) -> str:
+        """Return the filter over the section in these exposures; empty if it does not matter."""
+        if self.key.kind not in FLATS:
+            return ""
+        bands = {exposure.get_section_filter(self._section_id) or "" for exposure in exposures}
+        if len(bands) > 1:
+            raise BadDataError(
+                f"its flats of that night were taken through {' and '.join(sorted(bands))}",
+                cure="give each filter array a night of its own, or mark those of the other one bad",
+            )
+        return bands.pop()
 
-    @property
-    def _archive(self) -> Archive:
-        return Archive(self.settings)
+    def _implied(
+        self, planner: Planner, plan: Plan, band: str, anew: bool
+    ) -> tuple[str | None, str | None, Calibrator | None]:
+        """Return the data versions of the mask and illumination to make, and the flat for the latter."""
+        if self.key.kind == "bias":
+            return None, None, None
+        mask: str | None = planner.mask_version(self.section, plan.version)
+        if not anew and planner.is_there(str(mask)):
+            mask = None
+        known: Known | None = None
+        if self.key.kind == "twilight_flat":
+            known = planner.flat_for(self.section, plan.mjd, band)
+        if known is None:
+            return mask, None, None
+        version = planner.illumination_version(self.section, plan.version, known.data_version)
+        if not anew and planner.is_there(version):
+            return mask, None, None
+        return mask, version, planner.shelf.rows({"flat": known})["flat"]
 
-    @property
-    def _place(self) -> Place:
-        return Place.of_master(self.instrument, self.key.night, self.section)
+    # --- Making -----------------------------------------------------------------------------------
 
-    def _row(
-        self,
-        kind: str,
-        version: str,
-        exposures: Sequence[Exposure],
-        params: CombineParams,
+    def _combine(self, work: _Work) -> tuple[Calibrator, MasterFrame, list[FrameQuality]]:
+        masters = read_masters(work.used, self._archive)
+        with RawFrames(work.exposures, self._section_id) as frames:
+            frame, quality = combine(self.key.kind, frames, masters, self._params)
+        reasons = {e.id: q.reason for e, q in zip(work.exposures, quality, strict=True)}
+        return self._save(self.key.kind, frame, work, work.plan.version, reasons), frame, quality
+
+    def _bad_pixels(self, work: _Work, frame: MasterFrame) -> MasterFrame:
+        """Find bad pixels in a dark, or in a flat together with its dark."""
+        params = self.settings.params(BadPixelParams, "bad_pixels", self.instrument)
+        if self.key.kind not in FLATS:
+            return find_bad_pixels(frame, None, params)
+        dark = _image(work.used["dark"].read(self._archive)) if "dark" in work.used else None
+        return find_bad_pixels(dark, frame, params)
+
+    def _compared(self, twilight: MasterFrame, flat: Calibrator) -> MasterFrame:
+        """Make the illumination of a twilight flat and a flat."""
+        params = self.settings.params(IlluminationParams, "illumination", self.instrument)
+        return illumination_of(twilight, _image(flat.read(self._archive)), params)
+
+    def _save(
+        self, kind: str, frame: MasterFrame, work: _Work, version: str, frames: Mapping[uuid.UUID, str]
     ) -> Calibrator:
-        mjd = float(np.mean([e.mjd_mid for e in exposures]))
-        return Calibrator(
+        """Write a calibrator's file and record it with its frames."""
+        mjd, days = work.plan.mjd, self._params.validity_days
+        row = Calibrator(
             kind=kind,
             instrument=self.instrument,
             section_id=self.section,
-            filter=(self.key.filter or "") if kind == "flat" else "",
+            filter="" if kind == "bad_pixels" else work.band,
             night=self.key.night,
             mjd=mjd,
-            validity_start=mjd - params.validity_days,
-            validity_end=mjd + params.validity_days,
+            validity_start=mjd - days,
+            validity_end=mjd + days,
             origin="built",
-            provenance_id=self._provenance(kind),
+            provenance_id=provenances(self.settings, self.instrument)[kind].id,
             data_version=version,
         )
-
-    def _mask(
-        self,
-        version: str,
-        frame: MasterFrame,
-        exposures: Sequence[Exposure],
-        used: dict[str, Calibrator],
-        params: CombineParams,
-    ) -> None:
-        """Find bad pixels in a dark, or in a flat together with its dark."""
-        is_flat = self.key.kind == "flat"
-        dark = (used["dark"].read(self._archive) if "dark" in used else None) if is_flat else frame
-        mask = find_bad_pixels(
-            dark,
-            frame if is_flat else None,
-            self.settings.params(BadPixelParams, "bad_pixels", self.instrument),
-        )
-        made = self._row("bad_pixels", version, exposures, params)
-        made.write(self._archive, mask, self._place)
+        row.write(self._archive, frame, Place.of_master(self.instrument, self.key.night, self.section))
         with open_session(self.settings) as session:
-            made = save(session, made, replace=True)
-            set_frames(session, made, [e.id for e in exposures])
+            row = save(session, row, replace=True)
+            set_frames(session, row, frames)
+        return row
 
-    def _report(self, outcome: Outcome, row: Calibrator, frame: MasterFrame, start: float) -> StepReport:
+    @cached_property
+    def _archive(self) -> Archive:
+        return Archive(self.settings)
+
+    @cached_property
+    def _params(self) -> CombineParams:
+        return self.settings.params(CombineParams, "combine", self.instrument)
+
+    @cached_property
+    def _section_id(self) -> int | str:
+        return get_instrument_instance(self.instrument).section_id_of(self.section)
+
+    # --- Telling ----------------------------------------------------------------------------------
+
+    def _report(
+        self,
+        outcome: Outcome,
+        row: Calibrator,
+        frame: MasterFrame,
+        quality: Sequence[FrameQuality],
+        start: float,
+    ) -> StepReport:
+        with open_session(self.settings, read_only=True) as session:
+            reasons = frames_of(session, row.id)
+            query = select(Exposure.id, Exposure.name).where(Exposure.id.in_(list(reasons)))
+            names = {row[0]: row[1] for row in session.execute(query.order_by(Exposure.mjd))}
+        rejected = {names[i]: reasons[i] for i in names if reasons[i]}
+        figures = {**metrics(frame), "n_rejected": float(len(rejected)), "peak_mb": round(peak_mb(), 1)}
         return StepReport(
-            exposure=self.label,
+            exposure=self.key.label,
             section=self.section,
             step=self.key.kind,
             outcome=outcome,
+            message=_left_out(rejected, len(names)),
             seconds=time.perf_counter() - start,
             code_version=row.provenance_id,
             data_version=row.data_version,
-            metrics={**metrics(frame), "peak_mb": round(peak_mb(), 1)},
+            metrics=figures,
             preview=thumb(frame.data, frame.flags),
             product_id=str(row.id),
             path=row.filepath,
+            table=_table(list(names.values()), rejected, quality),
         )
 
 
-class RawFrames(Sequence[RawFrame]):
-    """One section of several exposures, each read when it is asked for: memory holds one at a time."""
+def _image(content: Content) -> MasterFrame:
+    """Return a calibrator's content, which is an image by its kind."""
+    assert isinstance(content, MasterFrame)
+    return content
 
-    def __init__(self, exposures: Sequence[Exposure], section_id: SectionId) -> None:
-        self.exposures = exposures
-        self.section_id = section_id
 
-    def __len__(self) -> int:
-        return len(self.exposures)
+def _left_out(rejected: Mapping[str, str], n: int) -> str:
+    """Say in a line which frames were left out and why."""
+    if not rejected:
+        return ""
+    told = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
+    return f"{len(rejected)} of {n} frames left out: {told}"
 
-    @overload
-    def __getitem__(self, index: int) -> RawFrame: ...
-    @overload
-    def __getitem__(self, index: slice) -> "RawFrames": ...
 
-    def __getitem__(self, index: int | slice) -> "RawFrame | RawFrames":
-        if isinstance(index, slice):
-            return RawFrames(self.exposures[index], self.section_id)
-        return self.exposures[index].load_raw_frame(self.section_id)
+def _table(
+    names: Sequence[str], rejected: Mapping[str, str], quality: Sequence[FrameQuality]
+) -> tuple[dict[str, Any], ...]:
+    """List the frames, with what was measured if they were judged now, and the verdict."""
+    rows: list[dict[str, Any]] = [{"frame": name} for name in names]
+    for row, measured in zip(rows, quality, strict=False):
+        row["level_e"] = measured.level_e
+        row["noise_ratio"] = [float(ratio) for ratio in np.atleast_1d(measured.noise_ratio)]
+    for row in rows:
+        row["verdict"] = rejected.get(row["frame"], "used")
+    return tuple(rows)

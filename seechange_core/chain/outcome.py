@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Outcome(StrEnum):
@@ -50,6 +51,8 @@ class StepReport:
         Key of the product's row.
     path
         Of its file, relative to the data root.
+    table
+        Rows of a table that belongs to it: of a master, its frames with what was measured on each.
     """
 
     exposure: str
@@ -65,3 +68,4 @@ class StepReport:
     preview: bytes | None = None
     product_id: str | None = None
     path: str | None = None
+    table: tuple[dict[str, Any], ...] = ()

@@ -6,13 +6,14 @@ from sqlalchemy.orm import Session
 from seechange_core.catalogs.provider import CatalogInfo
 from seechange_core.catalogs.store import LocalCatalog, installed
 from seechange_core.chain import load
-from seechange_core.chain.choice import MASTER_KINDS, masters_for
+from seechange_core.chain.choice import SLOTS, masters_for, read_masters
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.errors import NoCatalog, UserError
-from seechange_core.frames import CatalogStars, Masters, RawFrame
+from seechange_core.frames import CatalogStars, ImageFrame, RawFrame
 from seechange_core.instrument import SECTION_PROPERTIES
 from seechange_core.numerics.timing import decimal_year
+from seechange_core.numerics.working_image import steps_done
 from seechange_core.products.background import Background
 from seechange_core.products.base import save
 from seechange_core.products.calibrator import Calibrator
@@ -29,7 +30,7 @@ from seechange_core.settings import Settings
 from seechange_core.stages.astrometry import AstrometryParams, query_radius_deg, solve
 from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.photometry import PhotometryParams, calibrate
-from seechange_core.stages.preprocess import PreprocessParams, preprocess
+from seechange_core.stages.preprocess import STEPS, PreprocessParams, preprocess
 from seechange_core.storage.engine import open_session
 
 # --- exposure -------------------------------------------------------------------------------------
@@ -48,10 +49,12 @@ def _raw_metrics(raw: RawFrame) -> dict[str, float]:
     return {"raw_median_adu": float(np.median(raw.data[::10, ::10])), "exposure_time_s": raw.exposure_time_s}
 
 
-def _searchable(section: Section) -> dict[str, object]:
-    """Return what is worth searching for beside the row's columns: the exposure's own facts, lower case."""
+def _searchable(section: Section, frame: ImageFrame) -> dict[str, object]:
+    """Return what is worth searching for beside the columns: facts of exposure and image, lower case."""
     exposure = section.exposure
     facts = {"target": exposure.target, "project": exposure.project, "airmass": exposure.airmass}
+    if np.isfinite(frame.fringe_scale):
+        facts["fringe_scale"] = frame.fringe_scale
     return {**exposure.header, **{k: v for k, v in facts.items() if v is not None}}
 
 
@@ -60,7 +63,8 @@ def _facts_used(section: Section) -> tuple[str, ...]:
     exposure = section.exposure
     properties = {p: exposure.get_property(section.section_id, p) for p in SECTION_PROPERTIES}
     times = [exposure.mjd, exposure.mjd_mid, exposure.exp_time]
-    return (digest(properties, times, section.band, exposure.ra, exposure.dec),)
+    # The site sets the times at the barycentre.
+    return (digest(properties, times, section.band, exposure.ra, exposure.dec, exposure.site),)
 
 
 def _make_exposure(section: Section) -> Made:
@@ -73,13 +77,16 @@ def _make_exposure(section: Section) -> Made:
 
 def _masters_used(section: Section) -> tuple[str, ...]:
     masters = section.product("masters", lambda: masters_for(section))
-    return tuple(masters[kind].data_version if kind in masters else "" for kind in MASTER_KINDS)
+    return tuple(masters[slot].data_version if slot in masters else "" for slot in SLOTS)
 
 
 def _make_image(section: Section) -> Made:
-    rows: dict[str, Calibrator] = section.product("masters", lambda: masters_for(section))
-    masters = Masters(**{kind: row.read(section.archive) for kind, row in rows.items()})
-    frame = preprocess(read_raw(section), masters, section.params(PreprocessParams, "preprocess"))
+    raw = read_raw(section)
+    chosen: dict[str, Calibrator] = section.product("masters", lambda: masters_for(section))
+    # What was done before the section came to us is not done again.
+    rows = {slot: row for slot, row in chosen.items() if not steps_done(raw) & STEPS[slot]}
+    masters = read_masters(rows, section.archive)
+    frame = preprocess(raw, masters, section.params(PreprocessParams, "preprocess"))
     exposure = section.exposure
     hint = exposure.get_pointing_hint(section.section_id)
     row = Image(
@@ -94,8 +101,8 @@ def _make_image(section: Section) -> Made:
         mjd_mid=exposure.mjd_mid,
         provenance_id=section.provenance_id("image"),
         data_version=section.versions["image"],
-        header=_searchable(section),
-        **{f"{kind}_id": used.id for kind, used in rows.items()},
+        header=_searchable(section, frame),
+        **{f"{slot}_id": used.id for slot, used in rows.items()},
     )
     row.write(section.archive, frame, section.place)
     with open_session(section.settings) as session:
@@ -261,7 +268,7 @@ IMAGE_STEPS: tuple[Step, ...] = (
         _make_image,
         lambda section: section.has_file(Image, "image"),
         _masters_used,
-        ("bias", "dark", "flat"),
+        ("bias", "dark", "flat", "twilight_flat"),
     ),
     Step(
         "source_list",

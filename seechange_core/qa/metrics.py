@@ -72,6 +72,8 @@ def _image(image: ImageFrame) -> Metrics:
         median_e=_median(image.data[sample][kept]),
         noise_e=_median(1 / np.sqrt(np.maximum(image.weight[sample][kept], np.float32(1e-30)))),
         exposure_time_s=image.exposure_time_s,
+        fringe_scale=image.fringe_scale,
+        fringe_scale_error=image.fringe_scale_error,
         **counts,
     )
 

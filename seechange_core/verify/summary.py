@@ -196,16 +196,22 @@ def _curve_pulls(curves: tuple[TransientCurve, ...]) -> Pulls:
     return pulls(flux, error, expected)
 
 
+def _stem(file: object) -> str:
+    """Return a raw file's name without what says how it is written: the exposure's name."""
+    return Path(str(file)).name.removesuffix(".fz").removesuffix(".fits")
+
+
 def _paired(epochs: list[Epoch], truth: SurveyTruth) -> Iterator[tuple[Epoch, TruthRows]]:
     """Yield each epoch with its truth."""
-    stems = np.array([Path(str(f)).name.removesuffix(".fits") for f in truth.exposures["file"]])
+    stems = np.array([_stem(f) for f in truth.exposures["file"]])
     table = truth.epochs
-    rows_of = np.array([Path(str(f)).name.removesuffix(".fits") for f in np.unique(table["file"])])
+    rows_of = np.array([_stem(f) for f in np.unique(table["file"])])
     index = dict(zip(rows_of, np.unique(table["file"]), strict=True))
     for epoch in epochs:
-        name, section = epoch.exposure.name, int(epoch.rows.image.section_id)
-        here = (stems == name) & (np.asarray(truth.exposures["section"]) == section)
-        rows = table[(table["file"] == index[name]) & (table["section"] == section)]
+        name, section = epoch.exposure.name, epoch.rows.image.section_id
+        here = (stems == name) & (np.asarray(truth.exposures["section"]).astype(str) == section)
+        in_section = np.asarray(table["section"]).astype(str) == section
+        rows = table[(table["file"] == index[name]) & in_section]
         yield (
             epoch,
             TruthRows(
@@ -234,14 +240,14 @@ def _curves(settings: Settings, truth: SurveyTruth) -> Iterator[TransientCurve]:
     ra, dec = np.array([o.ra for o in objects]), np.array([o.dec for o in objects])
     injected = truth.objects[truth.objects["kind"] == "transient"]
     injected.sort("mag_r")
-    zero_points = {(str(r["file"]), int(r["section"])): r for r in truth.exposures}
+    zero_points = {(str(r["file"]), str(r["section"])): r for r in truth.exposures}
     for row in injected:
         distance = separation(float(row["ra"]), float(row["dec"]), ra, dec) * 3600
         best = int(np.argmin(distance))
         if distance[best] > SAME_PLACE_ARCSEC:
             continue
         seen = truth.epochs[truth.epochs["id"] == row["id"]]
-        facts = [zero_points[str(r["file"]), int(r["section"])] for r in seen]
+        facts = [zero_points[str(r["file"]), str(r["section"])] for r in seen]
         with np.errstate(divide="ignore"):
             mags = np.array(
                 [f["zp"] - 2.5 * np.log10(r["flux_e"]) for f, r in zip(facts, seen, strict=True)], float

@@ -14,7 +14,7 @@ from seechange_assets.home import make_home
 from seechange_core.settings import load_settings, use_settings
 
 FAKED = (
-    *("STEPS", "walk", "provenances", "masters_wanted", "build_master", "build_reference"),
+    *("STEPS", "walk", "provenances", "look_for_masters", "build_master", "build_reference"),
     *("exposures", "references_wanted"),
 )
 

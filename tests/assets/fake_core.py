@@ -4,8 +4,11 @@ import json
 import os
 import signal
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import nan
 
 from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.wanted import MasterKey, WantedMaster
 from seechange_core.errors import NotFoundError
 from seechange_core.provenance import ProvenanceKey
 
@@ -23,7 +26,7 @@ class Step:
 
 STEPS = (
     Step("exposure"),
-    Step("image", ("exposure",), external=("bias", "dark", "flat")),
+    Step("image", ("exposure",), external=("bias", "dark", "flat", "twilight_flat")),
     Step("source_list", ("image",)),
     Step("world_coordinates", ("source_list",)),
     Step("zero_point", ("source_list", "world_coordinates")),
@@ -88,19 +91,39 @@ class Key(ProvenanceKey):
 
 
 def provenances(settings, instrument):
-    names = [step.name for step in STEPS] + ["bias", "dark", "flat", "reference"]
+    names = [step.name for step in STEPS] + ["bias", "dark", "flat", "twilight_flat", "reference"]
     return {name: Key(name, "1", {"stage": {"threshold": 5.0}}) for name in names}
 
 
-def masters_wanted(settings, instrument, nights=None, redo=False):
-    wanted = [("flat", "2025-01-01", "r"), ("bias", "2025-01-01", None), ("dark", "2025-01-01", None)]
-    return [w for w in wanted if redo or not (settings.data_root / f"master_{w[0]}").exists()]
+#: When the frames were registered.
+CAME = datetime(2025, 1, 2, tzinfo=UTC)
+
+
+def look_for_masters(settings, instrument, nights=None, registered_since=None):
+    if registered_since is not None and registered_since > CAME:
+        return []
+    keys = [MasterKey(kind, "2025-01-01", None) for kind in ("bias", "dark")]
+    keys += [MasterKey(kind, "2025-01-01", "r") for kind in ("flat", "twilight_flat")]
+    wanted = [key for key in keys if not (settings.data_root / f"master_{key.kind}").exists()]
+    return [WantedMaster(key, f"of-{key.kind}", CAME, frozenset()) for key in wanted]
 
 
 def build_master(settings, instrument, kind, night, section, band=None, redo=False):
-    (settings.data_root / f"master_{kind}").touch()
+    fate, message = plan(settings).get(f"{kind}|{section}", ("done", ""))
+    if fate == "done":
+        (settings.data_root / f"master_{kind}").touch()
     return StepReport(
-        night, section, kind, Outcome.DONE, code_version=f"code-{kind}", data_version=f"{kind}-{section}"
+        night,
+        section,
+        kind,
+        Outcome(fate),
+        message=message,
+        code_version=f"code-{kind}",
+        data_version=f"{kind}-{section}",
+        table=(
+            {"frame": "f1", "level_e": 12.0, "noise_ratio": [1.0, 1.1], "verdict": "used"},
+            {"frame": "f2", "level_e": nan, "noise_ratio": [nan, 1.1], "verdict": message or "used"},
+        ),
     )
 
 

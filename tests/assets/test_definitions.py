@@ -66,7 +66,7 @@ def test_every_instrument_has_its_own_group(settings, core):
     two = settings.model_copy(update={"instruments": {"demo": {}, "other": {}}})
     specs = list(define(two).resolve_all_asset_specs())
     assert {spec.group_name for spec in specs} == {"demo", "other"}
-    assert len(specs) == 2 * (len(core.STEPS) + 4)
+    assert len(specs) == 2 * (len(core.STEPS) + 5)
 
 
 def test_the_instance_keeps_to_its_folder_and_to_itself(settings):
@@ -87,6 +87,8 @@ def test_a_home_that_is_there_is_kept(settings):
     assert config.read_text() == "telemetry: {enabled: false}\n"
 
 
-@pytest.mark.parametrize("job", ["demo_process", "demo_bias_masters", "demo_flat_masters", "demo_references"])
+@pytest.mark.parametrize(
+    "job", ["demo_process", "demo_bias_masters", "demo_twilight_flat_masters", "demo_references"]
+)
 def test_jobs_resolve(settings, job):
     assert define(settings).resolve_job_def(job).partitions_def is not None

@@ -15,6 +15,8 @@ from seechange_assets.run import Runner, contiguous
 from seechange_core.chain.outcome import Outcome
 from seechange_core.errors import NotFoundError, PipelineError, UserError
 
+MASTERS = ("bias", "dark", "flat", "twilight_flat")
+
 
 class Watched:
     def __init__(self):
@@ -39,10 +41,25 @@ def made(runner, asset):
 
 def test_masters_are_built_in_the_order_they_need_each_other(runner):
     reports = runner.build_masters("demo")
-    assert [r.step for r in reports] == ["bias"] * 4 + ["dark"] * 4 + ["flat"] * 4
+    assert [r.step for r in reports] == [kind for kind in MASTERS for _ in range(4)]
     assert made(runner, "bias") == [f"2025-01-01|{n}" for n in range(4)]
-    assert made(runner, "flat") == [f"2025-01-01_r|{n}" for n in range(4)]
+    for kind in ("flat", "twilight_flat"):
+        assert made(runner, kind) == [f"2025-01-01_r|{n}" for n in range(4)]
     assert runner.build_masters("demo") == []
+
+
+def test_a_masters_frames_are_shown(runner, plan):
+    """As a table, which a later run that finds the master up to date keeps."""
+    plan({"bias|2": ("done", "too bright")})
+    runner.build_masters("demo")
+    (record,) = runner.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key("demo", "bias"), asset_partitions=["2025-01-01|2"]), limit=1
+    ).records
+    frames = [row.data for row in record.asset_materialization.metadata["frames"].value.records]
+    assert frames == [
+        {"frame": "f1", "level_e": 12.0, "noise_ratio": "1, 1.1", "verdict": "used"},
+        {"frame": "f2", "level_e": "-", "noise_ratio": "nan, 1.1", "verdict": "too bright"},
+    ]
 
 
 def test_references_go_in_contiguous_ranges(runner):
@@ -70,7 +87,7 @@ def test_the_watcher_hears_of_every_task(settings):
         runner.process("demo", ["e1", "e2"])
         runner.process("demo", ["e1"], sections=["1"])
         runner.build_references("demo", [("r1", "r")])
-    assert watched.expected == len(watched.heard) == 12 + 8 + 1 + 1
+    assert watched.expected == len(watched.heard) == 16 + 8 + 1 + 1
 
 
 def test_one_pool_serves_all_runs(settings):
@@ -125,8 +142,8 @@ def test_no_instance_has_a_cure(settings, tmp_path, monkeypatch):
 
 def test_processing_builds_the_masters_first(settings):
     reports = survey.process_exposures(["e1"], through="image", jobs=2)
-    assert [r.step for r in reports][:12] == ["bias"] * 4 + ["dark"] * 4 + ["flat"] * 4
-    assert len(reports) == 12 + 4 * 2
+    assert [r.step for r in reports][:16] == [kind for kind in MASTERS for _ in range(4)]
+    assert len(reports) == 16 + 4 * 2
 
 
 @pytest.mark.parametrize(

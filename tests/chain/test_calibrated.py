@@ -122,6 +122,7 @@ def test_all_kinds_serve_one_image_and_make_the_sky_even(own):
     done = CalibrationStep(row.read(Archive(settings)).calibration_steps)
     for step in ("CROSSTALK", "LINEARITY", "BIAS", "DARK", "FLAT", "FRINGE", "ILLUMINATION", "BAD_PIXELS"):
         assert CalibrationStep[step] in done
+    assert "fringe_scale" not in plain.header and row.header["fringe_scale"] == pytest.approx(1, abs=0.1)
     # Fringes of 5 % and a lamp that is 3 % off across the mosaic, against what photons leave.
     assert structure(own, plain) > 0.02
     assert structure(own, row) < 0.01
