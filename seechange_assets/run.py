@@ -135,7 +135,9 @@ class Runner:
                 reports += self._run(job, instrument, names, span, config)
         return reports
 
-    def build_masters(self, instrument: str, nights: Sequence[str] | None = None) -> list[StepReport]:
+    def build_masters(
+        self, instrument: str, nights: Sequence[str] | None = None, sections: Sequence[str] | None = None
+    ) -> list[StepReport]:
         """Build the master frames that can be built from what was ingested, one run for each.
 
         Parameters
@@ -144,22 +146,27 @@ class Runner:
             Name.
         nights
             Nights (YYYY-MM-DD); None takes all.
+        sections
+            Section ids; None takes all, any choice has a run for each.
         """
         every = sections_of(instrument)
+        ranges = [(every[0], every[-1])] if sections is None else [(s, s) for s in sections]
+        n_sections = len(every if sections is None else sections)
         reports: list[StepReport] = []
-        wanted = core.look_for_masters(self._settings, instrument, nights)
+        wanted = core.look_for_masters(self._settings, instrument, nights, sections)
         expected = {master.key for master in wanted}
-        self._expect(len(expected) * len(every))
+        self._expect(len(expected) * n_sections)
         for kind in calibrators.NEEDS:
             if reports:  # a new bias makes a new dark possible
-                wanted = core.look_for_masters(self._settings, instrument, nights)
+                wanted = core.look_for_masters(self._settings, instrument, nights, sections)
             now = [master for master in wanted if master.key[0] == kind]
-            self._expect(len({master.key for master in now}.difference(expected)) * len(every))
+            self._expect(len({master.key for master in now}.difference(expected)) * n_sections)
             for master in now:
                 dimension, name = self._register_master(instrument, master)
-                span = tuple(partitions.key(**{dimension: name, "section": s}) for s in (every[0], every[-1]))
                 job, tags = calibrators.job_name(instrument, kind), calibrators.run_tags(instrument, master)
-                reports += self._run(job, instrument, [kind], span, {}, tags)
+                for ends in ranges:
+                    span = tuple(partitions.key(**{dimension: name, "section": s}) for s in ends)
+                    reports += self._run(job, instrument, [kind], span, {}, tags)
         return reports
 
     def build_references(

@@ -66,7 +66,7 @@ def process_exposures(
     reports: list[StepReport] = []
     with Runner(settings, jobs, progress) as runner:
         for instrument, exposures in by_instrument.items():
-            reports += runner.build_masters(instrument)
+            reports += runner.build_masters(instrument, sections=sections or None)
             reports += runner.process(instrument, exposures, sections or None, through, redo)
             runner.register_references(instrument, core.references_wanted(settings, instrument))
     return reports

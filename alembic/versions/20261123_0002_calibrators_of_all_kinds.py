@@ -76,6 +76,8 @@ def upgrade() -> None:
     alter_types(NEW_TYPES, NEW_KINDS, (8, 12), (16, 16))
     for column in ('exp_time', 'project', 'telescope'):
         op.create_index(op.f(f'ix_exposures_{column}'), 'exposures', [column], unique=False)
+    columns = ['instrument', 'section_id', 'kind']
+    op.create_index('ix_calibrators_instrument_section_id_kind', 'calibrators', columns, unique=False)
     with op.batch_alter_table('images', table_args=image_checks()) as batch_op:
         for kind in ADDED:
             batch_op.add_column(sa.Column(f'{kind}_id', sa.Uuid(), nullable=True))
@@ -89,6 +91,7 @@ def downgrade() -> None:
             batch_op.drop_constraint(op.f(f'fk_images_{kind}_id'), type_='foreignkey')
             batch_op.drop_index(op.f(f'ix_images_{kind}_id'))
             batch_op.drop_column(f'{kind}_id')
+    op.drop_index('ix_calibrators_instrument_section_id_kind', 'calibrators')
     for column in ('exp_time', 'project', 'telescope'):
         op.drop_index(op.f(f'ix_exposures_{column}'), 'exposures')
     alter_types(OLD_TYPES, OLD_KINDS, (16, 16), (8, 12))

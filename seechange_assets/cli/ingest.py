@@ -112,7 +112,7 @@ def _line(result: "Ingested") -> str:
     if lost := result.exposure.unreadable_sections:
         first, *others = lost
         more = f" and {len(others)} more" if others else ""
-        words += f"; section {first}{more} cannot be read: {lost[first]}"
+        words += f"; without section {first}{more}: {lost[first]}"
     return words
 
 

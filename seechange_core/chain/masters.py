@@ -16,8 +16,9 @@ from seechange_core.chain.lineage import provenances, record_provenances
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.raw_frames import RawFrames
 from seechange_core.chain.walk import peak_mb, placed
-from seechange_core.chain.wanted import FLATS, MasterKey, Plan, Planner, calibration_frames
-from seechange_core.errors import BadDataError, Stop
+from seechange_core.chain.wanted import FLATS, Frame, MasterKey, Plan, Planner, calibration_frames
+from seechange_core.errors import BadDataError, SectionAbsent, SeeChangeError, Stop
+from seechange_core.flags import ExposureFlag
 from seechange_core.frames import MasterFrame
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.products.base import save
@@ -150,9 +151,7 @@ class _Build:
             planner = Planner(session, self.settings, self.instrument, own, [self.section])
             plan = planner.plan(self.key.kind, self.section, own)
             if plan is None:
-                raise BadDataError(
-                    f"no {self.key.kind} frames of that night are registered", cure="ingest them first"
-                )
+                raise self._without_frames(own)
             exposures = self._exposures(session, plan)
             band = self._band(exposures)
             row = None
@@ -166,6 +165,13 @@ class _Build:
                 row,
                 *self._implied(planner, plan, band, redo or row is None),
             )
+
+    def _without_frames(self, own: Sequence[Frame]) -> SeeChangeError:
+        if own and not any(frame.bitflag & ExposureFlag.SECTIONS_LOST for frame in own):
+            return SectionAbsent("the camera wrote the frames without it")
+        return BadDataError(
+            f"no {self.key.kind} frames of that night are registered", cure="ingest them first"
+        )
 
     def _exposures(self, session: Session, plan: Plan) -> list[Exposure]:
         query = select(Exposure).where(Exposure.id.in_([frame.id for frame in plan.frames]))

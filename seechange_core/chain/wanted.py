@@ -49,8 +49,10 @@ class Frame(NamedTuple):
     filter: str | None
     filter_array: list[str] | None
     mjd_mid: float
+    exp_time: float
     checksum: str | None
     unreadable_sections: dict[str, str] | None
+    bitflag: int
     created_at: datetime
 
     @property
@@ -140,7 +142,7 @@ class Planner:
         mjd = sum(frame.mjd_mid for frame in usable) / len(usable)
         nearest = {name: self.shelf.nearest(name, section, mjd) for name in self.needs(kind)}
         used = {name: known for name, known in nearest.items() if known is not None}
-        sums = sorted(str(frame.checksum) for frame in usable)
+        sums = sorted([str(frame.checksum), frame.mjd_mid, frame.exp_time] for frame in usable)
         made_with = {name: known.data_version for name, known in used.items()}
         return Plan(usable, mjd, used, digest(self._ids[kind], section, sums, made_with))
 
@@ -201,7 +203,10 @@ class WantedMaster:
 
 
 def masters_wanted(
-    settings: Settings, instrument: str, nights: Iterable[str] | None = None
+    settings: Settings,
+    instrument: str,
+    nights: Iterable[str] | None = None,
+    sections: Sequence[str] | None = None,
 ) -> list[MasterKey]:
     """List the masters that the registered frames allow and that are not there yet, in building order.
 
@@ -214,21 +219,24 @@ def masters_wanted(
         Whose.
     nights
         Only these local dates; None for all.
+    sections
+        Only those missing in one of these sections; None for all.
     """
-    return [wanted.key for wanted in look_for_masters(settings, instrument, nights)]
+    return [wanted.key for wanted in look_for_masters(settings, instrument, nights, sections)]
 
 
 def look_for_masters(
     settings: Settings,
     instrument: str,
     nights: Iterable[str] | None = None,
+    sections: Sequence[str] | None = None,
     registered_since: datetime | None = None,
 ) -> list[WantedMaster]:
     """As `masters_wanted`, with what is known of each.
 
     Parameters
     ----------
-    settings, instrument, nights
+    settings, instrument, nights, sections
         As for `masters_wanted`.
     registered_since
         Only nights of which a calibration frame was registered since then.
@@ -238,7 +246,8 @@ def look_for_masters(
         latest = _latest(frames)
         if registered_since is not None:
             frames = {key: of for key, of in frames.items() if latest[key.night] >= registered_since}
-        sections = [str(s) for s in get_instrument_instance(instrument).get_section_ids()]
+        if sections is None:
+            sections = [str(s) for s in get_instrument_instance(instrument).get_section_ids()]
         planner = Planner(session, settings, instrument, [f for of in frames.values() for f in of])
         ordered = sorted(frames, key=lambda k: (KINDS.index(k.kind), k.night, k.filter or ""))
         found = (_look(planner, key, frames[key], sections, latest[key.night]) for key in ordered)

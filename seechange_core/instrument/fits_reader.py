@@ -276,9 +276,7 @@ def _as_image(data: Any, unit: Unit, path: Path) -> npt.NDArray[Any]:
 def _missing(unit: Unit, path: Path, *, is_whole: bool) -> SectionMissingError | SectionAbsent:
     """Make the error of a unit that is not there: by intent where the file holds all it says it does."""
     if is_whole:
-        return SectionAbsent(
-            f"the file was written without {_label(unit)}", cure="nothing to do", file=str(path)
-        )
+        return SectionAbsent("the camera wrote the file without it")
     return SectionMissingError(
         f"the file has no {_label(unit)}",
         cure="see whether it was cut short or comes from another camera",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, String, Table, select
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, String, Table, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from seechange_core.frames import Crosstalk, LinearityLaw, MasterFrame
@@ -46,6 +46,7 @@ class Calibrator(FileProduct, Base):
     __table_args__ = (
         CheckConstraint(f"kind IN {KINDS}", name="known_kind"),
         CheckConstraint(f"origin IN {ORIGINS}", name="known_origin"),
+        Index("ix_calibrators_instrument_section_id_kind", "instrument", "section_id", "kind"),
     )
 
     kind: Mapped[str] = mapped_column(String(16), index=True, doc="One of `KINDS`.")

@@ -12,7 +12,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from seechange_core.errors import ConflictError, SeeChangeError, UserError
+from seechange_core.errors import ConflictError, SeeChangeError, Stop, UserError
 from seechange_core.flags import ExposureFlag
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.products.calibrator import calibrator_frames
@@ -157,7 +157,8 @@ def _describe(raw: RawFiles) -> Exposure:
         raise next(iter(lost.values()))
     if lost:
         exposure.unreadable_sections = {str(s): error.message for s, error in lost.items()}
-        exposure.bitflag |= ExposureFlag.SECTIONS_LOST
+        if any(not isinstance(error, Stop) for error in lost.values()):
+            exposure.bitflag |= ExposureFlag.SECTIONS_LOST
     exposure.checksum = raw.checksum
     exposure.size_bytes = raw.size_bytes
     return exposure

@@ -99,7 +99,7 @@ def provenances(settings, instrument):
 CAME = datetime(2025, 1, 2, tzinfo=UTC)
 
 
-def look_for_masters(settings, instrument, nights=None, registered_since=None):
+def look_for_masters(settings, instrument, nights=None, sections=None, registered_since=None):
     if registered_since is not None and registered_since > CAME:
         return []
     keys = [MasterKey(kind, "2025-01-01", None) for kind in ("bias", "dark")]
