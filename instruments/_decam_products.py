@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,18 @@ _CODES = {
     5: PixelFlag.COSMIC_RAY,
     6: PixelFlag.BAD_PIXEL,  # low weight
     7: PixelFlag(0),  # unlike other exposures of the field: maybe a transient
-    8: PixelFlag.STREAK,
+    8: PixelFlag(0),  # satellite: its masker takes other things for trails, wide halos too
 }
+#: From this version on, code 5 is cosmic rays; before, some runs mixed it up with code 8.
+_FIRST_WITH_COSMIC_RAYS = (4, 8)
+
+#: Before this version, S19 is saturated from a lower level on than its cards and masks tell, ADU.
+_FIRST_WITH_S19 = (4, 9)
+_SATURATION_S19_ADU = 46000.0
+
+#: Until before this exposure (EXPNUM), so many rows at the CCDs' outer edges glow in r.
+_FIRST_WITHOUT_GLOW = 298251
+_GLOWING_ROWS = 100
 
 #: Before, it held bits. 32 (halo of a bright star) and 128 (unlike other exposures) are no defects.
 _BITS = {
@@ -96,9 +106,12 @@ def read_mask(mask: npt.NDArray[Any], cards: Cards) -> Flags:
     HeaderError
         If the version is not told.
     """
-    if _version(cards) >= _FIRST_WITH_CODES:
+    version = _version(cards)
+    if version >= _FIRST_WITH_CODES:
         table = np.full(max(_CODES) + 2, PixelFlag.BAD_PIXEL, np.uint16)
         table[list(_CODES)] = list(_CODES.values())
+        if version < _FIRST_WITH_COSMIC_RAYS:
+            table[5] = 0
         beyond = max(_CODES) + 1
         values = np.clip(mask, -1, beyond)
         values[values < 0] = beyond
@@ -108,6 +121,25 @@ def read_mask(mask: npt.NDArray[Any], cards: Cards) -> Flags:
     for bit, meaning in _BITS.items():
         flags[(mask & bit) != 0] |= np.uint16(meaning)
     return flags
+
+
+def glowing_rows(context: SectionContext) -> slice | None:
+    """Return the rows of a calibrated section that glow, or None: early exposures in r do at one edge.
+
+    The edge is that of the low rows in the N CCDs and of the high rows in the S CCDs.
+    """
+    cards = {k: find_card(context.cards, [k]) for k in ("FILTER", "EXPNUM")}
+    if cards["FILTER"] is None or cards["EXPNUM"] is None:
+        return None
+    words = as_text(cards["FILTER"][1]).split()
+    if words[0] != "r" or as_number(cards["EXPNUM"][1], "EXPNUM") >= _FIRST_WITHOUT_GLOW:
+        return None
+    height, first = context.shape[0], _first_pixel(context, "y")
+    if str(context.section_id).startswith("N"):
+        rows = slice(0, max(min(_GLOWING_ROWS - first, height), 0))
+    else:
+        rows = slice(max(min(layout.SIZE_Y - _GLOWING_ROWS - first, height), 0), height)
+    return rows if rows.start < rows.stop else None
 
 
 def background_weight(weight: Float32, flags: Flags | None, amplifiers: Iterable[Box]) -> Float32:
@@ -148,7 +180,7 @@ def amplifiers(context: SectionContext, by_cards: Sequence[Amplifier]) -> tuple[
     """Give the amplifiers A and B of a calibrated section their places, and one gain for both.
 
     The flat has brought both to one scale: with a gain each, the sky would have a step between them. What the
-    pipeline has linearised is linear up to saturation.
+    pipeline has linearised is linear up to saturation. S19 saturates lower than early versions believed.
 
     Parameters
     ----------
@@ -159,32 +191,48 @@ def amplifiers(context: SectionContext, by_cards: Sequence[Amplifier]) -> tuple[
     """
     gain = sum(a.gain for a in by_cards) / len(by_cards)
     height, width = context.shape
-    border = min(max(layout.SIZE_X // 2 - _first_column(context), 0), width)
+    border = min(max(layout.SIZE_X // 2 - _first_pixel(context, "x"), 0), width)
     spans = [(0, border), (border, width)]
     if str(context.section_id).startswith("S"):
         spans.reverse()  # north of the axis the CCDs stand the other way round: A reads the high columns
     placed = []
+    limit = np.inf
+    if context.section_id == "S19" and _version(context.cards) < _FIRST_WITH_S19:
+        limit = _SATURATION_S19_ADU
     for amplifier, (x0, x1) in zip(by_cards, spans, strict=True):
         box = Box(0, height, x0, x1)
         if x0 < x1:
-            placed.append(replace(amplifier, raw=box, image=box, gain=gain, non_linear_adu=np.inf))
+            saturation = min(amplifier.saturation_adu, limit)
+            placed.append(
+                replace(
+                    amplifier,
+                    raw=box,
+                    image=box,
+                    gain=gain,
+                    saturation_adu=saturation,
+                    non_linear_adu=np.inf,
+                )
+            )
     return tuple(placed)
 
 
-def _first_column(context: SectionContext) -> int:
-    """Return which column of the CCD (0-based) comes first in the image.
+def _first_pixel(context: SectionContext, axis: Literal["x", "y"]) -> int:
+    """Return which column or row of the CCD (0-based) comes first in the image.
 
-    A row of the CCD is trimmed by LTV1, and a piece cut out of it has moved its reference pixel, which
-    for a whole CCD is that of the focal plane's axis.
+    A CCD is trimmed by LTV1, LTV2, and a piece cut out of it has moved its reference pixel, which for a
+    whole CCD is that of the focal plane's axis.
     """
-    values = {k: find_card(context.cards, [k]) for k in ("CRPIX1", "LTV1")}
-    axis = layout.SIZE_X / 2 - layout.place_pix(str(context.section_id))[0]
-    if values["CRPIX1"] is not None:
-        moved = axis - as_number(values["CRPIX1"][1], "CRPIX1")
+    n = "xy".index(axis)
+    size, length = (layout.SIZE_X, layout.SIZE_Y)[n], context.shape[1 - n]
+    keywords = f"CRPIX{n + 1}", f"LTV{n + 1}"
+    reference, trimmed = (find_card(context.cards, [k]) for k in keywords)
+    if reference is not None:
+        at_whole = size / 2 - layout.place_pix(str(context.section_id))[n]
+        moved = at_whole - as_number(reference[1], keywords[0])
         first = round(moved)
-        if abs(moved - first) < 0.05 and 0 <= first <= layout.SIZE_X - context.shape[1]:
+        if abs(moved - first) < 0.05 and 0 <= first <= size - length:
             return first
-    return 0 if values["LTV1"] is None else round(-as_number(values["LTV1"][1], "LTV1"))
+    return 0 if trimmed is None else round(-as_number(trimmed[1], keywords[1]))
 
 
 def _version(cards: Cards) -> tuple[int, int]:

@@ -9,8 +9,10 @@ mask (``ood``) and weight (``oow``); they enter as already `Prepared`. Their pix
 scale that is the same for both amplifiers: the cards' two gains differ by what the flat has taken out, so
 their mean holds for both. Their weight counts the photons of each pixel's own sources; here it becomes that
 of the sky behind them. A mask's *difference detection* (a pixel unlike other exposures of the field) is
-dropped: it may be the transient that is looked for. The pipeline subtracts no dark, so the settings should
-not ask for one: ``instruments: {decam: {parameters: {preprocess: {do_dark: false}}}}``.
+dropped: it may be the transient that is looked for. So are its satellite trails, which often are none, and
+before version 4.8 its cosmic rays, which some runs mixed up with those; both are as the Legacy Surveys do it.
+Early exposures in r lose 100 rows at a glowing edge. The pipeline subtracts no dark, and none is
+asked for: it would have to come before the flat.
 
 PROVISIONAL: SATURATA and SATURATB count from the zero level and are taken as raw levels, overscan included,
 which flags a few per cent too early; the non-linearity limit is the observatory's advice for normal
@@ -24,6 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from instruments import _decam_layout as layout
 from instruments import _decam_products as products
 from seechange_core.errors import (
@@ -34,6 +38,7 @@ from seechange_core.errors import (
     SeeChangeError,
     UserError,
 )
+from seechange_core.flags import PixelFlag
 from seechange_core.frames import Amplifier, Box, Prepared
 from seechange_core.instrument import Instrument, Paths, SectionContext, SectionId, SensorSection, as_paths
 from seechange_core.instrument.fits_reader import Unit, read_pixels
@@ -230,6 +235,10 @@ class DECamInstrument(Instrument):
                 )
             planes[match["role"]] = plane
         flags = products.read_mask(planes["d"], context.cards) if "d" in planes else None
+        glowing = products.glowing_rows(context)
+        if glowing is not None:
+            flags = np.zeros(context.shape, np.uint16) if flags is None else flags
+            flags[glowing] |= np.uint16(PixelFlag.BAD_PIXEL)
         weight = None
         if "w" in planes:
             boxes = [a.image for a in self._get_amplifiers(context)]

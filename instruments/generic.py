@@ -18,17 +18,27 @@ What the header does not say, the settings must; what both lack is an error that
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from seechange_core.errors import HeaderError
+from seechange_core.errors import HeaderError, UserError
 from seechange_core.flags import CalibrationStep
 from seechange_core.frames import Amplifier, Box, Cards, Prepared
 from seechange_core.instrument import Instrument, Paths, SectionContext, SectionId, SensorSection
-from seechange_core.instrument.facts import read_clock, read_moment
 from seechange_core.instrument.fits_reader import Unit
 from seechange_core.instrument.header import as_angle_deg, as_number, as_text, find_card, parse_box
-from seechange_core.numerics.timing import Site, clock_to_mjd, evening_to_mjd, mid_mjd
+from seechange_core.instrument.sky_frames import SkyFrame
+from seechange_core.instrument.times import read_clock, read_moment, read_time_scale
+from seechange_core.numerics.timing import (
+    Site,
+    TimeScale,
+    clock_to_mjd,
+    decimal_year,
+    evening_to_mjd,
+    mid_mjd,
+    zone_offset_hours,
+)
 from seechange_core.params import Params, param
 
 #: Uniform names for which the settings may state constants.
@@ -38,7 +48,6 @@ CONSTANTS = frozenset(
 #: Uniform names for which the settings may name cards.
 CARDS = CONSTANTS | {"gain", "read_noise", "saturation_limit"}
 _SECTION_ID = 0
-_TYPES = frozenset({"science", "bias", "dark", "flat", "twilight_flat"})
 
 
 PreparedStep = Literal[
@@ -55,9 +64,15 @@ class GenericOptions(Params):
     longitude_deg: float = param(..., "Geodetic longitude, east positive", unit="deg", ge=-360, le=360)
     elevation_m: float = param(0.0, "Elevation", unit="m")
 
-    time_scale: Literal["utc", "tai", "tt", "local"] = param(..., "What the camera's clock shows")
+    time_scale: Literal["utc", "tai", "tt", "local", "header"] = param(
+        ..., "What the camera's clock shows, whatever TIMESYS says; header: what TIMESYS says, or utc"
+    )
     utc_offset_hours: float | None = param(
-        None, "Clock minus UTC where time_scale is local", unit="h", ge=-14, le=14
+        None, "Clock minus UTC where time_scale is local, all year", unit="h", ge=-14, le=14
+    )
+    timezone: str | None = param(
+        None,
+        "In place of utc_offset_hours where the clock follows summer time: IANA name, e.g. Europe/Berlin",
     )
     time_refers_to: Literal["start", "middle", "end"] = param(..., "Which moment of the exposure is recorded")
     time_cards: tuple[str, ...] = param(
@@ -104,8 +119,10 @@ class GenericOptions(Params):
         {}, "Values the header lacks, by uniform name; ra and dec in deg"
     )
     ra_unit: Literal["deg", "hours"] = param("deg", "Unit of a right ascension written as a number")
-    image_types: dict[str, str] = param(
-        {}, "Values of the image-type card: science, bias, dark, flat or twilight_flat"
+    equinox: float | Literal["date"] | None = param(
+        None,
+        "Equinox of the header's ra and dec: a year (before 1984: FK4) or date; none: as RADESYS and EQUINOX "
+        "say; constants are ICRS",
     )
     filters: dict[str, str] = param({}, "Short names of filters by the header's names")
     bands: dict[str, str] = param({}, "Catalog bands by short filter names")
@@ -121,12 +138,21 @@ class GenericOptions(Params):
             raise ValueError(f"{odd[0]!r} is none of {', '.join(sorted(known))}")
         return value
 
-    @field_validator("image_types")
+    @field_validator("timezone")
     @classmethod
-    def _known_types(cls, value: dict[str, str]) -> dict[str, str]:
-        odd = sorted(set(value.values()) - _TYPES)
-        if odd:
-            raise ValueError(f"{odd[0]!r} is none of {', '.join(sorted(_TYPES))}")
+    def _known_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ZoneInfo(value)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(f"{value!r} is no IANA time zone such as Europe/Berlin") from None
+        return value
+
+    @field_validator("equinox")
+    @classmethod
+    def _known_equinox(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and not 1850.0 <= value <= 2150.0:
+            raise ValueError("an equinox is a year between 1850 and 2150, or date")
         return value
 
     @field_validator("filename_regex")
@@ -140,8 +166,11 @@ class GenericOptions(Params):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if (self.time_scale == "local") != (self.utc_offset_hours is not None):
-            raise ValueError("utc_offset_hours goes with time_scale local, and with it alone")
+        zones = sum(given is not None for given in (self.utc_offset_hours, self.timezone))
+        if zones != (self.time_scale == "local"):
+            raise ValueError(
+                "one of utc_offset_hours and timezone goes with time_scale local, and with it alone"
+            )
         if self.date_is_of == "evening" and self.time_format != "iso":
             raise ValueError("date_is_of goes with time_format iso")
         if ("ra" in self.constants) != ("dec" in self.constants):
@@ -161,6 +190,7 @@ class GenericInstrument(Instrument):
     """
 
     needs_settings = True
+    missing_value_cure = "write the card, or state the value under constants in the instrument's settings"
 
     def __init__(self, name: str = "generic", **options: object) -> None:
         o = self.options = GenericOptions.checked(dict(options), f"instruments.{name}")
@@ -226,9 +256,6 @@ class GenericInstrument(Instrument):
             "ra": lambda ra: as_angle_deg(ra, "ra", text_is_hours=True, number_is_hours=hours),
         }
 
-    def _get_image_types(self) -> dict[str, str]:
-        return {**super()._get_image_types(), **self.options.image_types}
-
     def _read_times(self, cards: Cards, found: Mapping[str, Any], exp_time: float) -> tuple[float, float]:
         moment = self._read_clock(cards)
         if self.options.time_refers_to == "start":
@@ -249,15 +276,45 @@ class GenericInstrument(Instrument):
                 )
             texts.append(card[1])
         label = "+".join(self.options.time_cards)
-        scale, offset = self.options.time_scale, self.options.utc_offset_hours or 0.0
+        scale: TimeScale = (
+            read_time_scale(cards) if self.options.time_scale == "header" else self.options.time_scale
+        )
         if self.options.time_format == "iso":
-            text = "T".join(as_text(t) for t in texts)
-            moment = read_clock(text, label, scale, offset)
-            if self.options.date_is_of == "moment":
-                return moment
-            return evening_to_mjd(moment, text, self.options.longitude_deg)
+            return self._read_iso("T".join(as_text(t) for t in texts), label, scale)
         number = as_number(texts[0], label) - (2400000.5 if self.options.time_format == "jd" else 0.0)
-        return read_moment(lambda: clock_to_mjd(number, scale, offset))
+        return read_moment(lambda: clock_to_mjd(number, scale, self._offset_hours(number)))
+
+    def _read_iso(self, text: str, label: str, scale: TimeScale) -> float:
+        """Return the moment of a date with time, MJD (UTC)."""
+        clock = read_clock(text, label)
+        moment = read_clock(text, label, scale, self._offset_hours(clock))
+        if self.options.date_is_of == "moment":
+            return moment
+        longitude = self.options.longitude_deg
+        days = round(evening_to_mjd(moment, text, longitude) - moment)
+        if days and self.options.timezone is not None:  # the clock may have been changed on that day
+            moment = read_clock(text, label, scale, self._offset_hours(clock + days))
+        return moment + days
+
+    def _offset_hours(self, clock_mjd: float) -> float:
+        """Return what a local clock is ahead of UTC when it shows this."""
+        zone = self.options.timezone
+        if zone is None:
+            return self.options.utc_offset_hours or 0.0
+        try:
+            return zone_offset_hours(clock_mjd, zone)
+        except UserError as error:
+            raise HeaderError(error.message, cure=error.cure) from None
+
+    def _read_sky_frame(self, cards: Cards, mjd: float) -> SkyFrame:
+        """Return the frame that the settings state, or else the header; constants are ICRS."""
+        equinox = self.options.equinox
+        if "ra" in self.options.constants and "ra" not in super().extract_header_info(cards, ["ra"]):
+            return SkyFrame("icrs")
+        if equinox is None:
+            return super()._read_sky_frame(cards, mjd)
+        year = decimal_year(mjd) if equinox == "date" else equinox
+        return SkyFrame("fk4" if year < 1984.0 else "fk5", year)
 
     # --- Pixels ---------------------------------------------------------------------------------
 

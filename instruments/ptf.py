@@ -3,14 +3,15 @@
 PTF, as it is; ZTF, and both side by side, from the settings::
 
     instruments:
-      ptf: {parameters: {preprocess: {do_dark: false}}}
-      ztf: {kind: ptf, survey: ztf, parameters: {preprocess: {do_dark: false}}}
+      ptf: {}
+      ztf: {kind: ptf, survey: ztf}
 
 Each file is an exposure of its own with one section. Its zero level is off and it is flat-fielded; it is in
-DN, with GAIN and READNOI for what follows; no dark was taken off, because none is needed. The mask that is
-published with it (``_mask_`` or ``mskimg`` in place of ``_scie_`` or ``sciimg``) belongs to it if it lies
-beside it. Sources: Laher et al. 2014 (arXiv:1404.1953), Masci et al. 2019 (arXiv:1902.01872) and the
-archives' pages.
+DN, with GAIN and READNOI for what follows; no dark was taken off, because none is needed, and none is asked
+for: it would have to come before the flat. The mask that is published with it (``_mask_`` or ``mskimg`` in
+place of ``_scie_`` or ``sciimg``) belongs to it if it lies beside it; without it, a mask of our own is asked
+for, unless ``parameters: {preprocess: {do_bad_pixels: false}}``. Sources: Laher et al. 2014
+(arXiv:1404.1953), Masci et al. 2019 (arXiv:1902.01872) and the archives' pages.
 
 PROVISIONAL: gain, noise and saturation for files that do not state theirs; how the images lie on the sky is
 not assumed, though the options can say it. Ghosts, halos and dirt in the masks are not flagged here.
@@ -28,11 +29,12 @@ from seechange_core.errors import HeaderError, PixelsError, SeeChangeError, User
 from seechange_core.flags import CalibrationStep, PixelFlag
 from seechange_core.frames import Cards, Flags, Prepared
 from seechange_core.instrument import Instrument, Paths, SectionContext, SectionId, SensorSection, as_paths
-from seechange_core.instrument.facts import ExposureFacts, read_clock
+from seechange_core.instrument.facts import ExposureFacts
 from seechange_core.instrument.fits_reader import Unit, check_unit, list_units, read_pixels
 from seechange_core.instrument.header import as_number, as_text, find_card
+from seechange_core.instrument.times import read_clock, read_moment, read_time_scale
 from seechange_core.numerics import sky
-from seechange_core.numerics.timing import Site, mid_mjd
+from seechange_core.numerics.timing import Site, clock_to_mjd, mid_mjd
 from seechange_core.params import Params, param
 
 _SECTION_ID = 0
@@ -180,8 +182,11 @@ class PTFInstrument(Instrument):
         """Return start and middle; the shutter's own time has milliseconds, OBSMJD may not."""
         if "date_obs" not in found:
             return super()._read_times(cards, found, exp_time)
-        start = read_clock(as_text(found["date_obs"]), "date_obs")
-        if "mjd" in found and abs(start - as_number(found["mjd"], "OBSMJD")) * 86400.0 > max(exp_time, 5.0):
+        scale = read_time_scale(cards)
+        start = read_clock(as_text(found["date_obs"]), "date_obs", scale)
+        mjd = as_number(found["mjd"], "OBSMJD") if "mjd" in found else None
+        other = start if mjd is None else read_moment(lambda: clock_to_mjd(mjd, scale))
+        if abs(start - other) * 86400.0 > max(exp_time, 5.0):
             raise HeaderError(
                 f"the shutter opened at {found['date_obs']}, and OBSMJD = {found['mjd']} is another time",
                 cure="correct the cards",

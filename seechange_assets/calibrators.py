@@ -12,7 +12,7 @@ from seechange_assets.events import Recorder
 from seechange_assets.resources import Workers
 from seechange_core import chain as core
 from seechange_core.chain import Outcome, StepReport
-from seechange_core.errors import SeeChangeError
+from seechange_core.errors import NotFoundError, PipelineError, SeeChangeError
 from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import Settings
 
@@ -24,6 +24,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "twilight_flat": ("bias", "dark", "flat"),
 }
 FLATS = ("flat", "twilight_flat")
+#: Tag of a run that failed, and would again: by what the frames are, not by a machine or a lost file.
+BY_ITS_FRAMES = "seechange/failed_by_its_frames"
+PASSING = (PipelineError.reason, NotFoundError.reason)
 DESCRIPTIONS = {
     "bias": "Master bias: combined zero-second frames of a night, electrons.",
     "dark": "Master dark: bias-corrected dark current, electrons per second; hot pixels come from it.",
@@ -108,8 +111,12 @@ def _master(
             night, section = split(partition)
             return [StepReport(night, section, kind, Outcome.FAILED, error.reason, str(error))]
 
+        failed: set[str] = set()
         for partition, reports, trace in workers.reports(core.build_master, tasks, crashed):
             recorder.section(partition, reports, trace)
+            failed.update(report.reason for report in reports if report.outcome is Outcome.FAILED)
+        if failed and not failed.intersection(PASSING):
+            context.instance.add_run_tags(context.run.run_id, {BY_ITS_FRAMES: "true"})
         recorder.finish()
         yield from ()
 

@@ -85,9 +85,12 @@ class Runner:
         return partitions.register(self.instance, instrument, "exposure", exposures)
 
     def register_masters(self, instrument: str) -> None:
-        """Add the nights whose masters can be built to the partitions."""
-        for master in core.look_for_masters(self._settings, instrument):
-            self._register_master(instrument, master)
+        """Add the nights that calibration frames are registered of to the partitions."""
+        names: dict[str, list[str]] = {}
+        for key in core.master_keys(self._settings, instrument):
+            names.setdefault(calibrators.dimension(key[0]), []).append(calibrators.partition(*key))
+        for dimension, keys in names.items():
+            partitions.register(self.instance, instrument, dimension, keys)
 
     def register_references(self, instrument: str, wanted: Iterable[tuple[str, str]]) -> None:
         """Add the regions and filters of references to the partitions."""
@@ -103,14 +106,14 @@ class Runner:
         through: str | None = None,
         redo: bool = False,
     ) -> list[StepReport]:
-        """Take exposures through the chain, one run for each over all its sections.
+        """Take exposures through the chain, one run for each and range of sections.
 
         Parameters
         ----------
         instrument, exposures
             Names.
         sections
-            Section ids; None takes all, any choice has a run for each.
+            Section ids; None takes all.
         through
             Name of the last step; None goes to the end.
         redo
@@ -125,11 +128,10 @@ class Runner:
         names = steps_through(through)
         config = {f"{instrument}_chain": {"config": {"redo": redo}}}
         job = f"{instrument}_process"
-        every = sections_of(instrument)
+        ranges, n_sections = _ranges(instrument, sections)
         reports: list[StepReport] = []
-        self._expect(len(exposures) * len(every if sections is None else sections))
+        self._expect(len(exposures) * n_sections)
         for exposure in exposures:
-            ranges = [(every[0], every[-1])] if sections is None else [(s, s) for s in sections]
             for first, last in ranges:
                 span = tuple(partitions.key(exposure=exposure, section=s) for s in (first, last))
                 reports += self._run(job, instrument, names, span, config)
@@ -138,7 +140,9 @@ class Runner:
     def build_masters(
         self, instrument: str, nights: Sequence[str] | None = None, sections: Sequence[str] | None = None
     ) -> list[StepReport]:
-        """Build the master frames that can be built from what was ingested, one run for each.
+        """Build the master frames that can be built from what was ingested.
+
+        There is one run for each and range of sections.
 
         Parameters
         ----------
@@ -147,11 +151,9 @@ class Runner:
         nights
             Nights (YYYY-MM-DD); None takes all.
         sections
-            Section ids; None takes all, any choice has a run for each.
+            Section ids; None takes all.
         """
-        every = sections_of(instrument)
-        ranges = [(every[0], every[-1])] if sections is None else [(s, s) for s in sections]
-        n_sections = len(every if sections is None else sections)
+        ranges, n_sections = _ranges(instrument, sections)
         reports: list[StepReport] = []
         wanted = core.look_for_masters(self._settings, instrument, nights, sections)
         expected = {master.key for master in wanted}
@@ -272,6 +274,13 @@ class Runner:
             f"run {result.run_id} of {job} failed: {words}",
             cure="see it in the web UI (seechange ui), and report it",
         )
+
+
+def _ranges(instrument: str, sections: Sequence[str] | None) -> tuple[list[tuple[str, str]], int]:
+    """Return the contiguous ranges of some sections of an instrument, or of all, and their number."""
+    every = sections_of(instrument)
+    chosen = set(every if sections is None else sections)
+    return contiguous(every, chosen), len(chosen)
 
 
 def contiguous(order: Sequence[str], chosen: set[str]) -> list[tuple[str, str]]:

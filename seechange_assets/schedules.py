@@ -3,6 +3,8 @@
 Each instrument's schedule looks every ten minutes for masters that new calibration frames allow, and
 requests one run for each kind, night and filter, over all sections. It waits until the night's frames
 have stopped coming, and builds on what is there: bias before dark before flats, one tick after another.
+What failed by what its frames are is not tried again as long as they are the same; what failed for
+another reason (a full disk, a worker that was killed, a run that was cancelled) is, a few times.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +14,7 @@ import dagster as dg
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
 from seechange_assets import partitions
-from seechange_assets.calibrators import NEEDS, dimension, job_name, partition, run_tags
+from seechange_assets.calibrators import BY_ITS_FRAMES, NEEDS, dimension, job_name, partition, run_tags
 from seechange_assets.chain import asset_key, split
 from seechange_core import chain as core
 from seechange_core.settings import Settings
@@ -23,6 +25,10 @@ QUIET = timedelta(minutes=15)
 #: Nights of which nothing was registered for so long are left alone: new settings are no reason to make
 #: the masters of years again; `seechange process` makes what it needs.
 LOOK_BACK = timedelta(days=10)
+
+#: Runs for the same master in the same state: what failed for a passing reason, or was ended by a person,
+#: is tried so often.
+ATTEMPTS = 3
 
 FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED]
@@ -44,9 +50,10 @@ def masters_schedule(own: Settings, instrument: str, sections: Sequence[str]) ->
         wanted = core.look_for_masters(own, instrument, registered_since=now - LOOK_BACK)
         requests, waiting = choose(context.instance, instrument, wanted, now)
         for master in requests:
+            attempt = 1 + len(_attempts(context.instance, instrument, master))
             name = partition(*master.key)
             partitions.register(context.instance, instrument, dimension(master.key[0]), [name])
-            yield _request(instrument, master, sections)
+            yield _request(instrument, master, sections, attempt)
         if not requests:
             yield dg.SkipReason(
                 "; ".join(waiting) or "every master that the registered frames allow is there"
@@ -81,8 +88,8 @@ def choose(
         kind, label = master.key[0], partition(*master.key)
         if (kind, label) in busy:
             reason = "is being built"
-        elif _was_tried(instance, instrument, master):
-            waiting.append(f"{kind} {label} was tried, and its frames have not changed")
+        elif tried := _was_tried(instance, instrument, master):
+            waiting.append(f"{kind} {label} was tried{tried}, and its frames have not changed")
             continue  # nothing waits for it
         elif now - master.frames_since < QUIET:
             reason = (
@@ -124,20 +131,36 @@ def _being_made(instance: dg.DagsterInstance, instrument: str) -> set[tuple[str,
     return found
 
 
-def _was_tried(instance: dg.DagsterInstance, instrument: str, master: core.WantedMaster) -> bool:
-    """Tell whether a run has ended that was to make this master of the same frames."""
+def _was_tried(instance: dg.DagsterInstance, instrument: str, master: core.WantedMaster) -> str:
+    """Tell whether another run would be in vain, by a word on how often it was tried; else empty.
+
+    One run is enough that made all there was to make, or failed by what its frames are.
+    """
+    runs = _attempts(instance, instrument, master)
+    judged = [run for run in runs if run.status is dg.DagsterRunStatus.SUCCESS or BY_ITS_FRAMES in run.tags]
+    if judged:
+        return " already"
+    return f" {len(runs)} times" if len(runs) >= ATTEMPTS else ""
+
+
+def _attempts(
+    instance: dg.DagsterInstance, instrument: str, master: core.WantedMaster
+) -> Sequence[dg.DagsterRun]:
+    """Return the runs that have ended and were to make this master from this state."""
     tags = run_tags(instrument, master)
-    return bool(instance.get_run_ids(dg.RunsFilter(tags=tags, statuses=list(FINISHED)), limit=1))
+    return instance.get_runs(dg.RunsFilter(tags=tags, statuses=list(FINISHED)))
 
 
-def _request(instrument: str, master: core.WantedMaster, sections: Sequence[str]) -> dg.RunRequest:
+def _request(
+    instrument: str, master: core.WantedMaster, sections: Sequence[str], attempt: int
+) -> dg.RunRequest:
     kind, name = master.key[0], partition(*master.key)
     first, last = (
         partitions.key(**{dimension(kind): name, "section": section})
         for section in (sections[0], sections[-1])
     )
     return dg.RunRequest(
-        run_key=f"{kind} {name} {master.version}",
+        run_key=f"{kind} {name} {master.version} {attempt}",
         asset_selection=[asset_key(instrument, kind)],
         tags={
             **run_tags(instrument, master),

@@ -25,8 +25,8 @@ def process_exposures(
 ) -> list[StepReport]:
     """Take exposures through the chain, first building the master frames that are missing.
 
-    All that their instrument's calibration frames allow: the master that serves an exposure is the
-    nearest in time, whatever its night.
+    Those of the nights nearest to the exposures that have calibration frames, kind by kind, and of the
+    nights that these build on.
 
     Parameters
     ----------
@@ -66,7 +66,8 @@ def process_exposures(
     reports: list[StepReport] = []
     with Runner(settings, jobs, progress) as runner:
         for instrument, exposures in by_instrument.items():
-            reports += runner.build_masters(instrument, sections=sections or None)
+            nights = core.nights_serving(settings, instrument, exposures)
+            reports += runner.build_masters(instrument, nights, sections or None)
             reports += runner.process(instrument, exposures, sections or None, through, redo)
             runner.register_references(instrument, core.references_wanted(settings, instrument))
     return reports

@@ -14,6 +14,7 @@
     │   ├── CalibratorMissingError
     │   └── ConflictError       the same name with other content
     ├── Stop                    nobody's bug; the section ends here (outcome: stopped)
+    │   ├── IgnoredFile         a file that is no exposure to work on: focus, pointing, test
     │   ├── SectionAbsent, DeadSection, NoStars, NoCatalog, NoSolution, Clouded
     │   └── NoReference, InReference
     └── PipelineError           our own bug or a broken machine
@@ -148,6 +149,17 @@ class Stop(SeeChangeError):
     """The section ends here for a reason that is nobody's bug."""
 
     reason = "stopped"
+
+
+class IgnoredFile(Stop):
+    """A file that needs no processing: focus, pointing, test. Its message begins with what it is."""
+
+    reason = "ignored_file"
+
+    @property
+    def kind(self) -> str:
+        """What its image-type card says, lower case."""
+        return self.message.partition(":")[0]
 
 
 class SectionAbsent(Stop):

@@ -44,7 +44,7 @@ class ExposureFlag(IntFlag):
 
 
 PIXEL_FLAG_MEANINGS: dict[PixelFlag, str] = {
-    PixelFlag.BAD_PIXEL: "in the bad-pixel mask: dead, hot or unstable",
+    PixelFlag.BAD_PIXEL: "dead, hot or unstable; of a defective amplifier; or of a row without zero level",
     PixelFlag.NO_DATA: "not a finite number, or no detector there",
     PixelFlag.SATURATED: "at or above the saturation level",
     PixelFlag.OUT_OF_BOUNDS: "outside the input image after alignment",

@@ -76,6 +76,8 @@ def upgrade() -> None:
     alter_types(NEW_TYPES, NEW_KINDS, (8, 12), (16, 16))
     for column in ('exp_time', 'project', 'telescope'):
         op.create_index(op.f(f'ix_exposures_{column}'), 'exposures', [column], unique=False)
+    for column in ('source', 'bad_reason'):
+        op.add_column('calibrators', sa.Column(column, sa.String(), nullable=True))
     columns = ['instrument', 'section_id', 'kind']
     op.create_index('ix_calibrators_instrument_section_id_kind', 'calibrators', columns, unique=False)
     with op.batch_alter_table('images', table_args=image_checks()) as batch_op:
@@ -85,13 +87,36 @@ def upgrade() -> None:
             batch_op.create_foreign_key(op.f(f'fk_images_{kind}_id'), 'calibrators', [f'{kind}_id'], ['id'])
 
 
+def refuse_what_is_new() -> None:
+    """Say which rows the older schema has no place for, instead of losing them."""
+    for table, column, known in (('calibrators', 'kind', OLD_KINDS), ('exposures', 'type', OLD_TYPES)):
+        names = ', '.join(f"'{name}'" for name in known)
+        query = sa.text(f'SELECT count(*) FROM {table} WHERE {column} NOT IN ({names})')
+        if count := op.get_bind().execute(query).scalar():
+            raise RuntimeError(
+                f'{count} rows of {table} are of kinds that revision 0001 does not know: delete them first'
+            )
+
+
 def downgrade() -> None:
+    if not op.get_context().as_sql:
+        refuse_what_is_new()
     with op.batch_alter_table('images', table_args=image_checks()) as batch_op:
         for kind in ADDED:
             batch_op.drop_constraint(op.f(f'fk_images_{kind}_id'), type_='foreignkey')
             batch_op.drop_index(op.f(f'ix_images_{kind}_id'))
             batch_op.drop_column(f'{kind}_id')
     op.drop_index('ix_calibrators_instrument_section_id_kind', 'calibrators')
+    with op.batch_alter_table(
+        'calibrators',
+        table_args=checks(
+            'calibrators',
+            known_origin="origin IN ('built', 'supplied')",
+            known_kind=known('kind', NEW_KINDS),
+        ),
+    ) as batch_op:
+        batch_op.drop_column('bad_reason')
+        batch_op.drop_column('source')
     for column in ('exp_time', 'project', 'telescope'):
         op.drop_index(op.f(f'ix_exposures_{column}'), 'exposures')
     alter_types(OLD_TYPES, OLD_KINDS, (16, 16), (8, 12))

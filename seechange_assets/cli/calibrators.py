@@ -1,4 +1,4 @@
-"""Commands about calibrators: calibrator add, calibrator list."""
+"""Commands about calibrators: calibrator add, list and mark."""
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seechange_assets.cli.output import as_dict, print_json, print_table
+from seechange_core.errors import NotFoundError, UserError
 
 if TYPE_CHECKING:
     from seechange_core.chain.calibrators import CalibratorRow
+    from seechange_core.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -48,7 +50,7 @@ def add(
     kind: Annotated[Kind, typer.Option("--kind", help="What it is.")],
     instrument: Annotated[
         str | None,
-        typer.Option("--instrument", help="Name of the instrument; default: the first one configured."),
+        typer.Option("--instrument", help="Name of the instrument; needed if several are configured."),
     ] = None,
     section: Annotated[
         str | None, typer.Option("--section", help="Which section, if the file does not say it.")
@@ -78,14 +80,13 @@ def add(
 
     Example: seechange calibrator add crosstalk.ecsv --kind crosstalk --valid-from 2026-01-01
     """
-    from seechange_assets.definitions import instruments_of
     from seechange_core.products.supply import supply
     from seechange_core.settings import get_settings
 
     rows = supply(
         file,
         kind.value,
-        instrument or instruments_of(get_settings())[0],
+        instrument or _only_instrument(get_settings()),
         section=section,
         band=band,
         valid_from=valid_from,
@@ -121,19 +122,23 @@ def list_them(
 
     Example: seechange calibrator list --kind flat --section N4 --frames
     """
-    from seechange_core.chain.calibrators import list_calibrators
+    from seechange_core.chain.calibrators import count_calibrators, list_calibrators
     from seechange_core.settings import get_settings
 
+    settings = get_settings()
     rows = list_calibrators(
-        get_settings(),
+        settings,
         instrument=instrument,
         kinds=[one.value for one in kind or ()],
         sections=section or (),
         band=band,
         with_frames=frames,
     )
+    _check_names(settings, rows, instrument, section or ())
     if as_json:
         print_json([_plain(row, frames) for row in rows])
+    elif not rows and (number := count_calibrators(settings)):
+        typer.echo(f"none of {number} calibrators match")
     elif not rows:
         typer.echo("no calibrators yet (seechange ingest calibration frames, or seechange calibrator add)")
     elif frames:
@@ -142,6 +147,86 @@ def list_them(
     else:
         print_table([{**as_dict(row), "version": _version(row)} for row in rows], _columns(rows))
     return 0
+
+
+class Verdict(StrEnum):
+    """What a person says of a calibrator."""
+
+    BAD = "bad"
+    GOOD = "good"
+
+
+@calibrators.command("mark")
+def mark(
+    verdict: Annotated[Verdict, typer.Argument(help="bad: not to be used any more; good: as before.")],
+    kind: Annotated[Kind, typer.Option("--kind", help="What it is.")],
+    night: Annotated[
+        str | None, typer.Option("--night", help="Of which night, as the list shows it.")
+    ] = None,
+    file: Annotated[str | None, typer.Option("--file", help="Name of the file it was added from.")] = None,
+    section: Annotated[
+        list[str] | None, typer.Option("--section", help="Only of this section; repeatable.")
+    ] = None,
+    band: Annotated[str | None, typer.Option("--filter", help="Only of this filter.")] = None,
+    instrument: Annotated[str | None, typer.Option("--instrument", help="Only of this instrument.")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, in a few words.")] = "",
+) -> int:
+    """Call calibrators bad, so that they are no longer used, or good again.
+
+    What was made with them is made again, without them, when it is processed next.
+
+    Example: seechange calibrator mark bad --kind linearity --file old.ecsv --reason "wrong units"
+    """
+    from seechange_core.chain import calibrators as core
+    from seechange_core.settings import get_settings
+
+    if verdict is Verdict.BAD and not reason:
+        raise UserError("a bad calibrator needs a reason", cure="give --reason")
+    number = core.mark(
+        get_settings(),
+        kind.value,
+        reason if verdict is Verdict.BAD else None,
+        night=night,
+        source=file,
+        instrument=instrument,
+        sections=section or (),
+        band=band,
+    )
+    typer.echo(f"{number} {kind.value} marked {verdict.value}")
+    return 0
+
+
+def _only_instrument(settings: "Settings") -> str:
+    """Return the instrument in use, if there is no doubt which one is meant."""
+    from seechange_assets.definitions import instruments_of
+
+    first, *others = instruments_of(settings)
+    if others:
+        raise UserError(
+            "it is not said which instrument it is for",
+            cure=f"give --instrument: {', '.join((first, *others))}",
+        )
+    return first
+
+
+def _check_names(
+    settings: "Settings", found: Sequence["CalibratorRow"], instrument: str | None, sections: Sequence[str]
+) -> None:
+    """Refuse names of an instrument or sections that exist neither in the settings nor in what was found."""
+    from seechange_assets.definitions import instruments_of, sections_of
+
+    known = instruments_of(settings)
+    if instrument is not None and instrument not in (*known, *(row.instrument for row in found)):
+        raise NotFoundError(
+            f"instrument {instrument!r} is not among those in use", cure=f"these are: {', '.join(known)}"
+        )
+    asked = known if instrument is None else [name for name in known if name == instrument]
+    there = {name: sections_of(name) for name in asked}
+    all_sections = {row.section for row in found}.union(*there.values())
+    for section in sections:
+        if section not in all_sections:
+            told = "; ".join(f"those of {name}: {', '.join(own)}" for name, own in there.items())
+            raise NotFoundError(f"there is no section {section!r}", cure=told or "see calibrator list")
 
 
 def _columns(rows: Sequence["CalibratorRow"]) -> list[str]:

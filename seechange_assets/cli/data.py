@@ -77,7 +77,9 @@ def _settings_words(survey: SurveyOptions) -> str:
         "do_illumination": survey.n_twilight > 0 and survey.n_flat > 0,
     }
     if wanted := {name: True for name, is_on in steps.items() if is_on}:
-        own["parameters"] = {"preprocess": wanted}
+        # Masters are made of frames read out as those they serve.
+        laws = {name: True for name in ("do_crosstalk", "do_linearity") if name in wanted}
+        own["parameters"] = {**({"combine": laws} if laws else {}), "preprocess": wanted}
     if not own and survey.camera == "demo":
         return ""
     return f"instruments: {_one_line({survey.camera: own})}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from seechange_assets.cli.output import Progress, print_json
-from seechange_core.errors import BadDataError, NotFoundError, SeeChangeError, UserError
+from seechange_core.errors import BadDataError, IgnoredFile, NotFoundError, SeeChangeError, UserError
 
 if TYPE_CHECKING:
     from seechange_core.products.ingest import Ingested
@@ -33,12 +33,15 @@ class _Results:
         By exposure, in the order of the files.
     refused
         File and reason.
+    ignored
+        Files that need no processing, with their kind, such as focus.
     skipped
         How many files of folders are no FITS.
     """
 
     done: "list[Ingested]" = field(default_factory=list)
     refused: list[tuple[Path, SeeChangeError]] = field(default_factory=list)
+    ignored: list[tuple[Path, str]] = field(default_factory=list)
     skipped: int = 0
 
 
@@ -53,11 +56,11 @@ def ingest(
 
     Of a folder, all FITS files are taken, also those in its folders. Files that belong together (image, mask
     and weight; one file per CCD) are one exposure, whichever of them are given. What is known already is
-    read again: a correction of the instrument's settings reaches the exposures in this way.
+    read again: a correction of the instrument's settings reaches the exposures in this way. Focus, pointing
+    and test files are passed over: image_types in the instrument's settings can say otherwise.
 
     Example: seechange ingest demo/survey/raw
     """
-    from seechange_assets.survey import register_exposures
     from seechange_core.settings import get_settings
 
     settings = get_settings()
@@ -66,10 +69,13 @@ def ingest(
     files = _files([Path(os.path.abspath(path)) for path in paths], results)  # noqa: PTH100 - not resolve()
     try:
         _register(files, instrument, settings, results)
-    finally:  # also if a disk is full or somebody ends it: what is registered shall be seen
-        rows = [result.exposure for result in results.done]
-        science = [row.name for row in rows if row.type == "science"]
-        register_exposures(science, list(dict.fromkeys(row.instrument for row in rows)), settings)
+    except BaseException:  # also if a disk is full or somebody ends it: what is registered shall be seen
+        try:
+            _show(results, settings)
+        except Exception as error:  # noqa: BLE001 - what ended it must be told, not this
+            typer.echo(f"the web UI was not told of what is registered: {error}", err=True)
+        raise
+    _show(results, settings)
     if as_json:
         _print_json(results)
     else:
@@ -94,12 +100,24 @@ def _register(files: Sequence[Path], instrument: str | None, settings: "Settings
                 raw = core.find(file, instrument)
                 covered.update(raw.paths)
                 result = core.register(raw, settings)
+            except IgnoredFile as error:
+                results.ignored.append((file, error.kind))
+                progress.step(f"passed over: {file.name}: {error.kind}")
             except (BadDataError, UserError) as error:
                 results.refused.append((file, error))
                 progress.step(f"refused: {_place(file, error)}")
             else:
                 results.done.append(result)
                 progress.step(_line(result))
+
+
+def _show(results: _Results, settings: "Settings") -> None:
+    """Tell the web UI of what was registered."""
+    from seechange_assets.survey import register_exposures
+
+    rows = [result.exposure for result in results.done]
+    science = [row.name for row in rows if row.type == "science"]
+    register_exposures(science, list(dict.fromkeys(row.instrument for row in rows)), settings)
 
 
 def _line(result: "Ingested") -> str:
@@ -155,12 +173,12 @@ def _looks_like_fits(file: Path) -> bool:
 
 def _summary(results: _Results) -> str:
     """Say in one line what there is now, by type, and how much of it is new."""
-    kinds = Counter(result.exposure.type for result in results.done)
+    types = Counter(result.exposure.type for result in results.done)
     outcomes = Counter(str(result.outcome) for result in results.done)
     number = len(results.done)
     words = [f"{number} exposure{'' if number == 1 else 's'}" if number else "no exposures"]
-    if kinds:
-        words[0] += ": " + ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    if types:
+        words[0] += ": " + ", ".join(f"{count} {kind}" for kind, count in types.items())
     labels = {"known": "known already", "changed": "known and read anew", "completed": "completed"}
     if old := ", ".join(f"{outcomes[key]} {label}" for key, label in labels.items() if outcomes[key]):
         words.append(old)
@@ -168,6 +186,9 @@ def _summary(results: _Results) -> str:
         words.append(f"{lacking} without some sections")
     if results.refused:
         words.append(f"{len(results.refused)} refused")
+    if results.ignored:
+        kinds = dict.fromkeys(kind for _, kind in results.ignored)
+        words.append(f"{len(results.ignored)} passed over ({', '.join(kinds)})")
     if results.skipped:
         words.append(f"{results.skipped} other file{'' if results.skipped == 1 else 's'} passed over")
     return "; ".join(words)
@@ -184,7 +205,8 @@ def _print_json(results: _Results) -> None:
         }
         for result in results.done
     ]
-    print_json(refused + done)
+    ignored = [{"file": str(file), "ignored": kind} for file, kind in results.ignored]
+    print_json(refused + ignored + done)
 
 
 def _place(file: Path, error: SeeChangeError) -> str:

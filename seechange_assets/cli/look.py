@@ -64,6 +64,11 @@ def show(
     from seechange_core import chain
     from seechange_core.settings import get_settings
 
+    if calibrators and outdated:
+        raise UserError(
+            "--calibrators shows what the present images were made with, outdated or not",
+            cure="ask for --calibrators or --outdated",
+        )
     settings = get_settings()
     known = chain.exposures(settings, exposure or None)
     if calibrators:

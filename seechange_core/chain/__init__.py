@@ -16,6 +16,7 @@ from seechange_core.chain.masters import build_master
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.queries import candidates, exposures, list_references, status
 from seechange_core.chain.references import build_reference, references_wanted
+from seechange_core.chain.serving import master_keys, nights_serving
 from seechange_core.chain.step import Step
 from seechange_core.chain.steps import STEPS
 from seechange_core.chain.walk import walk
@@ -38,7 +39,9 @@ __all__ = [
     "exposures",
     "list_references",
     "look_for_masters",
+    "master_keys",
     "masters_wanted",
+    "nights_serving",
     "object_light_curve",
     "object_named",
     "object_near",

@@ -4,17 +4,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.choice import SLOTS
 from seechange_core.chain.lineage import provenances
+from seechange_core.errors import NotFoundError, UserError
 from seechange_core.numerics.timing import mjd_to_iso
-from seechange_core.products.calibrator import FROM_EVER, KINDS, Calibrator, calibrator_frames
+from seechange_core.products.calibrator import (
+    FROM_EVER,
+    KINDS,
+    Calibrator,
+    calibrator_frames,
+    mark_calibrators,
+)
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image
 from seechange_core.products.outcome import StepOutcome
-from seechange_core.products.provenance import Provenance
 from seechange_core.settings import Settings, use_settings
 from seechange_core.storage.engine import open_session
 
@@ -108,7 +114,7 @@ def list_calibrators(
     with_frames
         Tell the frames of each, too.
     """
-    query = select(Calibrator).order_by(Calibrator.filter, Calibrator.mjd, Calibrator.id)
+    which: list[ColumnElement[bool]] = []
     for column, values in (
         (Calibrator.instrument, [instrument] if instrument is not None else []),
         (Calibrator.kind, kinds),
@@ -116,11 +122,65 @@ def list_calibrators(
         (Calibrator.filter, [band] if band is not None else []),
     ):
         if values:
-            query = query.where(column.in_(list(values)))
+            which.append(column.in_(list(values)))
+    query = select(Calibrator).where(*which).order_by(Calibrator.filter, Calibrator.mjd, Calibrator.id)
     with use_settings(settings), open_session(settings, read_only=True) as session:
         rows = list(session.scalars(query))
-        told = _tell(session, settings, rows, with_frames)
+        told = _tell(session, settings, rows, which, with_frames)
     return sorted((told[row.id] for row in rows), key=lambda r: (KINDS.index(r.kind), _natural(r.section)))
+
+
+def mark(
+    settings: Settings,
+    kind: str,
+    reason: str | None,
+    *,
+    night: str | None = None,
+    source: str | None = None,
+    instrument: str | None = None,
+    sections: Sequence[str] = (),
+    band: str | None = None,
+) -> int:
+    """Call calibrators of a kind bad, for a reason, or good again (None); return how many there are.
+
+    Bad ones are no longer used, and what was made with them is made again when it is asked for.
+
+    Parameters
+    ----------
+    settings, kind, reason
+        Whose; which; why.
+    night, source
+        Of which night they were made, or the name of the file they were supplied as: one of the two at least.
+    instrument, sections, band
+        Only of these.
+
+    Raises
+    ------
+    UserError
+        If neither night nor file is named.
+    NotFoundError
+        If there is none like that.
+    """
+    if night is None and source is None:
+        raise UserError("which ones?", cure="name their night, or the file they were supplied as")
+    wanted = {"kind": kind, "night": night, "source": source, "instrument": instrument, "filter": band}
+    query = select(Calibrator).where(
+        *(getattr(Calibrator, name) == value for name, value in wanted.items() if value is not None)
+    )
+    if sections:
+        query = query.where(Calibrator.section_id.in_(list(sections)))
+    with use_settings(settings), open_session(settings) as session:
+        rows = list(session.scalars(query))
+        mark_calibrators(session, rows, reason)
+    if not rows:
+        raise NotFoundError(f"no such {kind}", cure="see seechange calibrator list")
+    return len(rows)
+
+
+def count_calibrators(settings: Settings) -> int:
+    """Count all calibrators there are."""
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        return session.scalar(select(func.count()).select_from(Calibrator)) or 0
 
 
 def calibrators_used(settings: Settings, exposures: Sequence[str] | None = None) -> list[UsedCalibrator]:
@@ -130,8 +190,9 @@ def calibrators_used(settings: Settings, exposures: Sequence[str] | None = None)
         current = _current(settings, {image.instrument for image, _ in made})
         images = [(i, e) for i, e in made if i.provenance_id == current[i.instrument]["image"]]
         ids = {getattr(image, f"{slot}_id") for image, _ in images for slot in SLOTS} - {None}
-        rows = {row.id: row for row in session.scalars(select(Calibrator).where(Calibrator.id.in_(ids)))}
-        told = _tell(session, settings, rows.values(), with_frames=False)
+        which = Calibrator.id.in_(ids)
+        rows = {row.id: row for row in session.scalars(select(Calibrator).where(which))}
+        told = _tell(session, settings, rows.values(), [which], with_frames=False)
     found = []
     for image, exposure in images:
         for slot in SLOTS:
@@ -169,16 +230,17 @@ def _current(settings: Settings, instruments: Iterable[str]) -> dict[str, dict[s
 
 
 def _tell(
-    session: Session, settings: Settings, rows: Iterable[Calibrator], with_frames: bool
+    session: Session,
+    settings: Settings,
+    rows: Iterable[Calibrator],
+    which: Sequence[ColumnElement[bool]],
+    with_frames: bool,
 ) -> dict[Any, CalibratorRow]:
-    """Describe rows, by their ids."""
+    """Describe rows, by their ids; `which` are the conditions that selected them."""
     rows = list(rows)
     current = _current(settings, {row.instrument for row in rows})
-    rejected = _rejected(session)
-    supplied = {row.provenance_id for row in rows if row.origin == "supplied"}
-    query = select(Provenance.id, Provenance.parameters).where(Provenance.id.in_(supplied))
-    sources = {row[0]: str(row[1].get("source", "")) for row in session.execute(query)}
-    frames = _frames(session) if with_frames else {}
+    rejected = _rejected(session, which)
+    frames = _frames(session, which) if with_frames else {}
     return {
         row.id: CalibratorRow(
             kind=row.kind,
@@ -191,7 +253,7 @@ def _tell(
             valid_to=_date(row.validity_end),
             n_frames=row.n_frames,
             n_rejected=rejected.get(row.id, 0),
-            source=sources.get(row.provenance_id, ""),
+            source=row.source or "",
             file=row.filepath or "",
             is_bad=bool(row.bitflag),
             provenance=row.provenance_id,
@@ -202,17 +264,23 @@ def _tell(
     }
 
 
-def _rejected(session: Session) -> Mapping[Any, int]:
+def _rejected(session: Session, which: Sequence[ColumnElement[bool]]) -> Mapping[Any, int]:
     columns = calibrator_frames.c
-    query = select(columns.calibrator_id, func.count()).where(columns.rejected_because != "")
+    query = (
+        select(columns.calibrator_id, func.count())
+        .join(Calibrator, Calibrator.id == columns.calibrator_id)
+        .where(columns.rejected_because != "", *which)
+    )
     return {row[0]: row[1] for row in session.execute(query.group_by(columns.calibrator_id))}
 
 
-def _frames(session: Session) -> Mapping[Any, list[tuple[str, str]]]:
+def _frames(session: Session, which: Sequence[ColumnElement[bool]]) -> Mapping[Any, list[tuple[str, str]]]:
     columns = calibrator_frames.c
     query = (
         select(columns.calibrator_id, Exposure.name, columns.rejected_because)
         .join(Exposure, Exposure.id == columns.exposure_id)
+        .join(Calibrator, Calibrator.id == columns.calibrator_id)
+        .where(*which)
         .order_by(Exposure.mjd)
     )
     found: dict[Any, list[tuple[str, str]]] = {}

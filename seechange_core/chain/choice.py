@@ -60,9 +60,9 @@ def shelf_of(
 def masters_for(section: Section) -> dict[str, Calibrator]:
     """Return the rows of the calibrators that a section is preprocessed with.
 
-    Those nearest in time for every step that is asked for. What belongs to a flat follows the flat that
-    is used: the bad-pixel mask found in it and the illumination it was compared with twilight flats for,
-    unless others were supplied: a person's word counts more.
+    Those nearest in time for every step that is asked for in the section's filter. What belongs to a flat
+    follows the flat that is used: the bad-pixel mask found in it and the illumination it was compared with
+    twilight flats for, unless others were supplied: a person's word counts more.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def masters_for(section: Section) -> dict[str, Calibrator]:
         exposure = section.exposure
         shelf = shelf_of(session, exposure.instrument, ids, [exposure.mjd_mid], [section.section])
         chosen = _Choice(shelf, section.section, exposure.mjd_mid, section.band, ids, params)
-        asked = [slot for slot in SLOTS if getattr(params, f"do_{slot}")]
+        asked = [slot for slot in SLOTS if params.asks_for(slot, section.band)]
         found = {slot: getattr(chosen, slot)() for slot in asked}
         return shelf.rows({slot: known for slot, known in found.items() if known is not None})
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from seechange_core.instrument import get_code_version
 from seechange_core.params import Params
 from seechange_core.products.provenance import record_provenance, set_tag
 from seechange_core.provenance import ProvenanceKey, digest
@@ -109,7 +110,9 @@ def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]
             parameters["catalog"] = settings.catalog
         keys[name] = ProvenanceKey(
             process=name,
-            code_version="+".join(version for _, _, version in process.stages) or "1",
+            # The instrument's code says what its files mean: it is the code of its exposures.
+            code_version="+".join(version for _, _, version in process.stages)
+            or get_code_version(instrument),
             parameters=parameters,
             upstreams=tuple(keys[upstream].id for upstream in process.upstreams),
         )

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.choice import read_masters
@@ -21,8 +21,7 @@ from seechange_core.errors import BadDataError, SectionAbsent, SeeChangeError, S
 from seechange_core.flags import ExposureFlag
 from seechange_core.frames import MasterFrame
 from seechange_core.instrument import get_instrument_instance
-from seechange_core.products.base import save
-from seechange_core.products.calibrator import Calibrator, Content, frames_of, set_frames
+from seechange_core.products.calibrator import Calibrator, Content, frames_of, save_calibrator, set_frames
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.place import Place
 from seechange_core.products.shelf import Known
@@ -39,6 +38,7 @@ from seechange_core.stages.combine import (
 from seechange_core.stages.illumination import IlluminationParams, illumination_of
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
+from seechange_core.storage.orm import now
 
 
 def build_master(
@@ -53,7 +53,9 @@ def build_master(
     """Build one master frame of one section from a night's frames, and what it implies.
 
     A dark or flat implies a bad-pixel mask; a twilight flat also an illumination, where there is a flat
-    of its filter to compare it with.
+    of its filter to compare it with. It serves exposures of the same device, as far as the section's row
+    holds. If a row ends within the night, the device with most frames gets the master, and exposures of
+    the other one are served by other nights.
 
     Parameters
     ----------
@@ -106,6 +108,10 @@ class _Work:
         Data versions that must be made; None if there is nothing to do.
     flat
         What an illumination is made with.
+    misdated
+        Data versions of those that are there with other dates than the section's row allows now.
+    outranked
+        It is there, and another one of the night was made after it.
     """
 
     plan: Plan
@@ -116,6 +122,8 @@ class _Work:
     mask: str | None
     illumination: str | None
     flat: Calibrator | None
+    misdated: list[str]
+    outranked: bool
 
 
 @dataclass
@@ -127,11 +135,15 @@ class _Build:
 
     def run(self, redo: bool, start: float) -> StepReport:
         work = self._look(redo)
-        quality: list[FrameQuality] = []
+        quality: dict[uuid.UUID, FrameQuality] = {}
         if work.row is None:
             row, frame, quality = self._combine(work)
         else:
             row, frame = work.row, _image(work.row.read(self._archive))
+            if work.misdated:
+                self._correct_dates(work)
+            if work.outranked:
+                self._put_first(work)
         with open_session(self.settings, read_only=True) as session:
             reasons = frames_of(session, row.id)
         if work.mask is not None:
@@ -164,6 +176,8 @@ class _Build:
                 band,
                 row,
                 *self._implied(planner, plan, band, redo or row is None),
+                planner.misdated(planner.implied(self.key, self.section, plan), plan.validity),
+                planner.shelf.outranks(plan.version),
             )
 
     def _without_frames(self, own: Sequence[Frame]) -> SeeChangeError:
@@ -211,11 +225,12 @@ class _Build:
 
     # --- Making -----------------------------------------------------------------------------------
 
-    def _combine(self, work: _Work) -> tuple[Calibrator, MasterFrame, list[FrameQuality]]:
+    def _combine(self, work: _Work) -> tuple[Calibrator, MasterFrame, dict[uuid.UUID, FrameQuality]]:
         masters = read_masters(work.used, self._archive)
         with RawFrames(work.exposures, self._section_id) as frames:
-            frame, quality = combine(self.key.kind, frames, masters, self._params)
-        reasons = {e.id: q.reason for e, q in zip(work.exposures, quality, strict=True)}
+            frame, judged = combine(self.key.kind, frames, masters, self._params)
+        quality = {e.id: q for e, q in zip(work.exposures, judged, strict=True)}
+        reasons = {i: q.reason for i, q in quality.items()} | work.plan.left_out
         return self._save(self.key.kind, frame, work, work.plan.version, reasons), frame, quality
 
     def _bad_pixels(self, work: _Work, frame: MasterFrame) -> MasterFrame:
@@ -235,25 +250,43 @@ class _Build:
         self, kind: str, frame: MasterFrame, work: _Work, version: str, frames: Mapping[uuid.UUID, str]
     ) -> Calibrator:
         """Write a calibrator's file and record it with its frames."""
-        mjd, days = work.plan.mjd, self._params.validity_days
         row = Calibrator(
             kind=kind,
             instrument=self.instrument,
             section_id=self.section,
             filter="" if kind == "bad_pixels" else work.band,
             night=self.key.night,
-            mjd=mjd,
-            validity_start=mjd - days,
-            validity_end=mjd + days,
+            mjd=work.plan.mjd,
+            validity_start=work.plan.validity.start,
+            validity_end=work.plan.validity.end,
             origin="built",
             provenance_id=provenances(self.settings, self.instrument)[kind].id,
             data_version=version,
         )
         row.write(self._archive, frame, Place.of_master(self.instrument, self.key.night, self.section))
         with open_session(self.settings) as session:
-            row = save(session, row, replace=True)
+            row = save_calibrator(session, row)
             set_frames(session, row, frames)
         return row
+
+    def _correct_dates(self, work: _Work) -> None:
+        """Give a master that is there, and what it implied, the validity that its section's row allows."""
+        start, end = work.plan.validity
+        with open_session(self.settings) as session:
+            session.execute(
+                update(Calibrator)
+                .where(Calibrator.data_version.in_(work.misdated))
+                .values(validity_start=start, validity_end=end)
+            )
+
+    def _put_first(self, work: _Work) -> None:
+        """Let a master that is there, and is right again, be the last of its night."""
+        with open_session(self.settings) as session:
+            session.execute(
+                update(Calibrator)
+                .where(Calibrator.data_version == work.plan.version)
+                .values(created_at=now())
+            )
 
     @cached_property
     def _archive(self) -> Archive:
@@ -274,7 +307,7 @@ class _Build:
         outcome: Outcome,
         row: Calibrator,
         frame: MasterFrame,
-        quality: Sequence[FrameQuality],
+        quality: Mapping[uuid.UUID, FrameQuality],
         start: float,
     ) -> StepReport:
         with open_session(self.settings, read_only=True) as session:
@@ -296,7 +329,7 @@ class _Build:
             preview=thumb(frame.data, frame.flags),
             product_id=str(row.id),
             path=row.filepath,
-            table=_table(list(names.values()), rejected, quality),
+            table=_table(names, rejected, quality),
         )
 
 
@@ -315,13 +348,14 @@ def _left_out(rejected: Mapping[str, str], n: int) -> str:
 
 
 def _table(
-    names: Sequence[str], rejected: Mapping[str, str], quality: Sequence[FrameQuality]
+    names: Mapping[uuid.UUID, str], rejected: Mapping[str, str], quality: Mapping[uuid.UUID, FrameQuality]
 ) -> tuple[dict[str, Any], ...]:
     """List the frames, with what was measured if they were judged now, and the verdict."""
-    rows: list[dict[str, Any]] = [{"frame": name} for name in names]
-    for row, measured in zip(rows, quality, strict=False):
-        row["level_e"] = measured.level_e
-        row["noise_ratio"] = [float(ratio) for ratio in np.atleast_1d(measured.noise_ratio)]
-    for row in rows:
-        row["verdict"] = rejected.get(row["frame"], "used")
+    rows = []
+    for key, name in names.items():
+        row: dict[str, Any] = {"frame": name}
+        if key in quality:
+            row["level_e"] = quality[key].level_e
+            row["noise_ratio"] = [float(ratio) for ratio in np.atleast_1d(quality[key].noise_ratio)]
+        rows.append({**row, "verdict": rejected.get(name, "used")})
     return tuple(rows)

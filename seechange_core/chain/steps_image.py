@@ -13,7 +13,6 @@ from seechange_core.errors import NoCatalog, UserError
 from seechange_core.frames import CatalogStars, ImageFrame, RawFrame
 from seechange_core.instrument import SECTION_PROPERTIES
 from seechange_core.numerics.timing import decimal_year
-from seechange_core.numerics.working_image import steps_done
 from seechange_core.products.background import Background
 from seechange_core.products.base import save
 from seechange_core.products.calibrator import Calibrator
@@ -30,7 +29,7 @@ from seechange_core.settings import Settings
 from seechange_core.stages.astrometry import AstrometryParams, query_radius_deg, solve
 from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.photometry import PhotometryParams, calibrate
-from seechange_core.stages.preprocess import STEPS, PreprocessParams, preprocess
+from seechange_core.stages.preprocess import PreprocessParams, preprocess, wanted_kinds
 from seechange_core.storage.engine import open_session
 
 # --- exposure -------------------------------------------------------------------------------------
@@ -83,10 +82,12 @@ def _masters_used(section: Section) -> tuple[str, ...]:
 def _make_image(section: Section) -> Made:
     raw = read_raw(section)
     chosen: dict[str, Calibrator] = section.product("masters", lambda: masters_for(section))
-    # What was done before the section came to us is not done again.
-    rows = {slot: row for slot, row in chosen.items() if not steps_done(raw) & STEPS[slot]}
+    params = section.params(PreprocessParams, "preprocess")
+    # What others have settled before the section came to us is not read.
+    wanted = wanted_kinds(params, raw, section.band)
+    rows = {slot: row for slot, row in chosen.items() if slot in wanted}
     masters = read_masters(rows, section.archive)
-    frame = preprocess(raw, masters, section.params(PreprocessParams, "preprocess"))
+    frame = preprocess(raw, masters, params, section.band)
     exposure = section.exposure
     hint = exposure.get_pointing_hint(section.section_id)
     row = Image(

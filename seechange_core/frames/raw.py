@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from seechange_core.flags import CalibrationStep
 from seechange_core.frames.types import Cards, Flags, Float, Float32
 
 
@@ -74,7 +75,8 @@ class Prepared:
     Attributes
     ----------
     steps
-        `CalibrationStep` bits of what is done already: these steps are not repeated.
+        `CalibrationStep` bits of what is done already: these steps are not repeated, nor are those that
+        have to come before them.
     weight
         (H, W) float32, 1 / variance in ADU^-2 of the trimmed section; None if none came with it.
     flags
@@ -139,6 +141,9 @@ class MasterFrame:
         Mean of the frames that went in; NaN if unknown.
     holds_pedestal
         True for a dark made without bias and overscan: it fits exposures of its own length only.
+    calibration_steps
+        `CalibrationStep` bits CROSSTALK and LINEARITY: which of them its frames were corrected for; None
+        if nobody knows.
     """
 
     kind: str
@@ -148,6 +153,7 @@ class MasterFrame:
     n_frames: int
     exposure_time_s: float = np.nan
     holds_pedestal: bool = False
+    calibration_steps: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +173,11 @@ class LinearityLaw:
     measured_adu: Float
     true_adu: Float
 
+    @property
+    def has_effect(self) -> bool:
+        """Whether it changes any signal."""
+        return not np.array_equal(self.measured_adu, self.true_adu)
+
 
 @dataclass(frozen=True, eq=False)
 class Crosstalk:
@@ -184,6 +195,11 @@ class Crosstalk:
     amplifiers: tuple[str, ...]
     coefficients: Float
 
+    @property
+    def has_effect(self) -> bool:
+        """Whether any amplifier leaves anything in another."""
+        return bool(np.any(self.coefficients))
+
 
 @dataclass(frozen=True)
 class Masters:
@@ -197,3 +213,13 @@ class Masters:
     fringe: MasterFrame | None = None
     illumination: MasterFrame | None = None
     bad_pixels: MasterFrame | None = None
+
+    @property
+    def laws_applied(self) -> CalibrationStep:
+        """Which of CROSSTALK and LINEARITY these calibrators correct for, if they are applied."""
+        steps = CalibrationStep(0)
+        if self.crosstalk is not None and self.crosstalk.has_effect:
+            steps |= CalibrationStep.CROSSTALK
+        if self.linearity is not None and self.linearity.has_effect:
+            steps |= CalibrationStep.LINEARITY
+        return steps

@@ -7,6 +7,7 @@ from seechange_core.instrument.guess import guess_instrument
 from seechange_core.instrument.header import normalize_keyword
 from seechange_core.instrument.registry import (
     INSTRUMENT_INSTANCE_CACHE,
+    get_code_version,
     get_instrument_instance,
     list_instruments,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Sections",
     "SensorSection",
     "as_paths",
+    "get_code_version",
     "get_instrument_instance",
     "guess_instrument",
     "list_instruments",

@@ -56,10 +56,18 @@ class Instrument(SectionFiles, HeaderFacts):
         Of a trimmed section, pixels.
     header_instrument, header_telescope
         What its files say in INSTRUME and TELESCOP, to know them by; None if that does not matter.
+    CODE_VERSION
+        Raised whenever the class reads other pixels, values or times out of the same files: all that was made
+        of them is then outdated.
+    image_types, trust_sections
+        Options that any instrument has in the settings: see `HeaderFacts`; and names of properties for which
+        a section's own value goes before the header's: among gain, read_noise, saturation_limit,
+        non_linearity_limit. It counts for all amplifiers of the section.
     needs_settings
         True for a class that means nothing without options in the settings.
     """
 
+    CODE_VERSION: ClassVar[str] = "1"
     needs_settings: ClassVar[bool] = False
     pixel_scale_arcsec: float | None = None
     scale_tolerance: float = 0.03
@@ -78,6 +86,7 @@ class Instrument(SectionFiles, HeaderFacts):
     header_instrument: str | None = None
     header_telescope: str | None = None
     identifier: str | None = None
+    trust_sections: tuple[str, ...] = ()
 
     def __init__(self, **properties: Any) -> None:
         for key, value in properties.items():
@@ -160,7 +169,7 @@ class Instrument(SectionFiles, HeaderFacts):
         if ra is None or dec is None:
             raise HeaderError(
                 "nothing says where the telescope pointed",
-                cure="state ra and dec in the instrument's settings",
+                cure=self.missing_value_cure.replace("the card", "the cards RA and DEC"),
                 section=section_id,
             )
         scale = self._pixel_scale(section_id, sections)
@@ -207,7 +216,7 @@ class Instrument(SectionFiles, HeaderFacts):
         """Read a section with what is known of its amplifiers.
 
         Gain, read noise and saturation come from the header if it has them, then from the section, then
-        from the instrument.
+        from the instrument; those in `trust_sections` from the section first.
 
         Parameters
         ----------
@@ -287,7 +296,14 @@ class Instrument(SectionFiles, HeaderFacts):
         )
 
     def _header_first(self, prop: str, suffix: str, context: "SectionContext") -> float | None:
-        """Return a property from the header, else from the section, else from the instrument."""
+        """Return a property from the header, else from the section, else from the instrument.
+
+        For those in `trust_sections` the section goes first.
+        """
+        if prop in self.trust_sections:
+            trusted = getattr(self._loaded(context.sections)[context.section_id], prop)
+            if trusted is not None:
+                return float(trusted)
         keywords = self._get_header_keyword_translations().get(prop, (prop,))
         card = find_card(context.cards, [f"{k}{suffix}" for k in keywords]) or find_card(
             context.cards, keywords
@@ -329,6 +345,7 @@ class SectionContext:
 def _impossible(prop: str, seen: float | None, amplifier: str, section_id: SectionId) -> HeaderError:
     return HeaderError(
         f"the {prop} of {f'amplifier {amplifier}' if amplifier else 'the section'} is {seen}",
-        cure="correct the card, or state the value in the instrument's settings",
+        cure=f"correct the card, or store the right value with the section (replace_section) and name "
+        f"{prop} in trust_sections of the instrument's settings",
         section=section_id,
     )

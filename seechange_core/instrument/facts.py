@@ -1,13 +1,20 @@
 """What an exposure's global header says, in uniform names and units."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-from seechange_core.errors import HeaderError, UserError
+from seechange_core.errors import HeaderError, IgnoredFile
 from seechange_core.frames import Cards
 from seechange_core.instrument.header import Converter, as_angle_deg, as_number, as_text, translate
-from seechange_core.numerics.timing import Site, TimeScale, iso_to_mjd, mid_mjd, night_of, to_mjd
+from seechange_core.instrument.sky_frames import SkyFrame, read_sky_frame
+from seechange_core.instrument.times import read_start
+from seechange_core.numerics.timing import Site, mid_mjd, night_of
+
+#: What an image type can be: kinds of exposures, or ignored.
+EXPOSURE_KINDS = ("science", "bias", "dark", "flat", "twilight_flat")
+IGNORED = "ignored"
 
 #: Values of the image-type card, lower case, and what they are.
 IMAGE_TYPES: dict[str, str] = {
@@ -18,6 +25,7 @@ IMAGE_TYPES: dict[str, str] = {
     **dict.fromkeys(
         ("sky flat", "skyflat", "twilight", "twilight flat", "twilightflat", "twilight_flat"), "twilight_flat"
     ),
+    **dict.fromkeys(("focus", "pointing", "acquisition", "junk", "test"), IGNORED),
 }
 
 
@@ -61,7 +69,7 @@ class ExposureFacts:
     header: dict[str, Any] = field(default_factory=dict)
 
 
-def _needed_value(found: Mapping[str, Any], name: str, keywords: tuple[str, ...]) -> Any:
+def _needed_value(found: Mapping[str, Any], name: str, keywords: tuple[str, ...], cure: str) -> Any:
     """Return a value that must be there.
 
     Raises
@@ -71,26 +79,44 @@ def _needed_value(found: Mapping[str, Any], name: str, keywords: tuple[str, ...]
     """
     if name not in found:
         raise HeaderError(
-            f"no {name}: the header has none of the cards {', '.join(keywords)}",
-            cure="write the card, or state the value in the instrument's settings",
+            f"no {name}: the header has none of the cards {', '.join(keywords)}, or they are blank",
+            cure=cure,
         )
     return found[name]
 
 
-def read_exposure_type(value: Any, kinds: Mapping[str, str]) -> str:
+def read_exposure_type(value: Any, kinds: Mapping[str, str], instrument: str = "NAME") -> str:
     """Tell science, bias, dark, flat and twilight_flat apart by the image-type card.
+
+    Parameters
+    ----------
+    value
+        Of the card.
+    kinds
+        What its values mean: one of `EXPOSURE_KINDS`, or `IGNORED`.
+    instrument
+        Name, for the cure.
 
     Raises
     ------
+    IgnoredFile
+        If such files are ignored.
     HeaderError
         If the value is unknown.
     """
     text = as_text(value).lower()
+    setting = f"instruments: {{{instrument}: {{image_types: {{{text}: science}}}}}}"
     known = {key.lower(): kind for key, kind in kinds.items()}
     if text not in known:
         raise HeaderError(
             f"image type {value!r} is unknown",
-            cure=f"the types known here are {', '.join(sorted(known))}; others go into image_types",
+            cure=f"say in the settings what it is, e.g. {setting}; or instead of science, "
+            f"{', '.join(EXPOSURE_KINDS[1:])} or {IGNORED}",
+        )
+    if known[text] == IGNORED:
+        raise IgnoredFile(
+            f"{text}: files of this image type are passed over",
+            cure=f"to use them: {setting} in the settings",
         )
     return known[text]
 
@@ -103,32 +129,8 @@ def read_exp_time(value: Any) -> float:
     return seconds
 
 
-def read_clock(text: str, label: str, scale: TimeScale = "utc", utc_offset_hours: float = 0.0) -> float:
-    """Read date and time of a camera's clock as MJD (UTC).
-
-    Raises
-    ------
-    HeaderError
-        If it is no time, or a date alone.
-    """
-    moment = read_moment(lambda: iso_to_mjd(text, scale, utc_offset_hours))
-    if ":" not in text:
-        raise HeaderError(
-            f"{label} = {text!r} is a date without a time", cure="name the card with the time of day too"
-        )
-    return moment
-
-
-def read_moment(read: Callable[[], float]) -> float:
-    """Call what reads a time, and make its complaint one about the header."""
-    try:
-        return read()
-    except UserError as error:
-        raise HeaderError(f"time of observation: {error.message}", cure="correct the card") from None
-
-
 def read_pointing(found: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Read the pointing, ICRS deg, or None if the header has neither coordinate.
+    """Read the pointing, deg in the header's frame, or None if the header has neither coordinate.
 
     Raises
     ------
@@ -203,11 +205,18 @@ class HeaderFacts:
         Where it stands; None if unknown (then nights cannot be named).
     filter_array
         Names of the filters in the order of the index; None for one filter over all sections.
+    image_types
+        What further values of the image-type card mean, as `IMAGE_TYPES`: any instrument's settings may say.
+    missing_value_cure
+        What to do where the header lacks a needed value.
     """
 
+    name: str
     telescope: str | None = None
     site: Site | None = None
     filter_array: list[str] | None = None
+    image_types: Mapping[str, str] = MappingProxyType({})
+    missing_value_cure: ClassVar[str] = "write the card, or leave the file out: it cannot be used without"
 
     def get_auxiliary_exposure_header_keys(self) -> list[str]:
         """Return further lower-case names to keep in an Exposure's `header`."""
@@ -222,7 +231,10 @@ class HeaderFacts:
         return {}
 
     def _get_image_types(self) -> dict[str, str]:
-        """Return what the values of the image-type card mean: science, bias, dark, flat or twilight_flat."""
+        """Return what the values of the image-type card mean: one of `EXPOSURE_KINDS`, or `IGNORED`.
+
+        What the settings say of it, `image_types`, goes before.
+        """
         return dict(IMAGE_TYPES)
 
     def extract_header_info(self, cards: Cards, names: Sequence[str]) -> dict[str, Any]:
@@ -245,16 +257,21 @@ class HeaderFacts:
 
         Raises
         ------
+        IgnoredFile
+            If it is a file of a kind that is not processed: focus, pointing, ...
         HeaderError
             If a needed card is missing or cannot be read.
         """
         found = self.extract_header_info(cards, [*_FACTS, "airmass", *_SITE, *extra])
+        stated = {key.lower(): kind for key, kind in self.image_types.items()}
+        kind = read_exposure_type(
+            self._needed(found, "type"), {**self._get_image_types(), **stated}, self.name
+        )
         exp_time = read_exp_time(self._needed(found, "exp_time"))
-        kind = read_exposure_type(self._needed(found, "type"), self._get_image_types())
         start, middle = self._read_times(cards, found, exp_time)
         site = read_site(found, self.site)
         longitude = self._needed(found, "longitude_deg") if site is None else site.longitude_deg
-        ra, dec = self._read_pointing(found, kind)
+        ra, dec = self._read_pointing(cards, found, kind, middle)
         texts = {k: as_text(found[k]) if k in found else None for k in ("project", "target", "telescope")}
         return ExposureFacts(
             type=kind,
@@ -275,23 +292,31 @@ class HeaderFacts:
 
     def _read_times(self, cards: Cards, found: Mapping[str, Any], exp_time: float) -> tuple[float, float]:
         """Return start and middle of the exposure, MJD (UTC); `found` has the uniform names' values."""
-        if "mjd" in found:
-            start = read_moment(lambda: to_mjd(as_number(found["mjd"], "mjd")))
-        else:
-            start = read_clock(as_text(self._needed(found, "date_obs")), "date_obs")
+        start = read_start(cards, found, exp_time)
+        if start is None:
+            start = float(self._needed(found, "date_obs"))  # says that it is not there
         return start, mid_mjd(start, exp_time)
 
-    def _read_pointing(self, found: Mapping[str, Any], kind: str) -> tuple[float | None, float | None]:
+    def _read_pointing(
+        self, cards: Cards, found: Mapping[str, Any], kind: str, mjd: float
+    ) -> tuple[float | None, float | None]:
         """Return the pointing, ICRS deg; where a calibration frame's telescope looked does not matter."""
         angles = {n: found[n] for n in ("ra", "dec") if n in found}
         try:
             for name, value in angles.items():
                 angles[name] = as_angle_deg(value, name, text_is_hours=name == "ra")
-            return read_pointing(angles) or (None, None)
+            pointing = read_pointing(angles)
+            if pointing is None:
+                return None, None
+            return self._read_sky_frame(cards, mjd).to_icrs(*pointing)
         except HeaderError:
             if kind == "science":
                 raise
             return None, None
+
+    def _read_sky_frame(self, cards: Cards, mjd: float) -> SkyFrame:
+        """Return the frame of the header's ra and dec, of an exposure at `mjd`."""
+        return read_sky_frame(cards)
 
     def _read_filter(self, found: Mapping[str, Any], kind: str) -> str | None:
         if self.filter_array is not None or kind in {"bias", "dark"}:
@@ -303,4 +328,5 @@ class HeaderFacts:
         return self.filter_array
 
     def _needed(self, found: Mapping[str, Any], name: str) -> Any:
-        return _needed_value(found, name, tuple(self._get_header_keyword_translations().get(name, (name,))))
+        keywords = tuple(self._get_header_keyword_translations().get(name, (name,)))
+        return _needed_value(found, name, keywords, self.missing_value_cure)

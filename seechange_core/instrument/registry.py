@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from seechange_core.errors import NotFoundError, PipelineError, SettingsError
+from seechange_core.instrument.common_options import CommonOptions
 from seechange_core.settings import get_settings
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ def get_instrument_instance(name: str) -> "Instrument":
     return instance
 
 
+def get_code_version(name: str) -> str:
+    """Return the code version of an instrument's class, which needs no instance of it."""
+    kind = str(get_settings().options(name).get("kind", name))
+    if kind in _installed():
+        return _class_in(_module(kind)).CODE_VERSION
+    return get_instrument_instance(name).CODE_VERSION
+
+
 def list_instruments() -> list[str]:
     """Return the names of all instruments known here, sorted."""
     plain = [name for name in _installed() if not _class_in(_module(name)).needs_settings]
@@ -122,9 +131,11 @@ def _make(name: str, options: dict[str, Any]) -> "Instrument":
             cure=f"the kinds known here are {', '.join(_installed())}",
         )
     made = _class_in(_module(kind))
-    if made.needs_settings or options or name != kind:
-        return made(name=name, **options)
-    return made()
+    shared = {key: options.pop(key) for key in CommonOptions.model_fields if key in options}
+    common = CommonOptions.checked(shared, f"instruments.{name}")
+    instance = made(name=name, **options) if made.needs_settings or options or name != kind else made()
+    instance.image_types, instance.trust_sections = common.image_types, common.trust_sections
+    return instance
 
 
 def _module(kind: str) -> ModuleType:

@@ -74,9 +74,14 @@ class Sectioned:
     def _make_section_at(self, section_id: SectionId, mjd: float) -> SensorSection:
         """Make a section as it was at an MJD (UTC), where the database has none for that date.
 
-        A camera whose hard-coded properties changed over time replaces this; by default they never did.
+        A camera whose hard-coded properties changed over time replaces this, and gives each section the
+        dates between which they are so; by default they never changed, and no dates mean just that.
         """
         return self._make_new_section(section_id)
+
+    def hard_coded_section(self, section_id: SectionId, mjd: float) -> SensorSection:
+        """Return a section as the camera's own code has it at an MJD (UTC), whatever the database has."""
+        return self._make_section_at(section_id, mjd)
 
     def get_section_offsets(self, section_id: SectionId) -> tuple[float, float]:
         """Return a section's centre, (x, y) pixels from the mosaic's centre."""
@@ -143,16 +148,30 @@ class Sectioned:
         session
             Open session.
         validity_start, validity_end
-            For the sections that have no validity of their own: start included, end excluded.
+            For the sections that have no validity of their own: start included, end excluded. A new one
+            that by the instrument's own word holds for some time only (a CCD before or after it was
+            dead) is saved for what both have in common.
 
         Raises
         ------
         UserError
-            If there are no sections, or a validity ends before it starts.
+            If there are no sections, a validity ends before it starts, or has nothing in common with the
+            dates given.
         ConflictError
             If a section has another row that holds at the same time. Nothing is written then.
         """
-        commit_rows(session, self._loaded(None).values(), validity_start, validity_end)
+        rows = self._loaded(None)
+        dated = {row.section_id for s, row in rows.items() if self._has_hard_coded_validity(s, row)}
+        commit_rows(session, rows.values(), validity_start, validity_end, dated)
+
+    def _has_hard_coded_validity(self, section_id: SectionId, row: SensorSection) -> bool:
+        """Tell whether it is the instrument itself that limits the validity of a row never saved."""
+        start, end = row.validity_start, row.validity_end
+        inside = start if start is not None else end - 1e-6 if end is not None else None
+        if getattr(row, "id", None) is not None or inside is None:
+            return False
+        made = self._make_section_at(section_id, inside)
+        return (made.validity_start, made.validity_end) == (start, end)
 
     def replace_section(
         self, session: Session, section_id: SectionId, date: Moment, **properties: Any

@@ -1,7 +1,7 @@
 """Rows of the sections of a camera (CCDs, channels), with the dates between which they hold."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Index, String, event, or_, select
@@ -155,17 +155,21 @@ def commit_rows(
     sections: Iterable[SensorSection],
     validity_start: Moment | None = None,
     validity_end: Moment | None = None,
+    dated: Collection[str] = (),
 ) -> None:
     """Save sections and commit the session; parameters and errors as `Instrument.commit_sections`.
 
+    Those of the section ids `dated` are saved for what their validity and the dates given have in common.
     If it fails, nothing is written and the sections are as they were.
     """
     start, end = (None if m is None else to_mjd(m) for m in (validity_start, validity_end))
     rows = list(sections)
     copies = [row.copy() for row in rows]
-    for copy in copies:
+    for row, copy in zip(rows, copies, strict=True):
         if copy.validity_start is None and copy.validity_end is None:
             copy.validity_start, copy.validity_end = start, end
+        elif row.section_id in dated:
+            copy.validity_start, copy.validity_end = _narrowed(copy, start, end)
         _check_order(copy)
     try:
         for copy in copies:
@@ -199,6 +203,8 @@ def replace_row(session: Session, old: SensorSection, date: Moment, properties: 
         )
     later = [r.validity_start for r in rows if r.validity_start is not None and r.validity_start > mjd]
     after = (before or old).copy(id=new_id(), created_at=now(), **properties)
+    if before is None and old.validity_end is not None:  # the instrument knows what comes then
+        later.append(old.validity_end)
     after.validity_start, after.validity_end = mjd, min(later, default=None)
     if before is not None:
         after.validity_end, before.validity_end = before.validity_end, mjd
@@ -262,6 +268,20 @@ def _forget_cached(_mapper: Any, _connection: Any, row: SensorSection) -> None:
     session = object_session(row)
     if session is not None:
         session.info.pop(_CACHE, None)
+
+
+def _narrowed(
+    row: SensorSection, start: float | None, end: float | None
+) -> tuple[float | None, float | None]:
+    """Return the part of a row's validity that lies between two dates, MJD (UTC); None: no limit."""
+    starts = [t for t in (row.validity_start, start) if t is not None]
+    ends = [t for t in (row.validity_end, end) if t is not None]
+    if starts and ends and max(starts) >= min(ends):
+        raise UserError(
+            f"section {row.section_id}: what is to be saved is {row.validity}, not between the dates given",
+            cure="fetch_sections of a date between them first",
+        )
+    return max(starts, default=None), min(ends, default=None)
 
 
 def _check_order(row: SensorSection) -> None:

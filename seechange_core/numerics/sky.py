@@ -5,9 +5,14 @@ Angles are ICRS degrees unless a name says otherwise. Nothing here knows a detec
 beyond what an astropy WCS tells it.
 """
 
+import warnings
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 from astropy import units
+from astropy.coordinates import FK4, FK5, FK4NoETerms, SkyCoord
+from astropy.time import Time
 from astropy.wcs import WCS
 from astropy_healpix import healpix_to_lonlat, lonlat_to_healpix, neighbours
 
@@ -62,6 +67,40 @@ def mean_position(
         raise ValueError(f"{len(v)} positions have no mean direction")
     mean_ra, mean_dec = from_vectors(total)
     return float(mean_ra), float(mean_dec)
+
+
+def to_icrs(
+    ra: float, dec: float, system: Literal["fk4", "fk4-no-e", "fk5"], equinox: float
+) -> tuple[float, float]:
+    """Convert mean coordinates of an older frame or of another equinox to ICRS.
+
+    Coordinates of date are FK5 ones whose equinox is the date: nutation and aberration (20 arcsec) stay.
+    FK4 ones are taken to be of the epoch of their equinox, as catalogs give them: FK4 turns, by an arcsec
+    until now.
+
+    Parameters
+    ----------
+    ra, dec
+        Degrees.
+    system
+        The frame; ``fk4-no-e`` is FK4 without the E-terms of aberration.
+    equinox
+        Julian year for FK5, Besselian for FK4.
+
+    Returns
+    -------
+    ra, dec
+        ICRS deg, ra in [0, 360).
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*dubious year", category=Warning)
+        if system == "fk5":
+            frame = FK5(equinox=Time(equinox, format="jyear", scale="tt"))
+        else:
+            kind = FK4 if system == "fk4" else FK4NoETerms
+            frame = kind(equinox=Time(equinox, format="byear", scale="tt"))
+        place = SkyCoord(ra * units.deg, dec * units.deg, frame=frame).icrs
+    return float(place.ra.deg) % 360.0, float(place.dec.deg)
 
 
 # --- HEALPix ------------------------------------------------------------------------------------

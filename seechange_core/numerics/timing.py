@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ Moment: TypeAlias = datetime | date | Time | float | int | str
 """What people write a time as: a `datetime`, an astropy `Time`, an MJD, or ``YYYY-MM-DDTHH:MM:SS.SSS``."""
 
 TimeScale = Literal["utc", "tai", "tt", "local"]
-"""What a camera's clock shows; ``local`` is UTC plus a fixed number of hours."""
+"""What a camera's clock shows; ``local`` is UTC plus a number of hours."""
 
 MJD_ZERO = date(1858, 11, 17)
 _CLOCK = re.compile(
@@ -157,6 +158,40 @@ def clock_to_mjd(mjd: float, scale: TimeScale = "utc", utc_offset_hours: float =
     if scale == "local":
         return mjd - utc_offset_hours / 24.0
     return float(Time(mjd, format="mjd", scale=scale).utc.mjd)
+
+
+def zone_offset_hours(clock_mjd: float, timezone: str) -> float:
+    """Return what a local clock, summer time and all, is ahead of UTC.
+
+    Parameters
+    ----------
+    clock_mjd
+        What the clock shows, as an MJD; milliseconds count.
+    timezone
+        IANA name, e.g. ``Europe/Berlin``.
+
+    Returns
+    -------
+    float
+        Hours, east positive.
+
+    Raises
+    ------
+    UserError
+        If the clock was put back past that time, so that it showed it twice, or forward over it.
+    """
+    shown = datetime(MJD_ZERO.year, MJD_ZERO.month, MJD_ZERO.day) + timedelta(
+        milliseconds=round(_plausible(clock_mjd, clock_mjd) * 86400e3)
+    )
+    zone = ZoneInfo(timezone)
+    first, second = (shown.replace(tzinfo=zone, fold=fold).utcoffset() or timedelta() for fold in (0, 1))
+    if first != second:
+        times = "twice" if first > second else "never"
+        raise UserError(
+            f"clocks in {timezone} showed {shown.isoformat(sep=' ')} {times}: summer time changed",
+            cure="state utc_offset_hours for these files",
+        )
+    return first / timedelta(hours=1)
 
 
 def evening_to_mjd(mjd: float, evening: str, longitude_deg: float) -> float:

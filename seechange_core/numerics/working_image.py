@@ -64,9 +64,42 @@ class WorkingImage:
         return usable
 
 
+_BEFORE_FLAT = (
+    CalibrationStep.OVERSCAN
+    | CalibrationStep.CROSSTALK
+    | CalibrationStep.LINEARITY
+    | CalibrationStep.BIAS
+    | CalibrationStep.DARK
+)
+#: What cannot be done any more after a step, whether it was done before it or left out.
+_SETTLES = {
+    CalibrationStep.LINEARITY: CalibrationStep.OVERSCAN | CalibrationStep.CROSSTALK,
+    CalibrationStep.BIAS: CalibrationStep.OVERSCAN,
+    CalibrationStep.DARK: CalibrationStep.OVERSCAN | CalibrationStep.BIAS,
+    CalibrationStep.FLAT: _BEFORE_FLAT,
+    CalibrationStep.FRINGE: _BEFORE_FLAT | CalibrationStep.FLAT,
+    CalibrationStep.ILLUMINATION: _BEFORE_FLAT | CalibrationStep.FLAT,
+}
+
+
 def steps_done(raw: RawFrame) -> CalibrationStep:
     """Return what was done to a section before it came here."""
     return CalibrationStep(raw.prepared.steps if raw.prepared is not None else 0)
+
+
+def steps_settled(raw: RawFrame) -> CalibrationStep:
+    """Return what was done to a section before it came here, and what therefore cannot be done any more.
+
+    Once a flat was divided by, zero levels, laws of raw signals, bias and dark come too late: whoever
+    prepared the section did without them. BIAS, DARK and LINEARITY settle only the zero level and what else
+    they build upon: the order of these three hardly matters, and nor does that of fringe and illumination.
+    """
+    done = steps_done(raw)
+    settled = done
+    for step, earlier in _SETTLES.items():
+        if done & step:
+            settled |= earlier
+    return settled
 
 
 def read_out(
@@ -75,6 +108,7 @@ def read_out(
     *,
     overscan: bool,
     overscan_noise: bool,
+    overscan_trim_pix: int = 0,
     bleed_fraction: float,
     grow_pix: int,
 ) -> WorkingImage:
@@ -90,6 +124,8 @@ def read_out(
         Whether to take off the zero levels that overscans show.
     overscan_noise
         Whether to believe the read noise that they show.
+    overscan_trim_pix
+        Columns of each overscan to leave out on the side of the image.
     bleed_fraction
         A pixel above this fraction of saturation may belong to a bleed trail.
     grow_pix
@@ -101,7 +137,7 @@ def read_out(
         If all amplifiers are defective or silent.
     """
     work = WorkingImage.of(raw)
-    pedestals = zero_levels(raw, masters, overscan=overscan)
+    pedestals = zero_levels(raw, masters, overscan=overscan, trim_pix=overscan_trim_pix)
     nearly_full = []
     silent = 0
     for amplifier in raw.amplifiers:
@@ -115,6 +151,9 @@ def read_out(
         work.pedestal_e2.append(0.0 if pedestal is None else pedestal.variance_adu * amplifier.gain**2)
         if pedestal is not None and pedestal.n_pixels > 0:
             work.steps |= CalibrationStep.OVERSCAN
+        if pedestal is not None and pedestal.spoiled is not None:
+            # Not BLEED: that stands for a saturated star nearby, and these rows span the amplifier.
+            work.flags[place][pedestal.spoiled] |= np.uint16(PixelFlag.BAD_PIXEL)
         nearly_full.append(_flag_levels(work, amplifier, pedestal, masters, bleed_fraction))
         if amplifier.defective or detector.is_silent(raw, amplifier):
             work.flags[place] |= np.uint16(PixelFlag.BAD_PIXEL)
@@ -125,20 +164,19 @@ def read_out(
             cure="the section is dead; nothing to do",
         )
     flag_trails(work.flags, raw, nearly_full, grow_pix)
-    if masters.crosstalk is not None and np.any(masters.crosstalk.coefficients):
-        work.steps |= CalibrationStep.CROSSTALK
-    if masters.linearity is not None:
-        work.steps |= CalibrationStep.LINEARITY
+    work.steps |= masters.laws_applied
     return work
 
 
-def zero_levels(raw: RawFrame, masters: Masters, *, overscan: bool) -> dict[str, detector.Pedestal]:
+def zero_levels(
+    raw: RawFrame, masters: Masters, *, overscan: bool, trim_pix: int = 0
+) -> dict[str, detector.Pedestal]:
     """Return the zero levels that are known, by amplifier.
 
-    They are 0 where somebody took them off already; from the overscan where there is one; where the camera
-    has none the median of the bias, or of a dark that holds the zero level: such a level stays in until that
-    master is subtracted. An overscan that is there and not used leaves the level unknown, for nobody can
-    say whether the masters hold it.
+    They are 0 where somebody took them off already, or did what can only be done without them; from the
+    overscan where there is one; where the camera has none the median of the bias, or of a dark that holds
+    the zero level: such a level stays in until that master is subtracted. An overscan that is there and not
+    used leaves the level unknown, for nobody can say whether the masters hold it.
 
     Parameters
     ----------
@@ -148,10 +186,12 @@ def zero_levels(raw: RawFrame, masters: Masters, *, overscan: bool) -> dict[str,
         Bias and dark are looked at.
     overscan
         Whether to use overscans.
+    trim_pix
+        Columns of each overscan to leave out on the side of the image.
     """
-    if steps_done(raw) & (CalibrationStep.OVERSCAN | CalibrationStep.BIAS):
+    if steps_settled(raw) & (CalibrationStep.OVERSCAN | CalibrationStep.BIAS):
         return {a.name: detector.Pedestal(np.zeros(a.raw.shape[0]), 0.0) for a in raw.amplifiers}
-    known = detector.overscan_pedestals(raw) if overscan else {}
+    known = detector.overscan_pedestals(raw, trim_pix) if overscan else {}
     holding, factor = masters.bias, 1.0
     if masters.dark is not None and masters.dark.holds_pedestal:
         holding, factor = masters.dark, raw.exposure_time_s

@@ -1,7 +1,7 @@
 """Calibrators: what the detector's own marks are taken off one section with, built here or supplied."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,11 +10,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from seechange_core.frames import Crosstalk, LinearityLaw, MasterFrame
 from seechange_core.products import cards
-from seechange_core.products.base import FileProduct
+from seechange_core.products.base import FileProduct, save
 from seechange_core.products.place import Place
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.fits_io import read_fits, to_table, write_fits
-from seechange_core.storage.orm import Base
+from seechange_core.storage.orm import Base, now
 
 KINDS = (
     *("crosstalk", "linearity", "bias", "dark", "flat", "twilight_flat"),
@@ -69,7 +69,9 @@ class Calibrator(FileProduct, Base):
         String(8), default="built", doc="built by us, or supplied from outside."
     )
     n_frames: Mapped[int] = mapped_column(doc="How many frames it was made from; 0 if nobody said.")
-    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="What is bad about it; 0 is good.")
+    source: Mapped[str | None] = mapped_column(String, doc="Name of the file it was supplied as.")
+    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="Not 0: a person called it bad.")
+    bad_reason: Mapped[str | None] = mapped_column(String, doc="Why a person called it bad, in their words.")
 
     def path_at(self, archive: Archive, place: Place) -> str:
         """Name its file."""
@@ -113,6 +115,39 @@ def _writer(content: Content) -> Any:
     if isinstance(content, Crosstalk):
         return partial(write_fits, contents={"crosstalk": cards.crosstalk_pairs(content)})
     return partial(write_fits, contents=cards.master_arrays(content), cards=cards.master_cards(content))
+
+
+def save_calibrator(session: Session, row: Calibrator) -> Calibrator:
+    """Record a calibrator that was made, or supplied, now.
+
+    Of those that serve equally the one recorded last is used, so a row that is there already becomes the
+    last. What a person said of it holds as long as its content is the same.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    row
+        A new row, not in the session.
+    """
+    query = select(Calibrator).where(Calibrator.data_version == row.data_version)
+    known = session.scalar(query)
+    if known is not None and known.checksum == row.checksum:
+        row.bitflag, row.bad_reason = known.bitflag, known.bad_reason
+    saved = save(session, row, replace=True)
+    saved.created_at = now()
+    session.flush()
+    return saved
+
+
+def mark_calibrators(session: Session, rows: Iterable[Calibrator], reason: str | None) -> None:
+    """Note that a person called calibrators bad, for a reason, or good again (None).
+
+    Bad ones are no longer used; what they were used for is made again when it is asked for.
+    """
+    for row in rows:
+        row.bitflag, row.bad_reason = (0, None) if reason is None else (1, reason)
+    session.flush()
 
 
 def set_frames(session: Session, calibrator: Calibrator, frames: Mapping[uuid.UUID, str]) -> None:

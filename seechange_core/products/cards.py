@@ -83,12 +83,15 @@ def master_cards(frame: MasterFrame) -> dict[str, Any]:
         "SCNFRAME": frame.n_frames,
         "SCEXPT": frame.exposure_time_s,
         "SCPEDEST": frame.holds_pedestal,
+        "SCCALIB": frame.calibration_steps,
     }
 
 
 def to_master(arrays: Mapping[str, npt.NDArray[Any]], cards: Mapping[str, Any]) -> MasterFrame:
     """Undo `master_arrays` and `master_cards`."""
     exposure_time = cards["SCEXPT"]
+    # Masters written before this was recorded have no such card.
+    steps = cards.get("SCCALIB")
     return MasterFrame(
         kind=str(cards["SCKIND"]),
         data=arrays["data"],
@@ -97,6 +100,7 @@ def to_master(arrays: Mapping[str, npt.NDArray[Any]], cards: Mapping[str, Any]) 
         n_frames=int(cards["SCNFRAME"]),
         exposure_time_s=np.nan if exposure_time is None else float(exposure_time),
         holds_pedestal=bool(cards["SCPEDEST"]),
+        calibration_steps=None if steps is None else int(steps),
     )
 
 

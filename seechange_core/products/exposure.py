@@ -85,7 +85,10 @@ class Exposure(Identified, Base):
         JSON_OR_NULL, doc="What completes `filename` to each of several files; None for a single file."
     )
     name: Mapped[str] = mapped_column(
-        String, unique=True, doc="What people and partitions call it: `filename` without folder and suffixes."
+        String,
+        unique=True,
+        doc="What people and partitions call it: `filename` without folder and suffixes, and the night after "
+        "it where an exposure of another night or instrument had that name already.",
     )
     type: Mapped[str] = mapped_column(
         String(16), index=True, doc="science, bias, dark, flat (of a dome or lamp) or twilight_flat."

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy.typing as npt
 
-from seechange_core.errors import UserError
+from seechange_core.errors import SeeChangeError, UserError
 from seechange_core.instrument import SectionId, SensorSection
 
 Content = TypeVar("Content")
@@ -37,7 +37,11 @@ class LazySections(MutableMapping[SectionId, Content], Generic[Content]):
 
     def __getitem__(self, section_id: SectionId) -> Content:
         if section_id not in self._loaded:
-            self._loaded[section_id] = self._load(section_id)
+            try:
+                self._loaded[section_id] = self._load(section_id)
+            except SeeChangeError as error:
+                error.section = section_id if error.section is None else error.section
+                raise
         return self._loaded[section_id]
 
     def __setitem__(self, section_id: SectionId, value: Content) -> None:
@@ -111,3 +115,9 @@ def name_of(filename: str) -> str:
     if not name:
         raise UserError("its name is nothing but suffixes", cure="give it a name", file=filename)
     return name
+
+
+def possible_names(name: str, night: str, instrument: str) -> tuple[str, ...]:
+    """Return what exposures whose files have the same name are called in turn, so that no two are alike."""
+    place = re.sub(r"[^A-Za-z0-9._:+-]", "_", instrument)
+    return name, f"{name}_{night}", f"{name}_{night}_{place}"

@@ -12,11 +12,19 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from seechange_core.errors import ConflictError, SeeChangeError, Stop, UserError
+from seechange_core.errors import (
+    ConflictError,
+    FileDamagedError,
+    SectionMissingError,
+    SeeChangeError,
+    Stop,
+    UserError,
+)
 from seechange_core.flags import ExposureFlag
-from seechange_core.instrument import get_instrument_instance
+from seechange_core.instrument import Instrument, SectionId, get_instrument_instance
 from seechange_core.products.calibrator import calibrator_frames
 from seechange_core.products.exposure import Exposure
+from seechange_core.products.exposure_files import name_of, possible_names
 from seechange_core.products.exposure_save import FACTS
 from seechange_core.products.image import Image
 from seechange_core.products.raw_files import RawFiles, find_raw_files, place, restore
@@ -29,6 +37,8 @@ log = logging.getLogger(__name__)
 
 OpenSession = Callable[[], AbstractContextManager[Session]]
 
+#: How often a name is chosen anew because another process took it meanwhile.
+_TRIES = 5
 #: Where the files are.
 _PLACE = ("filename", "filename_extensions")
 #: What another reading of the same files may change.
@@ -92,7 +102,10 @@ def register(
     Files under a data root are used where they are; others are copied there, whole or not at all. The
     same files given again are the same exposure: its row takes over what the header says when it is
     read as it is now (the products made from other facts are outdated then), and files that got lost
-    are back. Files that came without some of the sections are replaced when the same exposure comes
+    are back. The name is that of the file; many cameras begin to count anew every night, so where an
+    exposure of another night or instrument has it already, the night is added (``flat-001_2012-06-18``),
+    then the instrument. So which of them goes without depends on which came first; a name once given
+    stays. Files that came without some of the sections are replaced when the same exposure comes
     with more of them.
 
     Parameters
@@ -112,6 +125,8 @@ def register(
 
     Raises
     ------
+    IgnoredFile
+        If it is a file of a kind that needs no processing: focus, pointing, test.
     FileDamagedError
         If a file is not FITS or was cut short before its first section's end.
     HeaderError
@@ -119,7 +134,8 @@ def register(
     SectionMissingError
         If none of the instrument's sections is there.
     ConflictError
-        If the name is known already with other content, or the content as that of another instrument.
+        If the name is known already with other content of the same night and instrument, or the content as
+        that of another instrument.
     """
     chosen = settings if settings is not None else get_settings()
     sessions = session_factory if session_factory is not None else lambda: open_session(chosen)
@@ -147,6 +163,18 @@ def _about(error: SeeChangeError, path: str, members: Sequence[Path] = ()) -> Se
     )
 
 
+def _without_any(instance: Instrument, lost: Mapping[SectionId, SeeChangeError]) -> SeeChangeError:
+    """Make the error of a file that holds no section, by what is wrong with it: damaged, or another's."""
+    damaged = [error for error in lost.values() if isinstance(error, FileDamagedError)]
+    if damaged:
+        return damaged[0]
+    first = next(iter(lost.values()))
+    return SectionMissingError(
+        f"it holds none of the {len(lost)} sections of {instance.name}: {first.message}",
+        cure="see whether it was cut short, or name the camera that made it",
+    )
+
+
 def _describe(raw: RawFiles) -> Exposure:
     """Make the row of files that need not be under a data root."""
     instance = get_instrument_instance(raw.instrument)
@@ -154,7 +182,7 @@ def _describe(raw: RawFiles) -> Exposure:
     exposure.read_from(raw.paths)
     lost = instance.find_unreadable_sections(raw.paths)
     if len(lost) == len(instance.get_section_ids()):
-        raise next(iter(lost.values()))
+        raise _without_any(instance, lost)
     if lost:
         exposure.unreadable_sections = {str(s): error.message for s, error in lost.items()}
         if any(not isinstance(error, Stop) for error in lost.values()):
@@ -165,11 +193,13 @@ def _describe(raw: RawFiles) -> Exposure:
 
 
 def _look(sessions: OpenSession, exposure: Exposure, raw: RawFiles) -> Exposure | None:
-    """Return the row that has this content, or a part of it, or else the one of this name.
+    """Return the row that has this content, or a part of it, or else the one of files called like these.
 
-    Also gives the exposure its instrument's sections for its date, and the footprint they make.
+    Also gives the exposure a name that no other has, its instrument's sections for its date, and the
+    footprint they make.
     """
-    same = or_(Exposure.checksum.in_([exposure.checksum, *raw.checksums]), Exposure.name == exposure.name)
+    names = possible_names(raw.name, exposure.night, exposure.instrument)
+    same = or_(Exposure.checksum.in_([exposure.checksum, *raw.checksums]), Exposure.name.in_(names))
     with sessions() as session:
         rows = session.scalars(select(Exposure).where(same)).all()
         exposure.update_instrument(session)
@@ -177,8 +207,18 @@ def _look(sessions: OpenSession, exposure: Exposure, raw: RawFiles) -> Exposure 
     exposure.footprint = get_instrument_instance(exposure.instrument).get_footprint(
         exposure.ra, exposure.dec, exposure.sections
     )
+    taken = {row.name for row in rows}
+    exposure.name = next((name for name in names if name not in taken), names[-1])
     same_content = [row for row in rows if row.checksum == exposure.checksum]
-    return next(iter([*same_content, *rows]), None)
+    same_part = [row for row in rows if row.checksum in raw.checksums]
+    return next(iter([*same_content, *same_part, *(row for row in rows if _is_of(row, exposure, raw))]), None)
+
+
+def _is_of(row: Exposure, exposure: Exposure, raw: RawFiles) -> bool:
+    """Tell whether a row is of files that are called like these, of the same night and instrument."""
+    if (row.night, row.instrument) != (exposure.night, exposure.instrument):
+        return False
+    return row.name == raw.name or name_of(row.relative_paths[0]) == raw.name
 
 
 def _other_files(
@@ -255,20 +295,24 @@ def _give(sessions: OpenSession, known: Exposure, exposure: Exposure, columns: I
 
 
 def _insert(sessions: OpenSession, exposure: Exposure, raw: RawFiles) -> Ingested:
-    try:
-        with sessions() as session:
-            row, is_new = get_or_insert(session, exposure, ["name"])
-            session.expunge(row)
-    except IntegrityError:
-        # Another process registered the same content under another name in this moment, or other
-        # files of the same folder begin alike.
+    for _ in range(_TRIES):
+        row: Exposure | None = None
+        try:
+            with sessions() as session:
+                row, is_new = get_or_insert(session, exposure, ["name"])
+                session.expunge(row)
+            if row.checksum == exposure.checksum:
+                return Ingested(row, "new" if is_new else "known")
+        except IntegrityError:
+            # The same content has another name, or files that begin like these are another exposure.
+            log.debug("%s is known by something other than its name", exposure.filename)
+        # Another process was faster: with the same files, or with another night's of the same name.
         known = _look(sessions, exposure, raw)
-        if known is None:
-            raise _filename_taken(exposure) from None
-        return Ingested(known, "known")
-    if row.checksum != exposure.checksum:
-        raise _conflict(row)
-    return Ingested(row, "new" if is_new else "known")
+        if known is not None and known.checksum == exposure.checksum:
+            return Ingested(known, "known")
+        if known is not None or row is None:
+            raise _conflict(known) if known is not None else _filename_taken(exposure)
+    raise _conflict(row) if row is not None else _filename_taken(exposure)
 
 
 def _conflict(row: Exposure) -> ConflictError:
@@ -280,6 +324,11 @@ def _conflict(row: Exposure) -> ConflictError:
 
 
 def _filename_taken(exposure: Exposure) -> ConflictError:
+    if exposure.filename_extensions is None:
+        return ConflictError(
+            f"{exposure.filename} was registered with other content, of another night or instrument",
+            cure="put that file back in its place, and this one into a folder of its own",
+        )
     return ConflictError(
         f"files that begin with {exposure.filename} are known already as another exposure",
         cure="put these into a folder of their own",

@@ -42,7 +42,7 @@ class RawFiles:
 
     @cached_property
     def name(self) -> str:
-        """What the exposure is called."""
+        """What the exposure is called, unless one of another night or instrument is called so."""
         return name_of(self.paths[0].name)
 
     @cached_property

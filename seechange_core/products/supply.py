@@ -9,17 +9,25 @@ from sqlalchemy import select
 from seechange_core.errors import NotFoundError, PixelsError, UserError
 from seechange_core.instrument import Instrument, SectionId, Sections, get_instrument_instance
 from seechange_core.numerics.timing import Moment, mjd_now, mjd_to_iso, to_mjd
-from seechange_core.products.base import save
-from seechange_core.products.calibrator import FROM_EVER, KINDS, WITH_FILTER, Calibrator, Content
+from seechange_core.products.calibrator import (
+    FROM_EVER,
+    KINDS,
+    WITH_FILTER,
+    Calibrator,
+    Content,
+    save_calibrator,
+)
 from seechange_core.products.place import Place
 from seechange_core.products.provenance import record_provenance
-from seechange_core.products.supply_files import check_shape, read_supplied
+from seechange_core.products.supply_files import CODE_VERSION, check_shape, read_supplied
 from seechange_core.provenance import ProvenanceKey, digest
 from seechange_core.settings import Settings, get_settings, use_settings
 from seechange_core.storage.archive import Archive, sha256_of
 from seechange_core.storage.engine import open_session
 
 SUPPLIED = "supplied"
+#: Night of what was supplied without any date.
+UNDATED = "undated"
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,12 @@ class _Dates:
 
     start: float
     end: float | None
-    own: float
+    own: float | None
+
+    @property
+    def sections(self) -> float:
+        """The date whose sections it must fit."""
+        return mjd_now() if self.own is None else self.own
 
 
 def supply(
@@ -45,9 +58,9 @@ def supply(
 ) -> list[Calibrator]:
     """Take a calibrator made elsewhere: of all sections its file has, or of none.
 
-    The same file supplied again is the same calibrator, with the dates given last. Of several that are
-    valid for an exposure, the one whose date is nearest to it is used; of those of one date, the one
-    added last.
+    The same content supplied again is the same calibrator, with the dates given last. Of several that
+    are valid for an exposure, the one whose date is nearest to it is used. One without any date serves
+    where no dated one does. Of those of one date, or of none, the one added last is used.
 
     Parameters
     ----------
@@ -65,7 +78,7 @@ def supply(
     valid_from, valid_to
         It serves exposures from here on, and until before there; None is no limit.
     date
-        The date that counts as its own; None takes the beginning of its validity, else its end, else now.
+        The date that counts as its own; None takes the beginning of its validity, else its end.
     settings
         None takes the process's settings.
 
@@ -97,9 +110,7 @@ def supply(
             camera.section_id_of(section)
         _check_band(kind, band, camera)
         dates = _dates(valid_from, valid_to, date)
-        key = ProvenanceKey(
-            kind, SUPPLIED, {"source": source.name, "sha256": sha256_of(source), "origin": SUPPLIED}
-        )
+        key = ProvenanceKey(kind, CODE_VERSION, {"sha256": sha256_of(source), "origin": SUPPLIED})
         return _Supply(chosen, source, camera, kind, band, dates, key).run(section)
 
 
@@ -117,21 +128,21 @@ class _Supply:
         """Write a file for each section as it is read, and record all of them at the end."""
         archive, written, rows = Archive(self.settings), list[str](), list[Calibrator]()
         with open_session(self.settings, read_only=True) as session:
-            sections = self.camera.get_sections(session, self.dates.own)
+            sections = self.camera.get_sections(session, self.dates.sections)
         ids = {str(section_id): section_id for section_id in sections}
         try:
             for name, content in read_supplied(self.source, self.kind, list(ids), section):
                 self._check_size(content, ids[name], sections)
                 row = self._row(name, self._band_of(ids[name], sections))
-                place = Place.of_master(self.camera.name, row.night, name)
+                # Its path does not depend on its dates: giving it others moves nothing.
+                place = Place.of_master(self.camera.name, SUPPLIED, name)
                 if not archive.exists(path := row.path_at(archive, place)):
                     written.append(path)
                 row.write(archive, content, place)
                 rows.append(row)
-            return self._record(rows, archive)
+            return self._record(rows)
         except BaseException:
-            for file in written:
-                archive.remove(file)
+            self._clear_up(written, archive)
             raise
 
     def _check_size(self, content: Content, section_id: SectionId, sections: Sections) -> None:
@@ -151,17 +162,20 @@ class _Supply:
         index = self.camera.get_property(section_id, "filter_array_index", sections)
         return self.camera.filter_array[int(index)]
 
-    def _record(self, rows: Sequence[Calibrator], archive: Archive) -> list[Calibrator]:
-        """Record all rows at once; the files of the same calibrators under other dates go."""
-        versions = [row.data_version for row in rows]
+    def _record(self, rows: Sequence[Calibrator]) -> list[Calibrator]:
+        """Record all rows at once."""
         with open_session(self.settings) as session:
             record_provenance(session, self.key)
-            query = select(Calibrator.filepath).where(Calibrator.data_version.in_(versions))
-            old = set(session.scalars(query))
-            saved = [save(session, row, replace=True) for row in rows]
-        for file in old.difference(row.file for row in rows):
-            archive.remove(str(file))
-        return saved
+            return [save_calibrator(session, row) for row in rows]
+
+    def _clear_up(self, written: Sequence[str], archive: Archive) -> None:
+        """Remove the files that were written, unless another process has recorded them meanwhile."""
+        with open_session(self.settings, read_only=True) as session:
+            query = select(Calibrator.filepath).where(Calibrator.filepath.in_(written))
+            recorded = set(session.scalars(query))
+        for file in written:
+            if file not in recorded:
+                archive.remove(file)
 
     def _row(self, section: str, band: str) -> Calibrator:
         return Calibrator(
@@ -169,11 +183,12 @@ class _Supply:
             instrument=self.camera.name,
             section_id=section,
             filter=band,
-            night=mjd_to_iso(self.dates.own)[:10],
-            mjd=self.dates.own,
+            night=UNDATED if self.dates.own is None else mjd_to_iso(self.dates.own)[:10],
+            mjd=FROM_EVER if self.dates.own is None else self.dates.own,
             validity_start=self.dates.start,
             validity_end=self.dates.end,
             origin=SUPPLIED,
+            source=self.source.name,
             provenance_id=self.key.id,
             data_version=digest(self.key.id, self.camera.name, section, band),
         )
@@ -194,7 +209,9 @@ def _dates(valid_from: Moment | None, valid_to: Moment | None, date: Moment | No
             f"valid from {mjd_to_iso(start)} to {mjd_to_iso(end)}: never", cure="exchange the dates"
         )
     given = next((moment for moment in (date, valid_from, valid_to) if moment is not None), None)
-    own = mjd_now() if given is None else to_mjd(given)
+    if given is None:
+        return _Dates(start, end, None)
+    own = to_mjd(given)
     if not start <= own <= (end if end is not None else own):
         raise UserError(
             f"its date {mjd_to_iso(own)[:10]} lies outside of its validity", cure="give a date inside of it"

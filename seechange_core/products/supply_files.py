@@ -12,6 +12,7 @@ section.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from seechange_core.frames import Bool, Crosstalk, Flags, Float, Float32, Linear
 from seechange_core.instrument.fits_reader import UnitReport, kept_open, list_units, read_cards, read_pixels
 from seechange_core.products.calibrator import Content
 
+#: Raised whenever the same file gives another calibrator.
+CODE_VERSION = "1"
 #: Kinds of which only the shape of the response counts: median 1.
 RELATIVE = ("flat", "twilight_flat", "illumination")
 LAWS: dict[str, tuple[str, ...]] = {
@@ -33,6 +36,10 @@ LAWS: dict[str, tuple[str, ...]] = {
     "crosstalk": ("victim", "source", "coefficient"),
 }
 COMPANIONS = ("VARIANCE", "FLAGS")
+#: Medians that a master may have, above the zero level, and their unit.
+LEVELS = {"bias": (-2000.0, 60_000.0, "electrons"), "dark": (-5.0, 1000.0, "electrons per second")}
+#: What a law may make of a signal: no amplifier is half off.
+LAW_RANGE = (0.5, 2.0)
 #: A fringe is a few per cent of the sky: more is a pattern that was not divided by it.
 FRINGE_MAX = 0.5
 #: Amplifiers leave less than a per cent in each other.
@@ -82,7 +89,11 @@ def read_supplied(
 def _read_images(
     path: Path, kind: str, sections: Sequence[str], section: str | None
 ) -> Iterator[tuple[str, MasterFrame]]:
-    units = {unit.name or f"#{unit.index}": unit for unit in list_units(path) if unit.has_image}
+    images = [unit for unit in list_units(path) if unit.has_image]
+    units = {unit.name or f"#{unit.index}": unit for unit in images}
+    if len(units) < len(images):
+        twice = [name for name, n in Counter(unit.name for unit in images).items() if n > 1]
+        raise BadDataError(f"several images are called {_some(twice)}", cure="give each its own EXTNAME")
     if not units:
         raise BadDataError("it holds no image", cure="give one image extension for each section")
     main = {name: unit for name, unit in units.items() if not name.endswith(COMPANIONS)}
@@ -155,6 +166,8 @@ def _master(
     variance = companions.get("VARIANCE", np.zeros(pixels.shape)).astype(np.float32)
     good = (flags & np.uint16(UNUSABLE)) == 0
     _check_numbers(data, variance, good)
+    if kind in LEVELS:
+        _check_level(kind, float(np.median(data[good])))
     for array in (data, variance):
         array[~good & ~np.isfinite(array)] = 0.0
     if kind in RELATIVE:
@@ -198,6 +211,15 @@ def _check_numbers(data: Float32, variance: Float32, good: Bool) -> None:
     wrong = int((~(variance >= 0) & good).sum())
     if wrong:
         raise PixelsError(f"VARIANCE is negative or not a number in {wrong} pixels", cure="correct it")
+
+
+def _check_level(kind: str, level: float) -> None:
+    low, high, unit = LEVELS[kind]
+    if not low <= level <= high:
+        raise PixelsError(
+            f"the median of this {kind} is {level:.4g} {unit}, {low:g} to {high:g} can be",
+            cure=f"give it in {unit}, the zero level of the overscan taken off",
+        )
 
 
 def _positive_middle(values: Float32, kind: str) -> np.float32:
@@ -343,6 +365,13 @@ def _check_curve(amplifier: str, measured: Float, true: Float) -> None:
         raise BadDataError(
             f"amplifier {amplifier}: both columns must grow from point to point, and there must be some",
             cure="leave out repeated points, and those above saturation",
+        )
+    ratio = true[1:] / measured[1:]
+    if not LAW_RANGE[0] <= ratio.min() <= ratio.max() <= LAW_RANGE[1]:
+        raise BadDataError(
+            f"amplifier {amplifier}: true over measured goes from {ratio.min():.3g} to {ratio.max():.3g}, "
+            f"{LAW_RANGE[0]} to {LAW_RANGE[1]} can be",
+            cure="give both columns in ADU above the zero level",
         )
 
 

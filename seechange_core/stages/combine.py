@@ -10,7 +10,7 @@ from seechange_core.errors import BadDataError, DeadSection
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Amplifier, Box, Float, Float32, MasterFrame, Masters, RawFrame
 from seechange_core.numerics import detector
-from seechange_core.numerics.clipping import clipped_stack_mean, drop_sources
+from seechange_core.numerics.clipping import clipped_stack_mean, drop_sources, stack_median
 from seechange_core.stages.bad_pixels import BadPixelParams, find_bad_pixels
 from seechange_core.stages.frame_look import LIT, Look
 from seechange_core.stages.frame_quality import Examined, FrameQuality, examine, judge_frames
@@ -119,6 +119,7 @@ def combine(kind: str, frames: Sequence[RawFrame], masters: Masters, params: Com
         n_frames=len(good),
         exposure_time_s=float(np.mean([looks[i].time_s for i in good])),
         holds_pedestal=recipe.holds_pedestal,
+        calibration_steps=int(Masters(recipe.crosstalk, recipe.linearity).laws_applied),
     )
     return Combined(frame, quality)
 
@@ -169,6 +170,7 @@ def _stack(
             if margin:
                 drop_sources(stack, *noise, params.n_sigma, params.source_patch_pix // 2)
                 stack = stack[:, start - wide.start : stop - wide.start]
+            _drop_nonlinear(stack, examined, looks, k, slice(start, stop))
             box = amplifier.image
             place = Box(box.y0 + start, box.y0 + stop, box.x0, box.x1).slices
             data[place], variance[place], n_used[place] = clipped_stack_mean(
@@ -204,15 +206,17 @@ def _noise_model(recipe: Recipe, looks: list[Look], k: int, excess: Float) -> tu
 def _strip(
     examined: Examined, frames: Sequence[RawFrame], good: list[int], number: int, rows: slice
 ) -> Float32:
-    """Return some rows of an amplifier of all frames in the master's units; saturated pixels are NaN."""
+    """Return some rows of an amplifier of all frames in the master's units; saturated pixels are NaN.
+
+    Only those: noise that carries a good pixel's values above the linear limit must not be cut off there.
+    """
     recipe = examined.recipe
     stack: Float32 | None = None
     for k, i in enumerate(good):
         frame, look = frames[i], examined.looks[i]
         amplifier = frame.amplifiers[number]
         values = recipe.electrons(frame, amplifier, look.pedestals, rows)
-        linear = recipe.linear_limit_adu(amplifier, look.pedestals)
-        limit = min(detector.saturation_level_adu(frame, amplifier), linear)
+        limit = detector.saturation_level_adu(frame, amplifier)
         raw = frame.data[amplifier.raw.slices][rows]
         if np.isfinite(limit):
             # Compared in the camera's own type: whole numbers are not made floats for it.
@@ -225,6 +229,31 @@ def _strip(
         stack[k] = values
     assert stack is not None
     return stack
+
+
+def _drop_nonlinear(stack: Float32, examined: Examined, looks: list[Look], k: int, rows: slice) -> None:
+    """Set to NaN, in place, values of pixels whose expected level is beyond an amplifier's linear range.
+
+    What is expected of a pixel is the stack's median times the frame's level. The values themselves have no
+    say: without those that noise has put above a limit, the mean of the others would be too low.
+    """
+    recipe, amplifier = examined.recipe, examined.amplifiers[k][1]
+    suspect = np.zeros(stack.shape[1:], dtype=np.bool_)
+    for values, look in zip(stack, looks, strict=True):
+        if np.isfinite(look.linear_e[k]):
+            # Generous: what noise has put below the limit, or a light that leans, is looked at too.
+            least = (look.linear_e[k] - 3 * look.linear_sigma_e[k]) / (
+                1 + abs(look.plane[0]) + abs(look.plane[1])
+            )
+            suspect |= values > least / _scale(recipe, look)
+    if not suspect.any():
+        return
+    usual = stack_median(np.ascontiguousarray(stack[:, suspect])[:, None])[0]
+    for values, look in zip(stack, looks, strict=True):
+        expected = usual * np.float32(_scale(recipe, look))
+        if look.plane != (0.0, 0.0):
+            expected *= _plane(look.plane, amplifier, rows, examined.shape)[suspect]
+        values[suspect] = np.where(expected > look.beyond_e[k], np.nan, values[suspect])
 
 
 def _plane(slopes: tuple[float, float], amplifier: Amplifier, rows: slice, shape: tuple[int, int]) -> Float32:

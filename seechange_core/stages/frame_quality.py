@@ -23,6 +23,12 @@ from seechange_core.stages.master_recipe import CombineParams, Recipe, check_kin
 
 #: Pixels kept, of all frames and each amplifier together, to measure the noise on differences.
 _KEPT_OF_ALL, _KEPT_LEAST = 400_000, 2_048
+#: Levels above an overscan agree to half an electron and a tenth of an ADU, whatever their noise.
+_LEVEL_LEAST_E, _LEVEL_LEAST_ADU = 0.5, 0.1
+#: Without an overscan the zero level is in them, which wanders by so much in a night.
+_WANDER_ADU = 2.0
+#: Standard errors of a level that are never a reason.
+_LEVEL_ERRORS = 5.0
 #: A pattern of so much of the read noise is lost in it, however quiet the frames' patterns are.
 _PATTERN_LEAST = 0.2
 #: Share of a twilight flat's blocks that bright stars may lighten.
@@ -154,10 +160,13 @@ def _compare(
     """Reject frames of outlying level, pattern and noise, in this order."""
     boxes = [amplifier for _, amplifier in alive]
     if not recipe.is_flat:
-        _reject_levels(_good(looks), recipe, boxes, params)
+        _reject_levels(good := _good(looks), _units(good, recipe), recipe, boxes, params)
     if recipe.kind == "twilight_flat":
         _reject_gradients(_good(looks), boxes, shape, params)
     _reject_patterns(_good(looks), recipe, boxes, shape, params)
+    if not recipe.is_flat:
+        # Small differences come last: what leaks in changes the level too, and where it does tells more.
+        _reject_levels(good := _good(looks), _level_allowance(good, recipe, boxes), recipe, boxes, params)
     _reject_noisy(_good(looks), recipe, boxes, params)
     good = _good(looks)
     if good:
@@ -177,14 +186,33 @@ def _units(good: list[Look], recipe: Recipe) -> Float:
     return np.asarray(np.sqrt([k.floors for k in good]) / np.array(per)[:, None], dtype=np.float64)
 
 
+def _level_allowance(good: list[Look], recipe: Recipe, amplifiers: list[Amplifier]) -> Float:
+    """Return differences of level that are no reason to reject a frame, (n, n_amplifiers), units of levels.
+
+    They are far below the read noise: a level is the mean of some ten thousand pixels. Zero levels that
+    wander by more than this in a night without an overscan show in the frames' own scatter as long as they
+    do so gradually; of two groups of frames further apart the smaller one is rejected.
+    """
+    allowed = _LEVEL_ERRORS * np.array([k.errors for k in good])
+    for look, row in zip(good, allowed, strict=True):
+        per = look.time_s if recipe.kind == "dark" else 1.0
+        for k, amplifier in enumerate(amplifiers):
+            if amplifier.name in look.pedestals:
+                least_e = max(_LEVEL_LEAST_E, _LEVEL_LEAST_ADU * amplifier.gain)
+            else:
+                least_e = _WANDER_ADU * amplifier.gain
+            row[k] += least_e / per
+    return allowed
+
+
 def _reject_levels(
-    good: list[Look], recipe: Recipe, amplifiers: list[Amplifier], params: CombineParams
+    good: list[Look], allowed: Float, recipe: Recipe, amplifiers: list[Amplifier], params: CombineParams
 ) -> None:
-    """Reject frames of outlying level; differences below the read noise are never a reason."""
+    """Reject frames of outlying level; differences of what is `allowed`, (n, m), are never a reason."""
     if len(good) < 2:
         return
     levels = np.array([k.levels for k in good])
-    found = departures(levels, _units(good, recipe), params.level_n_sigma, 1.0, pooled=False)
+    found = departures(levels, allowed, params.level_n_sigma, 1.0, pooled=False)
     unit = "e-/s" if recipe.kind == "dark" else "e-"
     for i, look in enumerate(good):
         if found.is_out(i):

@@ -32,6 +32,10 @@ class CombineParams(Params):
     """How calibration frames are made into a master."""
 
     do_overscan: bool = param(True, "Take off each amplifier's zero level, where it has an overscan.")
+    overscan_trim_pix: int = param(
+        2, "Leave out so many of an overscan's columns next to the image, at most half: deferred charge.",
+        unit="pix", ge=0,
+    )  # fmt: skip
     do_crosstalk: bool = param(False, "Take off the crosstalk between amplifiers.")
     do_linearity: bool = param(False, "Correct the amplifiers' non-linearity.")
     do_bias: bool = param(True, "Subtract the master bias from darks and flats.")
@@ -78,6 +82,8 @@ class Recipe:
         Calibrators to apply; None to leave the step out.
     overscan
         Take off the zero level.
+    overscan_trim_pix
+        Columns of the overscans that are left out.
     holds_pedestal
         The master will hold the electronic zero level.
     time_s
@@ -90,6 +96,7 @@ class Recipe:
     crosstalk: Crosstalk | None
     linearity: LinearityLaw | None
     overscan: bool
+    overscan_trim_pix: int
     holds_pedestal: bool
     time_s: float | None
 
@@ -100,7 +107,7 @@ class Recipe:
 
     def pedestals(self, frame: RawFrame) -> dict[str, Pedestal]:
         """Return the zero levels to take off, by amplifier."""
-        return detector.overscan_pedestals(frame) if self.overscan else {}
+        return detector.overscan_pedestals(frame, self.overscan_trim_pix) if self.overscan else {}
 
     def electrons(
         self, frame: RawFrame, amplifier: Amplifier, pedestals: Mapping[str, Pedestal], rows: slice
@@ -196,6 +203,7 @@ def make_recipe(
         crosstalk=masters.crosstalk if "crosstalk" in wanted else None,
         linearity=masters.linearity if "linearity" in wanted else None,
         overscan=params.do_overscan,
+        overscan_trim_pix=params.overscan_trim_pix,
         holds_pedestal=holds,
         time_s=_only_time(kind, dark, holds, times_s, params.min_frames),
     )

@@ -13,7 +13,7 @@ from seechange_core.numerics.fringe import fit_fringes
 from seechange_core.numerics.image_noise import background_variance, map_skies
 from seechange_core.numerics.lacosmic import find_cosmic_rays, sharp_star_fwhm
 from seechange_core.numerics.noise_model import divide, strips
-from seechange_core.numerics.working_image import WorkingImage, read_out, steps_done
+from seechange_core.numerics.working_image import WorkingImage, read_out, steps_settled
 from seechange_core.params import Params, param
 
 CODE_VERSION = "2"
@@ -35,6 +35,10 @@ class PreprocessParams(Params):
     """What to do to a raw section, and how."""
 
     do_overscan: bool = param(True, "Take off each amplifier's zero level, where it has an overscan.")
+    overscan_trim_pix: int = param(
+        2, "Leave out so many of an overscan's columns next to the image, at most half: deferred charge.",
+        unit="pix", ge=0,
+    )  # fmt: skip
     do_crosstalk: bool = param(False, "Take off what the amplifiers leave in each other.")
     do_linearity: bool = param(False, "Bring each amplifier's signal to what a linear one would have given.")
     do_bias: bool = param(True, "Subtract the master bias.")
@@ -44,6 +48,12 @@ class PreprocessParams(Params):
     do_illumination: bool = param(False, "Divide by the smooth response that is left after the flat.")
     do_bad_pixels: bool = param(True, "Flag the pixels of the bad-pixel mask.")
     do_cosmic_rays: bool = param(True, "Find and flag cosmic rays.")
+    fringe_filters: tuple[str, ...] = param(
+        (), "Filters in which fringes are subtracted if do_fringe is on; none named: in all of them."
+    )
+    illumination_filters: tuple[str, ...] = param(
+        (), "Filters in which do_illumination holds; none named: in all of them."
+    )
     missing_calibrator: Literal["fail", "skip"] = param(
         "fail", "What to do when a step is asked for and its master does not exist: fail, or skip the step."
     )
@@ -93,13 +103,21 @@ class PreprocessParams(Params):
         0.05, "A section with less usable pixels than this is dead.", gt=0, lt=1
     )
 
+    def asks_for(self, kind: str, band: str | None) -> bool:
+        """Tell whether the step of a kind of calibrator is wanted behind a filter; None: of unknown name."""
+        only = {"fringe": self.fringe_filters, "illumination": self.illumination_filters}.get(kind, ())
+        return bool(getattr(self, f"do_{kind}")) and (band is None or not only or band in only)
 
-def preprocess(raw: RawFrame, masters: Masters, params: PreprocessParams) -> ImageFrame:
+
+def preprocess(
+    raw: RawFrame, masters: Masters, params: PreprocessParams, band: str | None = None
+) -> ImageFrame:
     """Calibrate a raw section.
 
     In this order: overscan, crosstalk and linearity per amplifier, gain (electrons from here on), bias,
     dark scaled to the exposure time, flat, fringe as strong as it is in the image, illumination, flags,
-    cosmic rays, weight. What `raw.prepared` says was done by others is not done again.
+    cosmic rays, weight. What `raw.prepared` says was done by others is not done again, nor is what had to
+    come before it (see `numerics.working_image.steps_settled`): such steps need no master.
 
     The background variance is predicted (see `numerics.noise_model`), or measured where its level says
     nothing about the noise (see `numerics.image_noise`): the parameters may ask for it, the zero level may
@@ -113,6 +131,9 @@ def preprocess(raw: RawFrame, masters: Masters, params: PreprocessParams) -> Ima
         The calibrators that belong to it.
     params
         Which steps, and their settings.
+    band
+        Filter in front of the section: some steps are wanted in some filters only. None if it is not known:
+        then they are wanted.
 
     Returns
     -------
@@ -126,22 +147,25 @@ def preprocess(raw: RawFrame, masters: Masters, params: PreprocessParams) -> Ima
     HeaderError
         If gain, read noise or exposure time is impossible, or a table does not know an amplifier.
     CalibratorMissingError
-        If a step was asked for, its master does not exist and `missing_calibrator` is ``fail``.
+        If a step was asked for, its master does not exist and `missing_calibrator` is ``fail``; or if the
+        flat or dark was made of frames corrected otherwise for crosstalk or non-linearity than this one.
     DeadSection
         If no amplifier gives a signal, or hardly a pixel is usable.
     """
     detector.check_raw(raw)
     _check_prepared(raw)
-    masters, missing = wanted_masters(masters, params, raw)
+    masters, missing = wanted_masters(masters, params, raw, band)
     work = read_out(
         raw,
         masters,
         overscan=params.do_overscan,
         overscan_noise=params.read_noise == "overscan",
+        overscan_trim_pix=params.overscan_trim_pix,
         bleed_fraction=params.bleed_fraction,
         grow_pix=params.saturated_grow_pix,
     )
-    _check_missing(missing, work, masters, params)
+    _check_missing(missing, work, masters, params, band)
+    _check_alike(work, masters)
     _subtract_bias_and_dark(work, masters)
     _divide(work, "flat", masters, params.flat_min)
     _subtract_fringes(work, masters, params)
@@ -178,20 +202,23 @@ def preprocess(raw: RawFrame, masters: Masters, params: PreprocessParams) -> Ima
 # --- Calibrators ----------------------------------------------------------------------------------
 
 
+def wanted_kinds(params: PreprocessParams, raw: RawFrame, band: str | None) -> list[str]:
+    """Name the calibrators that a section needs: those asked for in its filter and not settled by others."""
+    settled = steps_settled(raw)
+    return [kind for kind, step in STEPS.items() if params.asks_for(kind, band) and not settled & step]
+
+
 def wanted_masters(
-    masters: Masters, params: PreprocessParams, raw: RawFrame
+    masters: Masters, params: PreprocessParams, raw: RawFrame, band: str | None
 ) -> tuple[Masters, tuple[str, ...]]:
     """Return the masters that the parameters ask for, checked, and the kinds that are missing.
-
-    Steps that were done before the section came here need no master.
 
     Raises
     ------
     PixelsError
         If a master's shape is not the section's.
     """
-    done = steps_done(raw)
-    asked = [k for k, step in STEPS.items() if getattr(params, f"do_{k}") and not done & step]
+    asked = wanted_kinds(params, raw, band)
     chosen = {kind: getattr(masters, kind) for kind in asked}
     for kind in ("bias", "dark", "flat", "fringe", "illumination", "bad_pixels"):
         master = chosen.get(kind)
@@ -204,16 +231,46 @@ def wanted_masters(
 
 
 def _check_missing(
-    missing: tuple[str, ...], work: WorkingImage, masters: Masters, params: PreprocessParams
+    missing: tuple[str, ...],
+    work: WorkingImage,
+    masters: Masters,
+    params: PreprocessParams,
+    band: str | None,
 ) -> None:
     if not missing or params.missing_calibrator == "skip":
         return
     if "flat" in missing:
         _check_light(work, masters)
+    which = f"this section and date, filter {band}" if band else "this section and date"
+    part = next((kind for kind in missing if kind in ("fringe", "illumination")), None)
+    not_here = f"let {part}_filters name the filters that have one, " if part and band else ""
     raise CalibratorMissingError(
-        f"no master {', '.join(missing)} for this section and date",
-        cure=f"build it, set do_{missing[0]} to false, or set missing_calibrator to skip",
+        f"no master {', '.join(missing)} for {which}",
+        cure=f"build it, set do_{missing[0]} to false, {not_here}or set missing_calibrator to skip",
     )
+
+
+def _check_alike(work: WorkingImage, masters: Masters) -> None:
+    """Refuse a flat or dark whose frames were read out otherwise than this one.
+
+    A response measured on a curve is not that of linearised signals, and a neighbour's share in it goes
+    through as a step between amplifiers. A bias holds neither: its signal is the zero level. Masters of
+    which nothing is known (added from files) are believed.
+    """
+    for kind, master in (("flat", masters.flat), ("dark", masters.dark)):
+        if master is None or master.calibration_steps is None:
+            continue
+        for name, step in (
+            ("linearity", CalibrationStep.LINEARITY),
+            ("crosstalk", CalibrationStep.CROSSTALK),
+        ):
+            here, there = bool(work.steps & step), bool(master.calibration_steps & step)
+            if here != there:
+                raise CalibratorMissingError(
+                    f"no {kind} that fits: this frame is {'' if here else 'not '}corrected for {name}, "
+                    f"those of the {master.kind} were{'' if there else ' not'}",
+                    cure=f"set combine.do_{name} as preprocess.do_{name} and build the masters again",
+                )
 
 
 def _check_light(work: WorkingImage, masters: Masters) -> None:
@@ -258,7 +315,8 @@ def _subtract_bias_and_dark(work: WorkingImage, masters: Masters) -> None:
                     f"this frame {time_s:g} s",
                     cure="take bias frames and rebuild the dark, or take darks of this exposure time",
                 )
-        work.steps |= CalibrationStep.DARK
+        if time_s > 0 and np.any(dark.data):
+            work.steps |= CalibrationStep.DARK
         work.flags |= dark.flags
         for place in work.strips():
             work.data[place] -= dark.data[place] * np.float32(time_s)
@@ -311,7 +369,8 @@ def _flag_bad(work: WorkingImage, masters: Masters, params: PreprocessParams) ->
     """Flag what the mask says and what is no number; stop if hardly anything is left."""
     if masters.bad_pixels is not None:
         work.flags |= masters.bad_pixels.flags
-        work.steps |= CalibrationStep.BAD_PIXELS
+        if np.any(masters.bad_pixels.flags):
+            work.steps |= CalibrationStep.BAD_PIXELS
     given = work.raw.prepared.weight if work.raw.prepared is not None else None
     usable = 0
     for place in work.strips():

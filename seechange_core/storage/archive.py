@@ -6,6 +6,7 @@ Every path is relative to a data root and can never leave it. Knows no product a
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -15,9 +16,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from seechange_core.errors import BadDataError, FileDamagedError, UserError
+from seechange_core.errors import BadDataError, FileDamagedError, PipelineError, SettingsError, UserError
 from seechange_core.settings import Settings, get_settings
 from seechange_core.storage.server import Server
+
+log = logging.getLogger(__name__)
 
 #: What the names of files begin with that are being written.
 PARTIAL = ".partial-"
@@ -38,6 +41,7 @@ class Archive:
         self.settings = settings if settings is not None else get_settings()
         self.roots = self.settings.path.data_root
         self.server = self.settings.path.server_data
+        self._unanswered = False
 
     def path(self, relpath: str, root: Path | None = None) -> Path:
         """Return the full path of a file, there or not, in the first root unless another is given.
@@ -259,6 +263,22 @@ class Archive:
             If the server has to be asked, and refuses or cannot be reached.
         """
         return self.exists(relpath) or (self.server is not None and Server(self.server).has(relpath))
+
+    def seems_to_be_somewhere(self, relpath: str) -> bool:
+        """As `is_somewhere`, but what the server cannot or will not tell counts as no.
+
+        Such a server is asked only once by this archive, without trying again, and a warning is logged.
+        """
+        if self.exists(relpath):
+            return True
+        if self.server is None or self._unanswered:
+            return False
+        try:
+            return Server(self.server).has(relpath, patient=False)
+        except (PipelineError, SettingsError) as error:
+            self._unanswered = True
+            log.warning("files that are not here count as lost: %s", error)
+            return False
 
     def exists(self, relpath: str) -> bool:
         """Tell whether a local root has the file."""

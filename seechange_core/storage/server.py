@@ -6,7 +6,7 @@ and for their provider (``AWS_...``, ``~/.netrc``, proxies) holds here too.
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -78,10 +78,19 @@ class Server:
         """
         self._try(relpath, lambda: self._files.get_file(self._path(relpath), str(target)))
 
-    def has(self, relpath: str) -> bool:
-        """Tell whether the server has a file, without fetching it. Raises as `fetch` does."""
+    def has(self, relpath: str, *, patient: bool = True) -> bool:
+        """Tell whether the server has a file, without fetching it. Raises as `fetch` does.
+
+        Parameters
+        ----------
+        relpath
+            Of the file.
+        patient
+            Try again after faults that may pass.
+        """
+        pauses = PAUSES_S if patient else ()
         try:
-            return self._try(relpath, lambda: self._ask(self._path(relpath)))
+            return self._try(relpath, lambda: self._ask(self._path(relpath)), pauses)
         except FileNotFoundError:
             return False
 
@@ -98,9 +107,11 @@ class Server:
                 raise error.__cause__ from None
             raise
 
-    def _try(self, relpath: str, action: Callable[[], Answer]) -> Answer:
+    def _try(
+        self, relpath: str, action: Callable[[], Answer], pauses: Sequence[float] | None = None
+    ) -> Answer:
         address = f"{self.address}/{relpath}"
-        for pause in (*PAUSES_S, None):
+        for pause in (*(PAUSES_S if pauses is None else pauses), None):
             try:
                 return action()
             except Exception as error:  # each library has its own; all are judged here

@@ -15,7 +15,7 @@ from seechange_core.settings import load_settings, use_settings
 
 FAKED = (
     *("STEPS", "walk", "provenances", "look_for_masters", "build_master", "build_reference"),
-    *("exposures", "references_wanted"),
+    *("exposures", "references_wanted", "master_keys", "nights_serving"),
 )
 
 

@@ -12,6 +12,7 @@ from seechange_assets import survey
 from seechange_assets.chain import asset_key
 from seechange_assets.home import PROCESS_TAG, fail_abandoned_runs, process_tag
 from seechange_assets.run import Runner, contiguous
+from seechange_core import chain as core
 from seechange_core.chain.outcome import Outcome
 from seechange_core.errors import NotFoundError, PipelineError, UserError
 
@@ -170,3 +171,32 @@ def test_references_by_region_and_filter(settings):
         built(regions=["r7"])
     with pytest.raises(NotFoundError, match="'decam' is not among those in use: demo"):
         built(instrument="decam")
+
+
+def test_chosen_sections_that_lie_together_are_one_run(runner):
+    runner.process("demo", ["e1"], sections=["3", "0", "1", "0"], through="image")
+    assert len(runner.instance.get_runs()) == 2
+    assert made(runner, "image") == ["e1|0", "e1|1", "e1|3"]
+    runner.build_masters("demo", sections=["1", "2"])
+    assert len(runner.instance.get_runs()) == 2 + len(MASTERS)
+    assert made(runner, "bias") == ["2025-01-01|1", "2025-01-01|2"]
+
+
+def test_only_masters_that_serve_are_built(settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        core, "nights_serving", lambda s, i, names: asked.append((i, names)) or ["2025-01-01"]
+    )
+    look = core.look_for_masters
+    monkeypatch.setattr(
+        core, "look_for_masters", lambda s, i, nights=None, *a: asked.append(nights) or look(s, i, nights, *a)
+    )
+    survey.process_exposures(["e1"], through="exposure", jobs=2)
+    assert asked[0] == ("demo", ["e1"])
+    assert set(map(tuple, asked[1:])) == {("2025-01-01",)}
+
+
+def test_the_web_interface_is_told_of_the_nights_of_masters(runner):
+    runner.register_masters("demo")
+    assert runner.instance.get_dynamic_partitions("demo_nights") == ["2025-01-01"]
+    assert runner.instance.get_dynamic_partitions("demo_night_filters") == ["2025-01-01_r"]

@@ -8,10 +8,14 @@ import pytest
 
 import seechange_core.chain
 from seechange_assets import schedules
+from seechange_assets.calibrators import BY_ITS_FRAMES
 from seechange_assets.chain import asset_key
 from seechange_assets.definitions import define
 from seechange_assets.run import Runner
 from seechange_assets.schedules import LOOK_BACK, QUIET
+from seechange_core.chain.outcome import Outcome
+from seechange_core.errors import BadDataError, PipelineError
+from seechange_core.pool import TaskResult
 
 KINDS = ("bias", "dark", "flat", "twilight_flat")
 
@@ -120,6 +124,8 @@ def test_a_failure_is_tried_again_only_when_its_frames_change(
     plan({f"bias|{n}": ("failed", "too few frames") for n in range(4)})
     (request,) = tick().run_requests
     assert not run(settings, runner, request).success
+    (ended_run,) = runner.instance.get_runs()
+    assert BY_ITS_FRAMES in ended_run.tags
     # What cannot be had is not waited for: the dark says itself what it lacks.
     after = tick()
     assert kinds(after) == ["dark"]
@@ -147,3 +153,49 @@ def test_masters_of_other_nights_wait_only_where_they_have_none_else(settings, r
     other = replace(twilight, key=twilight.key._replace(filter="g"))
     assert schedules.choose(runner.instance, "demo", [flat, other], now)[0] == [flat, other]
     assert schedules.choose(runner.instance, "demo", [flat, twilight], now)[0] == [flat]
+
+
+def ended(runner, request, status):
+    run = dg.DagsterRun("__ASSET_JOB", status=status, tags=request.tags)
+    runner.instance.add_run(run)
+
+
+@pytest.mark.parametrize("status", ["CANCELED", "FAILURE"])
+def test_what_failed_for_a_passing_reason_is_tried_three_times(tick, runner, status):
+    keys = []
+    for _ in range(schedules.ATTEMPTS):
+        (request,) = tick().run_requests
+        assert request.asset_selection == [asset_key("demo", "bias")]
+        keys.append(request.run_key)
+        ended(runner, request, dg.DagsterRunStatus[status])
+    assert len(set(keys)) == schedules.ATTEMPTS
+    assert kinds(tick()) == ["dark"]
+
+
+def test_what_was_made_is_not_made_again(tick, runner):
+    (request,) = tick().run_requests
+    ended(runner, request, dg.DagsterRunStatus.SUCCESS)
+    assert kinds(tick()) == ["dark"]
+
+
+def test_a_killed_worker_is_no_verdict_on_the_frames(tick, settings, runner, monkeypatch, core):
+    """As on a machine without memory; or with a full disk, which the core reports in the same way."""
+
+    def broken(settings, instrument, kind, night, section, band=None, redo=False):
+        return replace(core.build_master(settings, instrument, kind, night, section), **fate)
+
+    monkeypatch.setattr(runner.pool, "run", lambda _, tasks: map(result, enumerate(tasks)))
+
+    def result(task):
+        return TaskResult(task[0], broken(*task[1]))
+
+    fate = {"outcome": Outcome.FAILED, "reason": PipelineError.reason, "message": "No space left on device"}
+    (request,) = tick().run_requests
+    assert not run(settings, runner, request).success
+    (settings.data_root / "master_bias").unlink()
+    (again,) = tick().run_requests
+    assert again.asset_selection == request.asset_selection and again.run_key != request.run_key
+    fate = {"outcome": Outcome.FAILED, "reason": BadDataError.reason, "message": "too few frames"}
+    assert not run(settings, runner, again).success
+    (settings.data_root / "master_bias").unlink()
+    assert kinds(tick()) == ["dark"]

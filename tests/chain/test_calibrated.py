@@ -153,6 +153,28 @@ def test_what_is_asked_for_and_missing_is_named(own):
     assert "crosstalk" in report.message
 
 
+def test_fringes_are_asked_for_in_their_filters_only(own):
+    settings = own.changed(preprocess={"do_fringe": True, "fringe_filters": ["z", "Y"]})
+    assert image_of(own, settings).fringe_id is None
+    settings = own.changed(preprocess={"do_fringe": True, "fringe_filters": ["z", "r"]})
+    report = own.walk(own.science[0], "0", UP_TO_IMAGE, settings=settings)["image"]
+    assert (report.outcome, report.reason) == ("failed", "calibrator_missing")
+    assert "no master fringe for this section and date, filter r" in report.message
+    supply_all(own)
+    assert image_of(own, settings).fringe_id is not None
+
+
+def test_masters_must_have_been_read_out_as_the_image_is(own):
+    supply_all(own)
+    for asked in ({"preprocess": LAWS}, {"combine": LAWS}):
+        settings = own.changed(**asked)
+        build(own, settings)
+        report = own.walk(own.science[0], "0", UP_TO_IMAGE, settings=settings)["image"]
+        assert (report.outcome, report.reason) == ("failed", "calibrator_missing")
+        assert "no flat that fits" in report.message
+        assert "set combine.do_linearity as preprocess.do_linearity" in report.message
+
+
 def test_the_illumination_and_the_mask_follow_the_flat_unless_others_are_supplied(own):
     settings = own.changed(preprocess={"do_illumination": True})
     row = image_of(own, settings)
@@ -194,6 +216,7 @@ def spoil(survey, kind, name):
     target = survey.raw / f"{name}.fits"
     with fits.open(source, do_not_scale_image_data=True) as units:
         units[0].header["MJD-OBS"] += 0.001
+        del units[0].header["DATE-OBS"]
         for unit in units[1:]:
             moved = np.roll(unit.data, 9, axis=0)
             box = unit.header["DATASECA"].strip("[]").split(",")[0].split(":")

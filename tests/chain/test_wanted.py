@@ -1,9 +1,10 @@
 """Which masters are wanted, of many sections and nights: by the rows alone, with few questions."""
 
+import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.wanted import (
@@ -13,11 +14,14 @@ from seechange_core.chain.wanted import (
     look_for_masters,
     masters_wanted,
 )
+from seechange_core.instrument import get_instrument_instance
 from seechange_core.products import Calibrator, Exposure
 from seechange_core.products.provenance import record_provenance
+from seechange_core.products.shelf import _Group
 from seechange_core.provenance import digest
 from seechange_core.settings import use_settings
 from seechange_core.storage.engine import get_engine, open_session
+from seechange_core.storage.server import Server
 
 SECTIONS = 8
 NIGHTS = ("2026-01-01", "2026-01-02")
@@ -135,12 +139,19 @@ def test_one_more_frame_makes_its_master_wanted_and_then_what_builds_on_it(camer
 
 def test_a_flat_that_comes_after_the_twilight_makes_the_illumination_wanted(camera):
     register_all(camera, nights=NIGHTS[:1], kinds=("bias", "dark", "twilight_flat"))
+    for kind in ("bias", "dark"):
+        build(camera, MasterKey(kind, NIGHTS[0], None))
+    (wanted,) = look_for_masters(camera, "demo")
+    before = wanted.version
     build_all(camera)
     register_all(camera, nights=NIGHTS[:1], kinds=("flat",))
     flat, twilight = (MasterKey(kind, NIGHTS[0], "r") for kind in ("flat", "twilight_flat"))
     assert masters_wanted(camera, "demo") == [flat]
     build(camera, flat)
-    assert masters_wanted(camera, "demo") == [twilight]
+    (wanted,) = look_for_masters(camera, "demo")
+    assert wanted.key == twilight
+    # It is another wish than the one that was carried out before the flat came.
+    assert wanted.version != before
 
 
 def test_flats_through_a_filter_array_are_one_key(camera):
@@ -187,6 +198,55 @@ def test_what_is_known_of_a_wanted_master(camera):
     assert again[dark].version != wanted[dark].version
 
 
+def exchange(settings, section, mjd, **properties):
+    with use_settings(settings), open_session(settings) as session:
+        get_instrument_instance("demo").replace_section(session, section, mjd, **properties)
+
+
+def test_a_swap_within_a_night_leaves_the_frames_of_one_device(camera):
+    register_all(camera, kinds=("bias",))
+    keys = [MasterKey("bias", night, None) for night in NIGHTS]
+    for key in keys:
+        build(camera, key)
+    swap = START + 1 + 0.5 / 1440  # after the first of the three frames of the second night
+    exchange(camera, 3, swap, identifier="new")
+    with open_session(camera, read_only=True) as session:
+        frames = calibration_frames(session, "demo", [NIGHTS[1]])[keys[1]]
+        planner = Planner(session, camera, "demo", frames)
+        untouched, plan = (planner.plan("bias", section, frames) for section in ("2", "3"))
+    assert untouched.frames == frames and untouched.left_out == {}
+    assert plan.frames == frames[1:] and plan.mjd == pytest.approx(START + 1 + 1.5 / 1440, abs=1e-9)
+    assert plan.validity == (swap, plan.mjd + 60) and plan.version != untouched.version
+    assert list(plan.left_out) == [frames[0].id] and "another device" in plan.left_out[frames[0].id]
+    # The other night's master is of the old one only: its dates are wrong, its pixels are not.
+    wanted = {w.key: w for w in look_for_masters(camera, "demo")}
+    assert list(wanted) == keys
+    assert [w.key for w in look_for_masters(camera, "demo", sections=["2"])] == []
+
+
+def test_of_as_many_frames_the_later_device_counts(camera):
+    register(camera, *(frame("bias", NIGHTS[0], i) for i in range(4)))
+    exchange(camera, 3, START + 1.5 / 1440)
+    with open_session(camera, read_only=True) as session:
+        frames = calibration_frames(session, "demo")[MasterKey("bias", NIGHTS[0], None)]
+        plan = Planner(session, camera, "demo", frames).plan("bias", "3", frames)
+    assert plan.frames == frames[2:]
+
+
+def test_another_gain_is_another_master(camera):
+    """Masters are in electrons: one made with the gain of before a late correction is made again."""
+    register_all(camera, kinds=("bias",))
+    for night in NIGHTS:
+        build(camera, MasterKey("bias", night, None))
+    exchange(camera, 3, START + 0.5, gain=2.0)
+    with open_session(camera, read_only=True) as session:
+        for night in NIGHTS:
+            frames = calibration_frames(session, "demo", [night])[MasterKey("bias", night, None)]
+            planner = Planner(session, camera, "demo", frames)
+            assert planner.is_there(planner.plan("bias", "3", frames).version) == (night == NIGHTS[0])
+            assert planner.is_there(planner.plan("bias", "2", frames).version)
+
+
 def test_the_questions_do_not_grow_with_sections_or_nights(camera):
     register_all(camera)
     build_all(camera)
@@ -202,4 +262,47 @@ def test_the_questions_do_not_grow_with_sections_or_nights(camera):
         assert masters_wanted(camera, "demo") == []
     finally:
         event.remove(engine, "before_cursor_execute", count)
-    assert len(asked) == 2
+    assert len(asked) == 3  # frames, calibrators, rows of the sections
+
+
+def test_a_lost_file_is_another_wish_than_the_master_was(camera):
+    register_all(camera, kinds=("bias",))
+    first, _ = look_for_masters(camera, "demo")
+    build_all(camera)
+    with open_session(camera) as session:
+        path = session.scalars(select(Calibrator.filepath).where(Calibrator.night == NIGHTS[0])).first()
+    (camera.data_root / path).unlink()
+    (lost,) = look_for_masters(camera, "demo")
+    assert lost.key == first.key
+    assert lost.version != first.version
+
+
+def test_planning_needs_no_network(camera, monkeypatch, caplog):
+    """A master's file is lost, and the server cannot be reached: it is wanted again, and said once."""
+    register_all(camera, kinds=("bias",))
+    build_all(camera)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    path = camera.path.model_copy(update={"server_data": address})
+    away = camera.model_copy(update={"path": path})
+    assert masters_wanted(away, "demo") == []
+    for file in camera.data_root.glob("*.fits"):
+        file.unlink()
+    asked = []
+    has = Server.has
+    monkeypatch.setattr(Server, "has", lambda self, *a, **k: asked.append(a) or has(self, *a, **k))
+    assert [key.kind for key in masters_wanted(away, "demo")] == ["bias", "bias"]
+    assert len(asked) == 1
+    (warning,) = caplog.records
+    assert "could not fetch" in warning.getMessage()
+
+
+def test_only_the_sections_asked_for_are_looked_at(camera, monkeypatch):
+    register_all(camera, kinds=("bias",))
+    build_all(camera)
+    taken = []
+    add = _Group.add
+    monkeypatch.setattr(_Group, "add", lambda self, row: taken.append(row.section_id) or add(self, row))
+    assert look_for_masters(camera, "demo", sections=["3"]) == []
+    assert set(taken) == {"3"}

@@ -49,7 +49,7 @@ def test_a_calibrator_is_added_and_listed(camera, flat, capsys):
     assert (row["kind"], row["section"], row["current"], row["source"]) == ("flat", "1", True, "flat.fits")
     assert "frames" not in row
     assert run(["calibrator", "list", "--kind", "bias"]) == 0
-    assert "no calibrators" in capsys.readouterr().out
+    assert "none of 2 calibrators match" in capsys.readouterr().out
     assert run(["calibrator", "list", "--section", "0", "--frames"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ["flat.fits", "supplied"]
 
@@ -73,3 +73,47 @@ def test_what_is_refused_is_told_in_one_line(camera, flat, capsys):
     capsys.readouterr()
     assert run(["show", "--calibrators"]) == 0
     assert "no image was made with calibrators yet" in capsys.readouterr().out
+
+
+def test_filters_that_match_nothing_are_told_from_names_that_do_not_exist(camera, flat, capsys):
+    assert run(["calibrator", "list", "--section", "9"]) == 1
+    assert "there is no section '9' (those of demo: 0, 1)" in capsys.readouterr().err
+    assert run(["calibrator", "add", flat, "--kind", "flat", "--filter", "r"]) == 0
+    capsys.readouterr()
+    assert run(["calibrator", "list", "--kind", "bias"]) == 0
+    assert capsys.readouterr().out == "none of 2 calibrators match\n"
+    assert run(["calibrator", "list", "--section", "0", "--section", "N4"]) == 1
+    assert "there is no section 'N4'" in capsys.readouterr().err
+    assert run(["calibrator", "list", "--instrument", "decam"]) == 1
+    assert "'decam' is not among those in use (these are: demo)" in capsys.readouterr().err
+
+
+def test_an_instrument_has_to_be_named_where_there_are_several(camera, flat, capsys):
+    both = camera.model_copy(update={"instruments": {"demo": camera.instruments["demo"], "decam": {}}})
+    add = ["calibrator", "add", flat, "--kind", "flat", "--filter", "r"]
+    with use_settings(both):
+        assert run(add) == 1
+        assert "which instrument it is for (give --instrument: demo, decam)" in capsys.readouterr().err
+        assert run([*add, "--instrument", "demo"]) == 0
+
+
+def test_calibrators_outdated_is_refused(camera, capsys):
+    assert run(["show", "--calibrators", "--outdated"]) == 1
+    assert "ask for --calibrators or --outdated" in capsys.readouterr().err
+
+
+def test_a_calibrator_is_withdrawn_and_taken_back(camera, flat, capsys):
+    assert run(["calibrator", "add", flat, "--kind", "flat", "--filter", "r"]) == 0
+    assert run(["calibrator", "mark", "bad", "--kind", "flat", "--file", "flat.fits"]) != 0
+    assert "needs a reason" in capsys.readouterr().err
+    marking = ["calibrator", "mark", "bad", "--kind", "flat", "--reason", "a guess"]
+    assert run(marking) != 0
+    assert "name their night" in capsys.readouterr().err
+    assert run([*marking, "--file", "other.fits"]) != 0
+    assert run([*marking, "--file", "flat.fits"]) == 0
+    assert "2 flat marked bad" in capsys.readouterr().out
+    run(["calibrator", "list"])
+    assert capsys.readouterr().out.count("flat.fits bad") == 2
+    assert run(["calibrator", "mark", "good", "--kind", "flat", "--file", "flat.fits"]) == 0
+    run(["calibrator", "list"])
+    assert "flat.fits bad" not in capsys.readouterr().out

@@ -30,7 +30,10 @@ def test_it_names_sections_and_windows_by_comma_and_says_the_settings(tmp_path):
             "decam": {
                 "size_x": 64,
                 "size_y": 64,
-                "parameters": {"preprocess": {"do_crosstalk": True, "do_illumination": True}},
+                "parameters": {
+                    "combine": {"do_crosstalk": True},
+                    "preprocess": {"do_crosstalk": True, "do_illumination": True},
+                },
             }
         }
     }

@@ -122,6 +122,17 @@ def test_a_raw_frame_takes_header_then_section_then_instrument(settings, tmp_pat
     assert mosaic.load_raw_frame(path, 0, own).amplifiers[0].gain == 9.0
 
 
+def test_a_trusted_section_goes_before_the_header(settings, tmp_path):
+    path = mosaic_file(tmp_path / "a.fits", GAIN=2.5, RDNOISE=3.0)
+    mosaic = Mosaic()
+    mosaic.trust_sections = ("gain",)
+    mosaic.fetch_sections()
+    assert mosaic.load_raw_frame(path, 1).amplifiers[0].gain == 2.5  # the section says nothing
+    mosaic.sections[1].gain, mosaic.sections[1].read_noise = 1.7, 9.0
+    amplifier = mosaic.load_raw_frame(path, 1).amplifiers[0]
+    assert (amplifier.gain, amplifier.read_noise_e) == (1.7, 3.0)
+
+
 @pytest.mark.parametrize("gain", [0.0, -1.0, "high"])
 def test_an_impossible_gain_is_named(settings, tmp_path, gain):
     mosaic = Mosaic()

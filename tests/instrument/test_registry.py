@@ -192,3 +192,22 @@ def test_instruments_in_a_folder_of_one_s_own(tmp_path, folder, monkeypatch):
         (own / "demo.py").write_text(DROPPED_IN.format(name="Demo"))
         with pytest.raises(SettingsError, match=r"mine has a demo\.py, and so has instruments"):
             list_instruments()
+
+
+@pytest.mark.parametrize("name", ["decam", "ls4", "ptf", "demo", "own"])
+def test_options_that_every_instrument_has(tmp_path, folder, name):
+    """Also one of the user's own, whose class knows of no options at all."""
+    (folder / "own.py").write_text(DROPPED_IN.format(name="Own"))
+    options = f"{name}: {{image_types: {{Pic: science}}, trust_sections: [gain]}}"
+    with with_settings(tmp_path, f"instruments: {{{options}}}"):
+        camera = get_instrument_instance(name)
+    assert (camera.image_types, camera.trust_sections) == ({"Pic": "science"}, ("gain",))
+    for wrong, words in (
+        ("image_types: {pic: light}", rf"instruments\.{name}\.image_types: 'light' is none of science"),
+        ("trust_sections: [colour]", rf"instruments\.{name}\.trust_sections: 'colour' is none of gain"),
+    ):
+        with (
+            with_settings(tmp_path, f"instruments: {{{name}: {{{wrong}}}}}"),
+            pytest.raises(SettingsError, match=words),
+        ):
+            get_instrument_instance(name)

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.time import Time
+from sqlalchemy import select
 
 from seechange_core import Exposure
 from seechange_core.catalogs import LocalCatalog, import_table
+from seechange_core.chain.lineage import provenances
 from seechange_core.errors import (
     DeadSection,
     FileDamagedError,
     HeaderError,
+    IgnoredFile,
     NotFoundError,
     SectionMissingError,
     UserError,
@@ -27,7 +31,10 @@ from seechange_core.simulate import SurveyOptions, load_truth, simulate_survey
 from seechange_core.stages.astrometry import query_radius_deg, solve
 from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.preprocess import PreprocessParams, preprocess
-from seechange_core.storage.engine import open_session
+from seechange_core.storage.engine import get_engine, open_session
+from seechange_core.storage.orm import Base
+
+ROOT = Path(__file__).parents[2]
 
 #: Cards of a raw exposure of 2013.
 CARDS = {
@@ -188,8 +195,11 @@ def test_ccds_are_dead_at_their_dates(decam, name, date, dead):
     assert bool(decam.get_property(name, "defective", decam.get_sections(dateobs=date))) is dead
 
 
+AFTER_S30 = {"MJD-OBS": 57134.3, "DATE-OBS": "2015-04-22T07:12:00.000"}
+
+
 def test_a_dead_ccd_says_since_when(decam, tmp_path):
-    path = write(tmp_path / "data" / "c4d_150422_080530_ori.fits.fz", ("N4", "S30"), {"MJD-OBS": 57134.3})
+    path = write(tmp_path / "data" / "c4d_150422_080530_ori.fits.fz", ("N4", "S30"), AFTER_S30)
     exposure = Exposure(path.name)
     with pytest.raises(DeadSection, match=r"S30: decam lists it as defective, .*2013-11-30.*2016-12-29"):
         exposure.load_raw_frame("S30")
@@ -202,6 +212,74 @@ def test_what_the_database_says_of_a_ccd_wins(database, decam):
         session.commit()
         assert decam.get_sections(session, 57000.0)["N30"].defective is True
         assert decam.get_sections(session, 59000.0)["N30"].defective is False
+
+
+def test_sections_saved_for_some_time_hold_for_that_time_and_no_longer(database, decam):
+    """S30 has times of its own: healthy, dead, healthy again."""
+    with open_session(database) as session:
+        decam.fetch_sections(session, "2018-06-01T00:00:00")
+        for name in ("N4", "S30"):
+            decam.sections[name].gain = 9.9
+        decam.commit_sections(session, "2015-01-01T00:00:00", "2019-01-01T00:00:00")
+    with open_session(database) as session:
+        gains = {}
+        for year in (2014, 2015, 2018, 2020):
+            sections = decam.fetch_sections(session, f"{year}-06-01T00:00:00")
+            gains[year] = [decam.get_property(name, "gain") for name in ("N4", "S30")]
+            assert bool(sections["S30"].defective) is (year in {2014, 2015})
+    assert gains == {2014: [4.0, 4.0], 2015: [9.9, 4.0], 2018: [9.9, 9.9], 2020: [4.0, 4.0]}
+
+
+def test_sections_of_one_time_are_not_saved_for_another(database, decam):
+    decam.fetch_sections(dateobs="2018-06-01T00:00:00")
+    with open_session(database) as session, pytest.raises(UserError, match=r"S30: .* valid from 2016-12-29"):
+        decam.commit_sections(session, "2014-01-01T00:00:00", "2015-01-01T00:00:00")
+    with open_session(database) as session:
+        assert session.scalars(select(SensorSection)).all() == []
+
+
+def test_a_replaced_ccd_is_dead_when_the_old_one_was(database, decam):
+    with open_session(database) as session:
+        decam.replace_section(session, "S30", "2013-01-01T00:00:00", gain=3.5)
+        dates = ("2012-12-01", "2013-02-01", "2014-06-01", "2018-01-01")
+        rows = [decam.get_sections(session, f"{date}T00:00:00")["S30"] for date in dates]
+    assert [row.gain for row in rows] == [None, 3.5, None, None]
+    assert [bool(row.defective) for row in rows] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_the_readme_s_exchanged_ccd(tmp_path, trusted):
+    """Its code and its settings, on either side of the date: linear limits are not in headers, noise is."""
+    text = (ROOT / "README.md").read_text()
+    part = text.split("**A CCD that was exchanged**")[1]
+    code, words = (part.split(f"```{kind}\n")[1].split("```")[0] for kind in ("python", "yaml"))
+    options = words if trusted else ""
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"path: {{data_root: {tmp_path}}}\ndatabase_url: sqlite:///{tmp_path}/x.db\n{options}")
+    swap = Time("2026-02-11T18:00:00").mjd
+    found = []
+    with use_settings(load_settings(path, environ={})) as settings:
+        Base.metadata.create_all(get_engine(settings))
+        exec(code, {})
+        decam = get_instrument_instance("decam")
+        for i, mjd in enumerate((swap - 0.5, swap + 0.5)):
+            file = write(
+                tmp_path / f"c4d_26021{i}_080530_ori.fits.fz",
+                ("N4",),
+                {"MJD-OBS": mjd, "DATE-OBS": Time(mjd, format="mjd").isot},
+            )
+            with open_session(settings) as session:
+                sections = decam.get_sections(session, mjd)
+            amplifiers = decam.load_raw_frame(file, "N4", sections).amplifiers
+            found.append([(a.non_linear_adu, a.read_noise_e, a.gain) for a in amplifiers])
+        keys = provenances(settings, "decam")
+    noise = (6.5, 6.5) if trusted else (6.1, 6.3)
+    assert found[0] == [(22000.0, 6.1, 4.1), (22000.0, 6.3, 3.9)]
+    assert found[1] == [(25000.0, noise[0], 4.1), (25000.0, noise[1], 3.9)]
+    # What changes results is another provenance.
+    with use_settings(load_settings(environ={})) as plain:
+        same = keys["exposure"].id == provenances(plain, "decam")["exposure"].id
+    assert same is not trusted
 
 
 # --- Headers --------------------------------------------------------------------------------------
@@ -241,6 +319,33 @@ def test_kinds_of_exposure(decam, obstype, kind):
     facts = decam.read_facts({**CARDS, "OBSTYPE": obstype})
     assert facts.type == kind
     assert facts.filter == (None if kind in {"bias", "dark"} else "z")
+
+
+@pytest.mark.parametrize("obstype", ["focus", "pointing", "junk", "Test"])
+def test_files_that_need_no_processing(decam, obstype):
+    with pytest.raises(IgnoredFile) as caught:
+        decam.read_facts({"OBSTYPE": obstype})  # whatever else it lacks
+    assert caught.value.kind == obstype.lower()
+    assert f"decam: {{image_types: {{{obstype.lower()}: science}}}}" in caught.value.cure
+    with pytest.raises(HeaderError, match=r"'lamp' is unknown \(.*decam: {image_types: {lamp: science}}"):
+        decam.read_facts({**CARDS, "OBSTYPE": "lamp"})
+
+
+def test_the_cure_for_an_image_type_works(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("instruments: {decam: {image_types: {Focus: science, object: ignored}, gain: 3.0}}")
+    with use_settings(load_settings(path, environ={})):
+        decam = get_instrument_instance("decam")
+        assert decam.gain == 3.0
+        assert decam.read_facts({**CARDS, "OBSTYPE": "focus"}).type == "science"
+        assert decam.read_facts({**CARDS, "OBSTYPE": "zero"}).type == "bias"
+        with pytest.raises(IgnoredFile):
+            decam.read_facts(CARDS)
+
+
+def test_a_flat_without_a_filter(decam):
+    with pytest.raises(HeaderError, match=r"no filter: .*FILTER.* blank \(write the card, or leave the file"):
+        decam.read_facts({**CARDS, "OBSTYPE": "dome flat", "FILTER": ""})
 
 
 @pytest.mark.parametrize(
@@ -433,7 +538,7 @@ def test_missing_and_cut_sections(database, tmp_path):
     cut = tmp_path / "in" / "c4d_130422_090000_ori.fits.fz"
     with fits.open(whole) as units:
         start = units["N5"].fileinfo()["datLoc"]
-    cut.write_bytes(whole.read_bytes()[: start + 100].replace(b"2013-04-22T08", b"2013-04-22T09"))
+    cut.write_bytes(whole.read_bytes()[: start + 100].replace(b"20130422t08", b"20130422t09"))
     found = ingest(cut, database).unreadable_sections
     assert "ends before the image of extension 'N5' does" in found["N5"]
     empty = write(tmp_path / "in" / "c4d_130422_100000_ori.fits.fz", ())

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from astropy.coordinates import EarthLocation, SkyCoord
+from astropy.coordinates import FK5, EarthLocation, SkyCoord
 from astropy.io import fits
 from astropy.time import Time
 
@@ -96,7 +96,9 @@ def test_without_any_pointing_there_is_no_hint(describe, tmp_path):
     describe()
     exposure = take(tmp_path)
     assert exposure.ra is None
-    with pytest.raises(HeaderError, match="state ra and dec in the instrument's settings"):
+    with pytest.raises(
+        HeaderError, match=r"nothing says where .*the cards RA and DEC, or state .* constants in"
+    ):
         exposure.get_pointing_hint(0)
 
 
@@ -280,8 +282,8 @@ def test_an_image_in_an_extension_has_the_primary_header_too(describe, tmp_path)
         ({"latitude_deg": None}, r"instruments\.backyard\.latitude_deg: Field required"),
         ({"time_scale": None}, r"instruments\.backyard\.time_scale"),
         ({"time_refers_to": "dawn"}, r"instruments\.backyard\.time_refers_to"),
-        ({"time_scale": "local"}, "utc_offset_hours goes with time_scale local"),
-        ({"utc_offset_hours": 3}, "utc_offset_hours goes with time_scale local"),
+        ({"time_scale": "local"}, "one of utc_offset_hours and timezone goes with"),
+        ({"utc_offset_hours": 3}, "one of utc_offset_hours and timezone goes with"),
         ({"constants": {"ra": 3.0}}, "need both ra and dec"),
         ({"constants": {"gain": 3.0}}, r"instruments\.backyard\.constants: .*'gain' is none of"),
         ({"date_is_of": "evening", "time_format": "jd"}, "date_is_of goes with time_format iso"),
@@ -402,3 +404,75 @@ def test_every_frame_of_a_microlensing_event_is_registered(database):
         image.calibration_steps & (done | CalibrationStep.DARK | CalibrationStep.GAIN)
         == done | CalibrationStep.GAIN
     )
+
+
+# --- Clocks of a place, and other equinoxes ----------------------------------------------------------
+
+
+BERLIN = {"time_scale": "local", "timezone": "Europe/Berlin"}
+
+
+@pytest.mark.parametrize(
+    ("clock", "utc"),
+    [
+        ("2012-01-17T01:00:00", "2012-01-17T00:00:00"),
+        ("2012-06-17T01:00:00", "2012-06-16T23:00:00"),
+        ("2012-03-25T01:59:59", "2012-03-25T00:59:59"),  # the last second of winter
+        ("2012-03-25T03:00:00", "2012-03-25T01:00:00"),
+        ("2012-10-28T01:59:59", "2012-10-27T23:59:59"),
+        ("2012-10-28T03:00:00", "2012-10-28T02:00:00"),
+    ],
+)
+@pytest.mark.parametrize("form", ["iso", "mjd", "jd"])
+def test_a_clock_with_summer_time(describe, tmp_path, clock, utc, form):
+    number = Time(clock).mjd + (2400000.5 if form == "jd" else 0.0)
+    describe(**BERLIN, time_format=form)
+    exposure = take(tmp_path, **{"DATE-OBS": clock if form == "iso" else number})
+    assert (Time(exposure.mjd, format="mjd") - Time(utc)).sec == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("clock", "times"), [("2012-10-28T02:30:00", "twice"), ("2012-03-25T02:30:00", "never")]
+)
+def test_times_that_a_clock_showed_twice_or_never(describe, tmp_path, clock, times):
+    describe(**BERLIN)
+    with pytest.raises(HeaderError, match=rf"Europe/Berlin showed .* {times}.*utc_offset_hours"):
+        take(tmp_path, **{"DATE-OBS": clock})
+
+
+def test_the_evening_s_date_on_the_night_of_the_change(describe, tmp_path):
+    describe(**BERLIN, date_is_of="evening", longitude_deg=13.0, time_cards=["DATE-OBS", "LT"])
+    exposure = take(tmp_path, **{"DATE-OBS": "2012-10-27", "LT": "04:00:00"})
+    assert (Time(exposure.mjd, format="mjd") - Time("2012-10-28T03:00:00")).sec == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"time_scale": "local", "timezone": "Europe/Berlim"}, "no IANA time zone"),
+        ({**BERLIN, "utc_offset_hours": 1}, "one of utc_offset_hours and timezone"),
+        ({"timezone": "Europe/Berlin"}, "one of utc_offset_hours and timezone"),
+        ({"equinox": 20}, "an equinox is a year"),
+    ],
+)
+def test_wrong_clocks_and_equinoxes(describe, options, words):
+    with pytest.raises(SettingsError, match=words):
+        describe(**options)
+
+
+def test_the_header_s_time_scale_counts_if_the_settings_say_so(describe, tmp_path):
+    describe(time_scale="header")
+    assert take(tmp_path, TIMESYS="TAI").mjd == pytest.approx(Time("2012-06-17T01:56:06").mjd, abs=1e-8)
+    describe()
+    assert take(tmp_path, TIMESYS="TAI").mjd == pytest.approx(Time("2012-06-17T01:56:40").mjd, abs=1e-8)
+
+
+@pytest.mark.parametrize("equinox", ["date", 2012.46])
+def test_the_equinox_that_the_settings_state(describe, tmp_path, equinox):
+    of_date = SkyCoord(286.0, 36.6, unit="deg").transform_to(FK5(equinox=Time(2012.46, format="jyear")))
+    describe(equinox=equinox)
+    exposure = take(tmp_path, RA=of_date.ra.deg, DEC=of_date.dec.deg, EQUINOX=2000.0)
+    assert (exposure.ra, exposure.dec) == pytest.approx((286.0, 36.6), abs=2e-5)
+    describe(equinox=equinox, constants={"ra": 286.0, "dec": 36.6})
+    exposure = take(tmp_path)
+    assert (exposure.ra, exposure.dec) == (286.0, 36.6)

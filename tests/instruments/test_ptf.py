@@ -4,16 +4,21 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from sqlalchemy import select
 
 from seechange_core import Exposure
+from seechange_core.chain import walk
 from seechange_core.errors import HeaderError, NotFoundError, PixelsError, SettingsError, UserError
 from seechange_core.flags import CalibrationStep, PixelFlag
 from seechange_core.frames import Masters
 from seechange_core.instrument import get_instrument_instance, guess_instrument
+from seechange_core.products import Image
 from seechange_core.products.ingest import ingest
+from seechange_core.products.supply import supply
 from seechange_core.settings import get_settings, load_settings, use_settings
 from seechange_core.stages.preprocess import PreprocessParams, preprocess
-from seechange_core.storage.engine import dispose_engines, get_engine
+from seechange_core.storage.archive import Archive
+from seechange_core.storage.engine import dispose_engines, get_engine, open_session
 from seechange_core.storage.orm import Base
 
 PTF_NAME = "PTF_201108182046_i_p_scie_t045436_u011486868_f02_p100037_c08.fits"
@@ -156,11 +161,37 @@ def test_image_and_mask_are_registered_together(root, tmp_path):
     assert len({e.name for e in exposures}) == 2
     raw = exposures[0].load_raw_frame(0)
     assert raw.prepared.flags[5, 6] == PixelFlag.SATURATED
-    image = preprocess(raw, Masters(), PreprocessParams(do_dark=False))
+    image = preprocess(raw, Masters(), PreprocessParams())
     # DN became electrons, and the noise is that of the pixels.
     assert np.median(image.data) == pytest.approx(300.0 * 1.6, rel=0.02)
     assert 1 / np.sqrt(np.median(image.weight)) == pytest.approx(9.0 * 1.6, rel=0.15)
     assert image.flags[5, 6] & PixelFlag.SATURATED
+
+
+def test_the_chain_needs_no_masters_and_reads_none(root, tmp_path):
+    """With the settings as they are: what comes before the flat is not asked for, dark or no dark."""
+    settings = get_settings()
+    Base.metadata.create_all(get_engine(settings))
+    rng = np.random.default_rng(6)
+    pixels = rng.normal(300.0, 9.0, SHAPE).astype(np.float32)
+    write(tmp_path / PTF_NAME, PTF_CARDS, pixels=pixels)
+    write(tmp_path / PTF_MASK, PTF_CARDS, pixels=np.zeros(SHAPE, np.int16))
+    exposure = ingest(tmp_path / PTF_NAME, settings)
+    # As large as the whole CCD: it would not even fit.
+    fits.writeto(tmp_path / "dark.fits", np.full((4096, 2048), 5.0, np.float32))
+    for with_dark in (False, True):
+        if with_dark:
+            supply(tmp_path / "dark.fits", "dark", "ptf", date="2011-08-18")
+        reports = walk(settings, exposure.name, "0", ("exposure", "image"))
+        assert [str(report.outcome) for report in reports] == ["loaded" if with_dark else "done", "done"]
+        with open_session(settings, read_only=True) as session:
+            row = session.scalar(select(Image).where(Image.data_version == reports[1].data_version))
+        assert (row.dark_id, row.bias_id, row.flat_id, row.bad_pixels_id) == (None,) * 4
+        assert not row.calibration_steps & CalibrationStep.DARK
+        frame = row.read(Archive(settings))
+        good = frame.flags == 0
+        np.testing.assert_allclose(frame.data[good], 1.6 * pixels[good], rtol=1e-5)
+    dispose_engines()
 
 
 def test_a_mask_without_its_image_or_of_another_size_is_refused(root):

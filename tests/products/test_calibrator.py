@@ -19,7 +19,15 @@ def master(**changes) -> MasterFrame:
     )
 
 
-@pytest.mark.parametrize("changes", [{}, {"exposure_time_s": 30.5, "holds_pedestal": True, "kind": "dark"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"exposure_time_s": 30.5, "holds_pedestal": True, "kind": "dark"},
+        {"calibration_steps": 520},
+        {"calibration_steps": 0},
+    ],
+)
 def test_a_master_comes_back_the_same(settings, sample, changes):
     row = Calibrator(kind="flat", filter="r", data_version="f" * 20)
     row.write(Archive(settings), master(**changes), Place.of_master("demo", "2026-11-22", 0))

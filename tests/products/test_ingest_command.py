@@ -12,6 +12,8 @@ from sqlalchemy import select
 import seechange_assets.survey
 from seechange_assets.cli import run
 from seechange_core import Exposure
+from seechange_core.errors import IgnoredFile
+from seechange_core.products.ingest import ingest as core_ingest
 from seechange_core.storage.engine import get_engine, open_session
 from seechange_core.storage.orm import Base
 
@@ -95,6 +97,23 @@ def test_a_folder_without_fits(told, tmp_path, capsys):
     assert "none of its 1 files is FITS (" in capsys.readouterr().err
 
 
+def test_files_that_need_no_processing_are_counted_and_no_error(told, night, capsys, settings):
+    for minute, kind in ((10, "focus"), (11, "focus"), (12, "junk")):
+        write(night / f"c/demo_20210101_02{minute}00_sci.fits", minute, kind)
+    assert run(["ingest", str(night)]) == 0
+    out, err = capsys.readouterr()
+    assert out == (
+        "4 exposures: 1 flat, 1 bias, 2 science; 3 passed over (focus, junk); 2 other files passed over\n"
+    )
+    assert "passed over: demo_20210101_021200_sci.fits: junk" in err
+    with pytest.raises(
+        IgnoredFile, match=r"021000_sci\.fits: focus: files of this image type are passed over"
+    ):
+        core_ingest(night / "c/demo_20210101_021000_sci.fits", settings)
+    assert run(["ingest", str(night / "c"), "--json"]) == 0
+    assert {row["ignored"] for row in json.loads(capsys.readouterr().out)} == {"focus", "junk"}
+
+
 def test_good_ones_go_on_beside_bad_ones(told, night, capsys):
     (night / "b/demo_20210101_020100_sci.fits").write_bytes(b"half")
     write(night / "b/x.fits", 5, INSTRUME="unheard of")
@@ -176,3 +195,18 @@ def test_a_full_disk_ends_it_with_one_line(settings, told, night, capsys, monkey
     left[0] = 1
     assert run(["ingest", str(night / "b")]) == 0
     assert "2 exposures: 2 science; 1 known already" in capsys.readouterr().out
+
+
+def test_what_ended_it_is_told_even_if_the_web_interface_cannot_be_told(told, night, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def broken(*_):
+        raise RuntimeError("no instance")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(seechange_assets.survey, "register_exposures", broken)
+    assert run(["ingest", str(night / "b")]) == 1
+    *_, beside, last = capsys.readouterr().err.splitlines()
+    assert beside == "the web UI was not told of what is registered: no instance"
+    assert last.endswith("No space left on device")

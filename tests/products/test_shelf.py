@@ -1,8 +1,16 @@
 """Choosing calibrators: the nearest valid date, whatever is looked at first."""
 
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from sqlalchemy import update
 
+from seechange_core.instrument import SensorSection, get_instrument_instance
+from seechange_core.products import Exposure
+from seechange_core.products.calibrator import set_frames
+from seechange_core.products.devices import Devices
 from seechange_core.products.shelf import NEAR_DAYS, Shelf, is_here
 from seechange_core.storage.archive import Archive
 
@@ -110,3 +118,61 @@ def test_a_lost_file_is_noticed(database, session, calibrator, make):
     archive.write("demo/bias.fits", lambda path: path.write_bytes(b"."))
     assert is_here(known, archive)
     assert not is_here(known._replace(filepath=None), archive)
+
+
+SWAP = 61000.0
+
+
+def test_masters_serve_the_device_they_were_made_with(find, session, calibrator):
+    """The CCD is exchanged, and the database told so, when its masters are there already."""
+    old = calibrator(mjd=SWAP - 0.2, night="2026-11-21").id
+    late = {"validity_start": 60995.0, "validity_end": 61015.0}
+    new = calibrator(mjd=SWAP + 4, night="2026-11-26", **late).id
+    assert find(SWAP + 1) == old
+    for start, end in ((None, SWAP), (SWAP, None)):
+        session.add(SensorSection("0", "demo", validity_start=start, validity_end=end))
+    session.flush()
+    assert find(SWAP - 1e-6) == find(SWAP - 5) == old
+    assert find(SWAP) == find(SWAP + 1) == new
+    # Another section, and what a person supplied for its own dates, do not care.
+    other = calibrator(mjd=SWAP - 1, section_id="1").id
+    assert find(SWAP + 1, section="1") == other
+    supplied = calibrator(mjd=SWAP - 0.1, night="2026-11-21", origin="supplied").id
+    assert find(SWAP + 1) == supplied
+
+
+def test_rows_that_leave_gaps_and_those_in_the_cameras_own_code_end_devices(session, monkeypatch):
+    """One stored row in the middle; the code knows a repair besides: four devices."""
+    camera = get_instrument_instance("demo")
+
+    def at(section, mjd):
+        dates = {"validity_end": 60900.0} if mjd < 60900.0 else {"validity_start": 60900.0}
+        return SensorSection(section, "demo", **dates)
+
+    monkeypatch.setattr(camera, "_make_section_at", at)
+    session.add(SensorSection("0", "demo", validity_start=61000.0, validity_end=61010.0))
+    session.flush()
+    devices = Devices(session, "demo")
+    edges = [-math.inf, 60900.0, 61000.0, 61010.0, math.inf]
+    for start, end in pairwise(edges):
+        inside = [max(start, 60800.0), min(end, 61100.0) - 1e-6]
+        assert [devices.span("0", mjd) for mjd in inside] == [(start, end)] * 2
+    assert devices.span("1", 61005.0) == (60900.0, math.inf)
+    assert devices.fullest("0", [60999.0, 61001.0, 61002.0]) == (61000.0, 61010.0)
+    assert devices.fullest("0", [60998.0, 60999.0, 61001.0]) == (60900.0, 61000.0)
+    assert devices.fullest("0", [60999.0, 61001.0]) == (61000.0, 61010.0)
+
+
+def test_a_master_of_frames_of_two_devices_serves_neither(find, session, calibrator, make):
+    mixed = calibrator(mjd=SWAP + 0.01)
+    times = {make.exposure(f"bias_{i}"): SWAP + 0.05 * (i - 1) for i in range(3)}
+    for key, mjd in times.items():
+        session.execute(update(Exposure).where(Exposure.id == key).values(mjd_mid=mjd))
+    set_frames(session, mixed, dict.fromkeys(times, ""))
+    session.add(SensorSection("0", "demo", validity_start=SWAP))
+    session.flush()
+    assert find(SWAP + 0.1) is None and find(SWAP - 0.1) is None
+    # That it was left out for another reason is enough.
+    (first, *others) = times
+    set_frames(session, mixed, {first: "too noisy", **dict.fromkeys(others, "")})
+    assert find(SWAP + 0.1) == mixed.id and find(SWAP - 0.1) is None

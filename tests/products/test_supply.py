@@ -9,8 +9,11 @@ from sqlalchemy import func, select
 from seechange_core.errors import BadDataError, FileDamagedError, NotFoundError, PixelsError, UserError
 from seechange_core.flags import PixelFlag
 from seechange_core.products import Calibrator
+from seechange_core.products.calibrator import mark_calibrators
 from seechange_core.products.provenance import Provenance
-from seechange_core.products.supply import supply
+from seechange_core.products.shelf import Shelf
+from seechange_core.products.supply import _Supply, supply
+from seechange_core.products.supply_files import CODE_VERSION
 from seechange_core.settings import use_settings
 from seechange_core.storage.archive import Archive, sha256_of
 from seechange_core.storage.engine import open_session
@@ -71,8 +74,8 @@ def test_a_flat_of_all_sections_is_brought_to_a_median_of_one(demo, tmp_path):
     np.testing.assert_allclose(read(demo, rows[1]).variance, expected, rtol=1e-6)
     with open_session(demo, read_only=True) as session:
         known = session.get_one(Provenance, rows[0].provenance_id)
-    assert (known.process, known.code_version) == ("flat", "supplied")
-    assert known.parameters == {"source": "flat.fits", "sha256": sha256_of(path), "origin": "supplied"}
+    assert (known.process, known.code_version) == ("flat", CODE_VERSION)
+    assert known.parameters == {"sha256": sha256_of(path), "origin": "supplied"}
 
 
 def test_a_fringe_keeps_its_scale_and_is_centred(demo, tmp_path):
@@ -174,6 +177,71 @@ def test_the_same_file_again_is_the_same_calibrator_with_the_new_dates(demo, tmp
     assert len(rows_of(demo)) == 4
 
 
+def scaling(path, factor):
+    """Write a law that makes every signal larger by a factor."""
+    rows = {
+        "section": ["0"] * 2,
+        "amplifier": ["A"] * 2,
+        "measured_adu": [0.0, 1e4],
+        "true_adu": [0.0, 1e4 * factor],
+    }
+    Table(rows).write(path, format="ascii.ecsv", overwrite=True)
+    return path
+
+
+def used_at(settings, mjd):
+    """Return the factor of the law that an exposure of an MJD gets."""
+    with open_session(settings, read_only=True) as session:
+        chosen = Shelf(session, "demo", [], [mjd]).nearest("linearity", "0", mjd)
+        read_back = session.get_one(Calibrator, chosen.id).read(Archive(settings))
+    return read_back.true_adu[0, -1] / read_back.measured_adu[0, -1]
+
+
+def test_of_laws_without_dates_the_one_added_last_holds_for_all_times(demo, tmp_path):
+    old, new = scaling(tmp_path / "old.ecsv", 1.01), scaling(tmp_path / "new.ecsv", 1.02)
+    for added, factor in ((old, 1.01), (new, 1.02), (old, 1.01)):
+        supply(added, "linearity", "demo")
+        assert [used_at(demo, mjd) for mjd in (50000.0, 61000.0, 70000.0)] == pytest.approx([factor] * 3)
+    supply(new, "linearity", "demo", valid_from="2026-01-01")  # MJD 61041
+    assert [used_at(demo, mjd) for mjd in (61040.0, 61042.0)] == pytest.approx([1.01, 1.02])
+    assert len(rows_of(demo)) == 2
+
+
+def test_the_same_content_under_another_name_is_the_same_calibrator(demo, tmp_path):
+    first = supply(scaling(tmp_path / "a.ecsv", 1.01), "linearity", "demo")
+    assert [r.id for r in supply(scaling(tmp_path / "b.ecsv", 1.01), "linearity", "demo")] == [
+        r.id for r in first
+    ]
+
+
+def test_what_was_called_bad_stays_bad_until_its_content_changes(demo, tmp_path):
+    path = scaling(tmp_path / "a.ecsv", 1.01)
+    supply(path, "linearity", "demo")
+    with open_session(demo) as session:
+        mark_calibrators(session, session.scalars(select(Calibrator)).all(), "made of saturated flats")
+    (again,) = supply(path, "linearity", "demo", valid_from="2026-01-01")
+    assert (again.bitflag, again.bad_reason) == (1, "made of saturated flats")
+    with open_session(demo) as session:
+        assert Shelf(session, "demo", [], [61050.0]).nearest("linearity", "0", 61050.0) is None
+        mark_calibrators(session, session.scalars(select(Calibrator)).all(), None)
+    assert used_at(demo, 61050.0) == pytest.approx(1.01)
+
+
+def test_a_failure_removes_nothing_that_another_process_has_recorded(demo, tmp_path, monkeypatch):
+    path = scaling(tmp_path / "a.ecsv", 1.01)
+    record = _Supply._record
+
+    def overtaken(self, rows):
+        monkeypatch.setattr(_Supply, "_record", record)
+        supply(path, "linearity", "demo")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Supply, "_record", overtaken)
+    with pytest.raises(KeyboardInterrupt):
+        supply(path, "linearity", "demo")
+    assert used_at(demo, 61050.0) == pytest.approx(1.01)
+
+
 # --- What is refused ------------------------------------------------------------------------------
 
 
@@ -186,6 +254,12 @@ def nan_in_the_last(path):
 def truncated(path):
     write(path, s0=field(), s1=field())
     path.write_bytes(path.read_bytes()[:-8000])
+    return path
+
+
+def twice_the_same_name(path):
+    units = [fits.PrimaryHDU(), *(fits.ImageHDU(field(), name="0") for _ in range(2))]
+    fits.HDUList(units).writeto(path, overwrite=True)
     return path
 
 
@@ -249,6 +323,13 @@ REFUSED = {
         FLAT,
         PixelsError,
         "all its pixels are flagged",
+    ),
+    "called alike": (twice_the_same_name, FLAT, BadDataError, "several images are called 0"),
+    "bias level": (
+        lambda p: write(p, s0=field(1e9)),
+        {"kind": "bias"},
+        PixelsError,
+        "median of this bias is 1e\\+09",
     ),
     "not FITS": (lambda p: p.write_bytes(b"hello") and p, FLAT, FileDamagedError, "FITS"),
 }

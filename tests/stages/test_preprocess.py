@@ -77,8 +77,9 @@ def test_stars_do_not_disturb_the_noise_model(camera):
 
 
 def test_every_step_is_recorded_only_when_done(camera, make_camera):
-    raw = camera.expose(500, 60)
-    done = CalibrationStep(preprocess(raw, perfect(camera), PreprocessParams()).calibration_steps)
+    raw, masters = camera.expose(500, 60), perfect(camera)
+    masters.bad_pixels.flags[0, 0] = PixelFlag.BAD_PIXEL
+    done = CalibrationStep(preprocess(raw, masters, PreprocessParams()).calibration_steps)
     assert done == (
         CalibrationStep.OVERSCAN
         | CalibrationStep.GAIN

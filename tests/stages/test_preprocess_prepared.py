@@ -5,7 +5,8 @@ import pytest
 
 from seechange_core.errors import CalibratorMissingError, PixelsError
 from seechange_core.flags import CalibrationStep, PixelFlag
-from seechange_core.frames import Amplifier, Box, MasterFrame, Masters, Prepared, RawFrame
+from seechange_core.frames import Amplifier, Box, LinearityLaw, MasterFrame, Masters, Prepared, RawFrame
+from seechange_core.numerics.working_image import steps_settled
 from seechange_core.stages.preprocess import PreprocessParams, preprocess
 
 GAIN, READ_NOISE_E, SHAPE = 3.5, 7.0, (256, 256)
@@ -51,6 +52,39 @@ def test_nothing_is_done_twice_and_no_master_is_asked_for():
     again = preprocess(raw, Masters(bias=wrong, flat=wrong, dark=wrong), PreprocessParams())
     np.testing.assert_array_equal(again.data, image.data)
     np.testing.assert_array_equal(again.weight, image.weight)
+
+
+def test_what_has_to_come_before_their_flat_is_neither_asked_for_nor_done():
+    """As it comes from the Community Pipeline or from Palomar: flat-fielded, and no dark taken off."""
+    steps = CalibrationStep.FLAT | CalibrationStep.BAD_PIXELS
+    raw = prepared(steps=steps)
+    asking = PreprocessParams(do_crosstalk=True, do_linearity=True)
+    image = preprocess(raw, Masters(), asking)
+    assert CalibrationStep(image.calibration_steps) == (
+        steps | CalibrationStep.GAIN | CalibrationStep.COSMIC_RAYS
+    )
+    np.testing.assert_array_equal(image.data, preprocess(prepared(), Masters(), PreprocessParams()).data)
+    wrong = MasterFrame("dark", np.ones(SHAPE, np.float32), np.ones(SHAPE, np.float32), image.flags, 3)
+    law = LinearityLaw(("all",), np.array([[0.0, 6e4]]), np.array([[0.0, 9e4]]))
+    again = preprocess(raw, Masters(bias=wrong, dark=wrong, linearity=law), asking)
+    np.testing.assert_array_equal(again.data, image.data)
+    np.testing.assert_array_equal(again.weight, image.weight)
+    assert again.calibration_steps == image.calibration_steps
+
+
+@pytest.mark.parametrize(
+    ("done", "also"),
+    [
+        ("OVERSCAN", ""), ("CROSSTALK", ""), ("BIAS", "OVERSCAN"), ("DARK", "OVERSCAN BIAS"),
+        ("LINEARITY", "OVERSCAN CROSSTALK"), ("BAD_PIXELS", ""), ("COSMIC_RAYS", ""),
+        ("FLAT", "OVERSCAN CROSSTALK LINEARITY BIAS DARK"),
+        ("FRINGE", "OVERSCAN CROSSTALK LINEARITY BIAS DARK FLAT"),
+        ("ILLUMINATION", "OVERSCAN CROSSTALK LINEARITY BIAS DARK FLAT"),
+    ],
+)  # fmt: skip
+def test_what_a_step_settles(done, also):
+    settled = steps_settled(prepared(steps=CalibrationStep[done]))
+    assert settled == sum((CalibrationStep[name] for name in [done, *also.split()]), CalibrationStep(0))
 
 
 def test_what_others_left_out_is_asked_for_and_done():

@@ -250,6 +250,7 @@ def test_fringes_that_are_not_there_are_left_alone():
 def test_each_bit_stands_for_something_done():
     detector = imperfect()
     raw, masters = detector.expose(3000, 60), detector.masters()
+    masters.bad_pixels.flags[0, 0] = PixelFlag.BAD_PIXEL
     done = CalibrationStep(preprocess(raw, masters, EVERYTHING).calibration_steps)
     assert done == CalibrationStep.OVERSCAN | CalibrationStep.GAIN | sum(STEPS.values(), CalibrationStep(0))
     for kind, step in STEPS.items():
@@ -257,9 +258,88 @@ def test_each_bit_stands_for_something_done():
         skipping = EVERYTHING.model_copy(update={"missing_calibrator": "skip"})
         image = preprocess(raw, replace(masters, **{kind: None}), skipping)
         assert CalibrationStep(image.calibration_steps) == done & ~step
-    silent = Crosstalk(("A", "B"), np.zeros((2, 2)))
-    image = preprocess(raw, replace(masters, crosstalk=silent), EVERYTHING)
-    assert not image.calibration_steps & CalibrationStep.CROSSTALK
+    # Calibrators that change nothing.
+    law = masters.linearity
+    idle = {
+        "crosstalk": Crosstalk(("A", "B"), np.zeros((2, 2))),
+        "linearity": replace(law, true_adu=law.measured_adu.copy()),
+        "dark": replace(masters.dark, data=np.zeros_like(masters.dark.data)),
+        "bad_pixels": replace(masters.bad_pixels, flags=np.zeros_like(masters.bad_pixels.flags)),
+    }
+    for kind, calibrator in idle.items():
+        image = preprocess(raw, replace(masters, **{kind: calibrator}), EVERYTHING)
+        assert CalibrationStep(image.calibration_steps) == done & ~STEPS[kind]
+    at_once = preprocess(detector.expose(3000, 0), masters, EVERYTHING)
+    assert CalibrationStep(at_once.calibration_steps) == done & ~CalibrationStep.DARK
+
+
+def test_fringes_and_illumination_can_be_wanted_in_some_filters_only():
+    detector = imperfect()
+    raw, masters = detector.expose(3000, 60), detector.masters()
+    params = EVERYTHING.model_copy(update={"fringe_filters": ("z", "Y"), "illumination_filters": ("r",)})
+    both = CalibrationStep.FRINGE | CalibrationStep.ILLUMINATION
+    done = {
+        band: CalibrationStep(preprocess(raw, masters, params, band).calibration_steps) & both
+        for band in ("z", "r", None)
+    }
+    assert done == {"z": CalibrationStep.FRINGE, "r": CalibrationStep.ILLUMINATION, None: both}
+    bare = replace(masters, fringe=None, illumination=None)
+    with pytest.raises(CalibratorMissingError, match=r"no master fringe for .*filter z \(.*fringe_filters"):
+        preprocess(raw, bare, params, "z")
+    with pytest.raises(CalibratorMissingError, match=r"no master illumination for .*filter r "):
+        preprocess(raw, bare, params, "r")
+    wanted = preprocess(raw, bare, params, "g")
+    np.testing.assert_array_equal(wanted.data, preprocess(raw, masters, params, "g").data)
+
+
+def test_a_flat_of_curved_signals_is_refused_for_linearised_science():
+    """Its amplifiers, of unlike levels in ADU, stand unlike far off the law: a step that nobody sees."""
+    detector = TrueDetector(gains=(1.2, 2.4), curvature=0.04, dark_e_s=0.0, seed=31)
+    bias = detector.masters().bias
+    flats = [detector.expose(40000, 1) for _ in range(7)]
+    laws = Masters(linearity=detector.law, crosstalk=detector.crosstalk_table, bias=bias)
+    made = {
+        on: combine("flat", flats, laws, CombineParams(do_dark=False, do_linearity=on)).frame
+        for on in (False, True)
+    }
+    assert [made[on].calibration_steps for on in (False, True)] == [0, CalibrationStep.LINEARITY]
+    raw = detector.expose(5000, 60)
+    steps = {
+        on: PreprocessParams(do_linearity=on, do_dark=False, do_bad_pixels=False, do_cosmic_rays=False)
+        for on in (False, True)
+    }
+
+    def step_between_amplifiers(flat):
+        image = preprocess(raw, replace(laws, flat=flat), steps[True])
+        left, right = (np.mean(image.data[a.image.slices]) for a in detector.amplifiers)
+        return left / right - 1
+
+    assert abs(step_between_amplifiers(made[True])) < 1.5e-3
+    # What the refusal is for: of such a flat of unknown origin.
+    assert abs(step_between_amplifiers(replace(made[False], calibration_steps=None))) > 8e-3
+    for on in (False, True):
+        with pytest.raises(
+            CalibratorMissingError, match=r"no flat that fits.*for linearity.*combine.do_linearity"
+        ):
+            preprocess(raw, replace(laws, flat=made[not on]), steps[on])
+        preprocess(raw, replace(laws, flat=made[on]), steps[on])
+
+
+@pytest.mark.parametrize("step", [CalibrationStep.CROSSTALK, CalibrationStep.LINEARITY])
+def test_masters_of_frames_read_out_otherwise_are_refused(step):
+    detector = imperfect(seed=13)
+    raw, masters = detector.expose(3000, 60), detector.masters()
+    alike = int(CalibrationStep.CROSSTALK | CalibrationStep.LINEARITY)
+    for kind in ("flat", "dark"):
+        own = replace(getattr(masters, kind), calibration_steps=alike)
+        preprocess(raw, replace(masters, **{kind: own}), EVERYTHING)
+        other = replace(own, calibration_steps=alike & ~int(step))
+        with pytest.raises(
+            CalibratorMissingError, match=f"no {kind} that fits.*set combine.do_{step.name.lower()}"
+        ):
+            preprocess(raw, replace(masters, **{kind: other}), EVERYTHING)
+    # There is no signal in a bias that either could change.
+    preprocess(raw, replace(masters, bias=replace(masters.bias, calibration_steps=0)), EVERYTHING)
 
 
 def test_all_that_is_missing_is_named():
