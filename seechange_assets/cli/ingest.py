@@ -105,7 +105,7 @@ def _register(files: Sequence[Path], instrument: str | None, settings: "Settings
                 progress.step(f"passed over: {file.name}: {error.kind}")
             except (BadDataError, UserError) as error:
                 results.refused.append((file, error))
-                progress.step(f"refused: {_place(file, error)}")
+                progress.step(f"refused: {file.name}")
             else:
                 results.done.append(result)
                 progress.step(_line(result))

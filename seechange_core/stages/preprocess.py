@@ -246,7 +246,8 @@ def _check_missing(
     not_here = f"let {part}_filters name the filters that have one, " if part and band else ""
     raise CalibratorMissingError(
         f"no master {', '.join(missing)} for {which}",
-        cure=f"build it, set do_{missing[0]} to false, {not_here}or set missing_calibrator to skip",
+        cure=f"build it, add it (seechange calibrator add), set do_{missing[0]} to false, {not_here}"
+        "or set missing_calibrator to skip",
     )
 
 
