@@ -58,6 +58,10 @@ def simulate(
     if survey.section_names:
         words = " ".join(f"--section {name}" for name in survey.section_names)
         typer.echo(f"it holds some sections only: seechange process {words}")
+    for path in sorted((out / "truth").glob("calibrators/*")):
+        band = f" --filter {survey.band}" if path.stem == "fringe" and survey.camera != "ls4" else ""
+        if path.stem != "illumination":  # twilight flats make one
+            typer.echo(f"and give it: seechange calibrator add {path} --kind {path.stem}{band}")
     return 0
 
 

@@ -122,7 +122,8 @@ class Progress:
         last = deciding(reports)
         self._counts[last.outcome] = self._counts.get(last.outcome, 0) + 1
         seconds = sum(report.seconds for report in reports)
-        place = f"{last.exposure} {last.section}"
+        master = f"{last.step} of " if last.step in MASTERS else ""
+        place = f"{master}{last.exposure} {last.section}"
         words = f"{place}: {last.outcome} in {seconds:.1f} s"
         self.step(
             words if last.outcome.has_product else f"{place}: {last.outcome} at {last.step}: {_message(last)}"

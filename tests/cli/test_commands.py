@@ -39,7 +39,7 @@ def test_processing_tells_its_progress_and_what_came_out(settings, capsys):
     assert captured.out == "16 masters: 16 done\n4 sections: 4 done\n"
     lines = captured.err.splitlines()
     assert len(lines) == 20
-    assert lines[0].startswith("[1/16] 2025-01-01 ")
+    assert lines[0].startswith("[1/16] bias of 2025-01-01 ")
     assert lines[-1].startswith("[20/20] e1 ")
     assert run(["process", "e1", "-j", "2"]) == 0
     assert capsys.readouterr().out == "4 sections: 4 loaded\n"
