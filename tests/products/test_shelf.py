@@ -9,10 +9,11 @@ from sqlalchemy import update
 
 from seechange_core.instrument import SensorSection, get_instrument_instance
 from seechange_core.products import Exposure
-from seechange_core.products.calibrator import set_frames
+from seechange_core.products.calibrator import Calibrator, set_frames
 from seechange_core.products.devices import Devices
 from seechange_core.products.shelf import NEAR_DAYS, Shelf, is_here
 from seechange_core.storage.archive import Archive
+from seechange_core.storage.orm import now
 
 
 @pytest.fixture
@@ -176,3 +177,16 @@ def test_a_master_of_frames_of_two_devices_serves_neither(find, session, calibra
     (first, *others) = times
     set_frames(session, mixed, {first: "too noisy", **dict.fromkeys(others, "")})
     assert find(SWAP + 0.1) == mixed.id and find(SWAP - 0.1) is None
+
+
+def test_a_master_that_is_right_again_is_put_before_the_later_one(session, make, calibrator, find):
+    """Frames marked bad and good again: the first master is the right one, though another came after it."""
+    first, second = calibrator(), calibrator()
+    session.flush()
+    shelf = Shelf(session, "demo", [make.provenance_id], [61000.0])
+    assert shelf.outranks(first.data_version)
+    assert not shelf.outranks(second.data_version)
+    session.execute(update(Calibrator).where(Calibrator.id == first.id).values(created_at=now()))
+    shelf = Shelf(session, "demo", [make.provenance_id], [61000.0])
+    assert not shelf.outranks(first.data_version)
+    assert find(61000.0) == first.id
