@@ -11,19 +11,11 @@ from seechange_assets.display import about, kinds
 from seechange_assets.events import Recorder
 from seechange_assets.resources import Workers
 from seechange_core import chain as core
-from seechange_core.chain import Outcome, StepReport
+from seechange_core.chain import BUILDS_ON, FLATS, Outcome, StepReport
 from seechange_core.errors import NotFoundError, PipelineError, SeeChangeError
 from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import Settings
 
-#: What each kind builds on, in the order they are built; a twilight flat is compared with a flat.
-NEEDS: dict[str, tuple[str, ...]] = {
-    "bias": (),
-    "dark": ("bias",),
-    "flat": ("bias", "dark"),
-    "twilight_flat": ("bias", "dark", "flat"),
-}
-FLATS = ("flat", "twilight_flat")
 #: Tag of a run that failed, and would again: by what the frames are, not by a machine or a lost file.
 BY_ITS_FRAMES = "seechange/failed_by_its_frames"
 PASSING = (PipelineError.reason, NotFoundError.reason)
@@ -64,7 +56,7 @@ def master_assets(
     settings: Settings, instrument: str, sections: Sequence[str], provenances: Mapping[str, ProvenanceKey]
 ) -> list[dg.AssetsDefinition]:
     """Make an instrument's calibration assets."""
-    return [_master(settings, instrument, kind, sections, provenances[kind]) for kind in NEEDS]
+    return [_master(settings, instrument, kind, sections, provenances[kind]) for kind in BUILDS_ON]
 
 
 def _master(
@@ -73,7 +65,7 @@ def _master(
     by_section = partitions.by_section(instrument, dimension(kind), sections)
     key = asset_key(instrument, kind)
     deps = [
-        dg.AssetDep(asset_key(instrument, name), partition_mapping=_mapping(kind)) for name in NEEDS[kind]
+        dg.AssetDep(asset_key(instrument, name), partition_mapping=_mapping(kind)) for name in BUILDS_ON[kind]
     ]
 
     @dg.multi_asset(

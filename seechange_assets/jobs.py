@@ -3,11 +3,11 @@
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from seechange_assets.calibrators import NEEDS as MASTERS
 from seechange_assets.calibrators import job_name
 from seechange_assets.chain import asset_key
 from seechange_assets.references import NAME as REFERENCE
 from seechange_core import chain as core
+from seechange_core.chain import BUILDS_ON as MASTERS
 
 
 def instrument_jobs(instrument: str) -> list[UnresolvedAssetJobDefinition]:

@@ -158,7 +158,7 @@ class Runner:
         wanted = core.look_for_masters(self._settings, instrument, nights, sections)
         expected = {master.key for master in wanted}
         self._expect(len(expected) * n_sections)
-        for kind in calibrators.NEEDS:
+        for kind in core.BUILDS_ON:
             if reports:  # a new bias makes a new dark possible
                 wanted = core.look_for_masters(self._settings, instrument, nights, sections)
             now = [master for master in wanted if master.key[0] == kind]

@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
 from seechange_assets import partitions
-from seechange_assets.calibrators import BY_ITS_FRAMES, NEEDS, dimension, job_name, partition, run_tags
+from seechange_assets.calibrators import BY_ITS_FRAMES, dimension, job_name, partition, run_tags
 from seechange_assets.chain import asset_key, split
 from seechange_core import chain as core
 from seechange_core.settings import Settings
@@ -109,7 +109,7 @@ def choose(
 def _builds_on(master: core.WantedMaster, other: core.WantedMaster) -> bool:
     """Tell whether a master should wait for another one that is not there yet."""
     kind, night, band = master.key
-    if other.key[0] not in NEEDS[kind]:
+    if other.key[0] not in core.BUILDS_ON[kind]:
         return False
     same = other.key[1] == night and other.key[2] in (None, band)
     return same or other.key[0] in master.lacking
@@ -120,7 +120,7 @@ def _being_made(instance: dg.DagsterInstance, instrument: str) -> set[tuple[str,
     found: set[tuple[str, str]] = set()
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         first = run.tags.get(partitions.RANGE_START) or run.tags.get("dagster/partition")
-        for kind in NEEDS if first else ():
+        for kind in core.BUILDS_ON if first else ():
             chosen = run.asset_selection
             if (
                 asset_key(instrument, kind) in chosen

@@ -20,9 +20,18 @@ from seechange_core.chain.serving import master_keys, nights_serving
 from seechange_core.chain.step import Step
 from seechange_core.chain.steps import STEPS
 from seechange_core.chain.walk import walk
-from seechange_core.chain.wanted import MasterKey, WantedMaster, look_for_masters, masters_wanted
+from seechange_core.chain.wanted import (
+    BUILDS_ON,
+    FLATS,
+    MasterKey,
+    WantedMaster,
+    look_for_masters,
+    masters_wanted,
+)
 
 __all__ = [
+    "BUILDS_ON",
+    "FLATS",
     "PROCESSES",
     "STEPS",
     "EnsembleZeroPoints",

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from seechange_core.chain.choice import SLOTS
 from seechange_core.chain.lineage import provenances
+from seechange_core.chain.outcome import USED
 from seechange_core.errors import NotFoundError, UserError
 from seechange_core.numerics.timing import mjd_to_iso
 from seechange_core.products.calibrator import (
@@ -23,8 +24,6 @@ from seechange_core.products.image import Image
 from seechange_core.products.outcome import StepOutcome
 from seechange_core.settings import Settings, use_settings
 from seechange_core.storage.engine import open_session
-
-USED = "used"
 
 
 @dataclass(frozen=True)

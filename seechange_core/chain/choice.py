@@ -118,10 +118,7 @@ class _Choice:
         return self._nearest("dark")
 
     def flat(self) -> Known | None:
-        found = (
-            self._nearest(kind, self.band)
-            for kind in getattr(self.params, "flat_kinds", ("flat", "twilight_flat"))
-        )
+        found = (self._nearest(kind, self.band) for kind in self.params.flat_kinds)
         return next((known for known in found if known is not None), None)
 
     def fringe(self) -> Known | None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from seechange_core.chain.choice import read_masters
 from seechange_core.chain.lineage import provenances, record_provenances
-from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.outcome import USED, Outcome, StepReport
 from seechange_core.chain.raw_frames import RawFrames
 from seechange_core.chain.walk import peak_mb, placed
 from seechange_core.chain.wanted import FLATS, Frame, MasterKey, Plan, Planner, calibration_frames
@@ -357,5 +357,5 @@ def _table(
         if key in quality:
             row["level_e"] = quality[key].level_e
             row["noise_ratio"] = [float(ratio) for ratio in np.atleast_1d(quality[key].noise_ratio)]
-        rows.append({**row, "verdict": rejected.get(name, "used")})
+        rows.append({**row, "verdict": rejected.get(name, USED)})
     return tuple(rows)

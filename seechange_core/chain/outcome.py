@@ -25,6 +25,10 @@ class Outcome(StrEnum):
         return self in (Outcome.DONE, Outcome.LOADED)
 
 
+#: Verdict on a frame that went into a master.
+USED = "used"
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What one step did for one section; small, and fit to cross process borders.

@@ -7,10 +7,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.choice import not_marked_bad
-from seechange_core.chain.wanted import ARRAY, FLATS, KINDS, MasterKey
+from seechange_core.chain.wanted import ARRAY, BUILDS_ON, FLATS, KINDS, MasterKey
 from seechange_core.products.exposure import Exposure
 from seechange_core.settings import Settings, use_settings
-from seechange_core.stages.master_recipe import NEEDS, CombineParams
+from seechange_core.stages.master_recipe import CombineParams
 from seechange_core.storage.engine import open_session
 
 
@@ -60,7 +60,7 @@ def nights_serving(settings: Settings, instrument: str, names: Sequence[str]) ->
     while todo:
         group = todo.pop()
         chosen.add(group)
-        needs = (*NEEDS[group.key.kind], *(["flat"] if group.key.kind == "twilight_flat" else []))
+        needs = BUILDS_ON[group.key.kind]
         todo |= _nearest(groups, group.mjd, needs, {group.key.filter}, params.validity_days) - chosen
     return sorted({group.key.night for group in chosen})
 

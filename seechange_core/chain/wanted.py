@@ -26,6 +26,8 @@ from seechange_core.storage.engine import open_session
 #: Kinds of master frames made of raw frames, in the order in which they build on each other.
 KINDS = tuple(NEEDS)
 FLATS = ("flat", "twilight_flat")
+#: What each kind builds on: what its frames are corrected with; a twilight flat is compared with a flat, too.
+BUILDS_ON = {kind: (*needs, "flat") if kind == "twilight_flat" else needs for kind, needs in NEEDS.items()}
 #: Stands for the filter in the key of flats through a filter array: one exposure is for all its filters.
 ARRAY = "array"
 #: Dates in the database that differ by less are the same, days.
