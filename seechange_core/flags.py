@@ -34,6 +34,7 @@ class CalibrationStep(IntFlag):
     GAIN = 1 << 8
     CROSSTALK = 1 << 9
     BAD_PIXELS = 1 << 10
+    STREAKS = 1 << 11
 
 
 class ExposureFlag(IntFlag):
@@ -42,6 +43,41 @@ class ExposureFlag(IntFlag):
     MARKED_BAD = 1 << 0
     SECTIONS_LOST = 1 << 1
 
+
+class QualityFlag(IntFlag):
+    """Bits of the `bitflag` of images, source lists, world coordinates and zero points: what is bad there.
+
+    A product's own bits and those of what it was made from: `bitflag = own | upstreams'`.
+    """
+
+    MARKED_BAD = 1 << 0
+    BRIGHT_SKY = 1 << 1
+    TRAILED = 1 << 2
+    MANY_PIXELS_LOST = 1 << 3
+    TOO_FEW_SOURCES = 1 << 4
+    TOO_MANY_SOURCES = 1 << 5
+    PSF_FAILED = 1 << 6
+    NO_CATALOG = 1 << 7
+    MATCH_FAILED = 1 << 8
+    BIG_RESIDUALS = 1 << 9
+    CLOUDS = 1 << 10
+    RELATIVE = 1 << 11
+
+
+QUALITY_MEANINGS: dict[QualityFlag, str] = {
+    QualityFlag.MARKED_BAD: "a person called it bad",
+    QualityFlag.BRIGHT_SKY: "sky brighter than the settings allow",
+    QualityFlag.TRAILED: "stars are elongated all alike: guiding, wind or focus",
+    QualityFlag.MANY_PIXELS_LOST: "more pixels are masked than the settings allow",
+    QualityFlag.TOO_FEW_SOURCES: "fewer sources than the settings expect",
+    QualityFlag.TOO_MANY_SOURCES: "more sources than the settings expect: noise, or a crowd",
+    QualityFlag.PSF_FAILED: "the PSF does not fit the stars, or there were too few to make one",
+    QualityFlag.NO_CATALOG: "no reference catalog covers the field",
+    QualityFlag.MATCH_FAILED: "sources and catalog could not be matched beyond chance",
+    QualityFlag.BIG_RESIDUALS: "the solution leaves larger residuals than the settings allow",
+    QualityFlag.CLOUDS: "transparency below the night's trend, or below what is expected",
+    QualityFlag.RELATIVE: "calibrated on a bootstrapped catalog: good relative to its own field only",
+}
 
 PIXEL_FLAG_MEANINGS: dict[PixelFlag, str] = {
     PixelFlag.BAD_PIXEL: "dead, hot or unstable; of a defective amplifier; or of a row without zero level",

@@ -100,6 +100,9 @@ class PsfModel:
         How many stars it was made from.
     floor
         Relative systematic error of fluxes fitted with it; enters error bars in quadrature.
+    brighter_fatter, brighter_fatter_err
+        Relative growth of the FWHM from faint stars to ones that peak at 100,000 electrons, as measured, and
+        its error; NaN where the stars cannot tell. The model does not follow it.
     """
 
     coefficients: Float32
@@ -109,6 +112,8 @@ class PsfModel:
     fwhm_pix: float
     n_stars: int = 0
     floor: float = 0.0
+    brighter_fatter: float = np.nan
+    brighter_fatter_err: float = np.nan
 
     @property
     def size(self) -> int:

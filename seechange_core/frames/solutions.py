@@ -90,7 +90,7 @@ class WcsSolution:
 
 @dataclass(frozen=True, eq=False)
 class ZeroPointSolution:
-    """A photometric solution: ``mag = zp - 2.5 log10(flux_psf)``.
+    """A photometric solution: ``mag = zp_at(x, y) - 2.5 log10(flux_psf)``.
 
     Attributes
     ----------
@@ -108,6 +108,11 @@ class ZeroPointSolution:
         (n_apertures,) magnitudes to add to aperture magnitudes to reach the total-flux system.
     limiting_mag
         Point source at 5 sigma.
+    spatial_mag
+        How the zero point varies over the section, empty where it was not fitted: coefficients of u, v (and
+        u^2, u v, v^2), where u and v run from -1 to 1 across the section's pixels; mean 0 over the section.
+    shape
+        (H, W) of the section, which u and v are relative to.
     """
 
     zp: float
@@ -119,3 +124,15 @@ class ZeroPointSolution:
     scatter_mag: float = 0.0
     aperture_corrections: tuple[float, ...] = ()
     limiting_mag: float = np.nan
+    spatial_mag: tuple[float, ...] = ()
+    shape: tuple[int, int] = (2, 2)
+
+    def zp_at(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Float:
+        """Return the zero point at 0-based pixels: `zp` and its variation over the section."""
+        half_x, half_y = (self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2
+        u, v = np.asarray(x, float) / half_x - 1, np.asarray(y, float) / half_y - 1
+        # The mean of u^2 and v^2 over the section is a third.
+        terms = (u, v, u**2 - 1 / 3, u * v, v**2 - 1 / 3)
+        return self.zp + sum(
+            (c * term for c, term in zip(self.spatial_mag, terms, strict=False)), np.zeros(np.shape(u))
+        )

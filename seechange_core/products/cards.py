@@ -183,7 +183,12 @@ def psf_cards(psf: PsfModel) -> dict[str, Any]:
         "PSFFWHM": psf.fwhm_pix,
         "PSFNSTAR": psf.n_stars,
         "PSFFLOOR": psf.floor,
+        **{key: value for key, value in _brighter_fatter(psf).items() if np.isfinite(value)},
     }
+
+
+def _brighter_fatter(psf: PsfModel) -> dict[str, float]:
+    return {"PSFBF": psf.brighter_fatter, "PSFBFERR": psf.brighter_fatter_err}
 
 
 def to_psf(coefficients: Float32, cards: Mapping[str, Any]) -> PsfModel:
@@ -196,6 +201,8 @@ def to_psf(coefficients: Float32, cards: Mapping[str, Any]) -> PsfModel:
         fwhm_pix=float(cards["PSFFWHM"]),
         n_stars=int(cards["PSFNSTAR"]),
         floor=float(cards["PSFFLOOR"]),
+        brighter_fatter=float(cards.get("PSFBF", np.nan)),
+        brighter_fatter_err=float(cards.get("PSFBFERR", np.nan)),
     )
 
 

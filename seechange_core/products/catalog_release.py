@@ -19,4 +19,7 @@ class CatalogRelease(Identified, Base):
     n_stars: Mapped[int] = mapped_column(doc="How many stars it holds.")
     path: Mapped[str] = mapped_column(doc="Its folder or file, relative to the data root.")
     epoch: Mapped[float] = mapped_column(doc="Epoch of its positions, Julian year.")
+    is_relative: Mapped[bool] = mapped_column(
+        default=False, doc="Made from an image of ours: good relative to its own field only."
+    )
     bands: Mapped[list[str]] = mapped_column(JSON_TYPE, doc="Names of the bands it has magnitudes in.")

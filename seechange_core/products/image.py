@@ -64,7 +64,7 @@ class Image(ImageFiles, FileProduct, Footprint, Base):
         doc="Median noise of the sky, electrons per pixel."
     )
     header: Mapped[JsonDict] = mapped_column(default=dict, doc="Searchable cards, lower-case uniform names.")
-    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="What is bad about it; 0 is good.")
+    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="`QualityFlag` bits: 0 is good.")
     bad_reason: Mapped[str | None] = mapped_column(doc="Why it was marked, in a person's words.")
 
 

@@ -3,6 +3,7 @@
 import uuid
 from functools import partial
 
+from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seechange_core.frames import PsfModel
@@ -25,6 +26,12 @@ class Psf(FileProduct, Base):
     degree: Mapped[int] = mapped_column(doc="Of the polynomial by which it varies over the image.")
     floor: Mapped[float] = mapped_column(doc="Relative systematic error of fluxes fitted with it.")
 
+    brighter_fatter: Mapped[float | None] = mapped_column(
+        doc="Relative growth of the FWHM up to stars that peak at 100,000 electrons; None if not measured."
+    )
+    brighter_fatter_err: Mapped[float | None] = mapped_column(doc="1-sigma error of brighter_fatter.")
+    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="`QualityFlag` bits: 0 is good.")
+
     def write(self, archive: Archive, frame: PsfModel, place: Place) -> None:
         """Write the model, and note where it is and its main numbers."""
         path = place.path(archive.settings, "psf", self.data_version)
@@ -32,6 +39,8 @@ class Psf(FileProduct, Base):
         self.file_written(path, archive.write(path, partial(write_fits, contents=contents, cards=cards)))
         self.fwhm_pix, self.n_stars = frame.fwhm_pix, frame.n_stars
         self.degree, self.floor = frame.degree, frame.floor
+        self.brighter_fatter = frame.brighter_fatter
+        self.brighter_fatter_err = frame.brighter_fatter_err
 
     def read(self, archive: Archive) -> PsfModel:
         """Read the model.

@@ -27,7 +27,7 @@ class SourceList(FileProduct, Base):
         String(10), default="sources", doc="sources (of an image) or detections (of a difference)."
     )
     n_sources: Mapped[int] = mapped_column(default=0, doc="How many sources it holds.")
-    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="What is bad about it; 0 is good.")
+    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="`QualityFlag` bits: 0 is good.")
 
     def write(self, archive: Archive, frame: Sources | Detections, place: Place) -> None:
         """Write the sources or detections, and note where they are and how many."""

@@ -3,6 +3,7 @@
 import uuid
 from typing import Self
 
+from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seechange_core.frames import WcsSolution
@@ -30,6 +31,8 @@ class WorldCoordinates(Product, Footprint, Base):
     pixel_scale_arcsec: Mapped[float] = mapped_column(
         doc="Mean scale at the reference pixel, arcsec per pixel."
     )
+
+    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="`QualityFlag` bits: 0 is good.")
 
     def take(self, solution: WcsSolution) -> Self:
         """Take all values of a solution, footprint included, and return the row."""

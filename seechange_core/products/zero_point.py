@@ -4,6 +4,7 @@ import uuid
 from typing import Self
 
 import numpy as np
+from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seechange_core.frames import ZeroPointSolution
@@ -35,6 +36,13 @@ class ZeroPoint(Product, Base):
     )
     limiting_mag: Mapped[float | None] = mapped_column(doc="Of a point source at 5 sigma; None if not known.")
 
+    spatial_mag: Mapped[list[float]] = mapped_column(
+        JSON_TYPE, default=list, doc="Its variation over the section, see `ZeroPointSolution`; empty if none."
+    )
+    width_pix: Mapped[int] = mapped_column(default=2, doc="Columns of the image.")
+    height_pix: Mapped[int] = mapped_column(default=2, doc="Rows of the image.")
+    bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="`QualityFlag` bits: 0 is good.")
+
     def take(self, solution: ZeroPointSolution) -> Self:
         """Take all values of a solution, and return the row."""
         self.band = solution.band
@@ -43,6 +51,8 @@ class ZeroPoint(Product, Base):
         self.n_stars, self.scatter_mag = solution.n_stars, solution.scatter_mag
         self.aperture_corrections = list(solution.aperture_corrections)
         self.limiting_mag = solution.limiting_mag
+        self.spatial_mag = list(solution.spatial_mag)
+        self.height_pix, self.width_pix = solution.shape
         return self
 
     def solution(self) -> ZeroPointSolution:
@@ -57,4 +67,6 @@ class ZeroPoint(Product, Base):
             scatter_mag=self.scatter_mag,
             aperture_corrections=tuple(np.nan if c is None else c for c in self.aperture_corrections),
             limiting_mag=np.nan if self.limiting_mag is None else self.limiting_mag,
+            spatial_mag=tuple(self.spatial_mag),
+            shape=(self.height_pix, self.width_pix),
         )
