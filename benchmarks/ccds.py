@@ -210,6 +210,8 @@ def load(kind: str, seed: int, home: Path | None = None) -> Ccd:
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     settings = load_settings(folder / "seechange.yaml")
+    # It may have been made before the latest revision.
+    upgrade(settings)
     with open_session(settings, read_only=True) as session:
         name = session.scalars(select(Exposure.name).where(Exposure.type == "science")).one()
     return Ccd(kind, seed, folder, settings, name, what.section_names[0])

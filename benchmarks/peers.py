@@ -1,0 +1,117 @@
+"""Time and memory of our code and of others', each alone in a process of its own."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+#: One core each: who uses more would be compared by the wrong figure.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+
+
+class Cost(NamedTuple):
+    """What something took: CPU seconds (user and system) and the process's largest memory, MB."""
+
+    cpu_s: float
+    mb: float
+
+
+def timed(function: Callable[..., Any], *arguments: Any, warm: bool = True) -> tuple[Any, Cost]:
+    """Call a function of a module in a fresh process, and return its result and cost.
+
+    Parameters
+    ----------
+    function, arguments
+        What can be pickled.
+    warm
+        Call it twice and time the second: the first compiles, or loads what was compiled.
+
+    Returns
+    -------
+    The result of the (second) call, and its cost; the memory is that of the whole process.
+    """
+    context = multiprocessing.get_context("spawn")
+    kept = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        with ProcessPoolExecutor(1, context) as pool:
+            return pool.submit(_call, function, arguments, warm).result()
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _call(function: Callable[..., Any], arguments: Sequence[Any], warm: bool) -> tuple[Any, Cost]:
+    if warm:
+        function(*arguments)
+    start = time.process_time()
+    result = function(*arguments)
+    return result, Cost(time.process_time() - start, _megabytes(resource.RUSAGE_SELF))
+
+
+def _megabytes(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def program(*names: str) -> str | None:
+    """Return the path of the first of some programs that is installed."""
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def run_program(command: Sequence[str], folder: Path) -> Cost:
+    """Run a program in a folder and return its cost.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails: with the end of what it said.
+    """
+    log = folder / "log"
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            list(command), cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **ONE_THREAD}
+        )
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise RuntimeError(f"{command[0]} failed: {log.read_text(errors='replace')[-2000:]}")
+    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def row(
+    step: str,
+    kind: str,
+    seed: int,
+    ours: Cost | None,
+    quality: dict[str, float],
+    peer: str | None = None,
+    theirs: Cost | None = None,
+    peer_quality: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Make one row of a benchmark's table: ours, and at most one peer, on the same pixels."""
+    return {
+        "step": step, "kind": kind, "seed": seed,
+        **_cost("ours", ours), "peer": peer, **_cost("peer", theirs),
+        "quality": _rounded(quality), "peer_quality": _rounded(peer_quality or {}),
+    }  # fmt: skip
+
+
+def _cost(who: str, cost: Cost | None) -> dict[str, float | None]:
+    cpu_s, mb = (None, None) if cost is None else (round(cost.cpu_s, 3), round(cost.mb))
+    return {f"{who}_cpu_s": cpu_s, f"{who}_mb": mb}
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
