@@ -23,7 +23,8 @@ from benchmarks.ccds import Ccd
 from benchmarks.peers import Cost, row, timed
 from seechange_core.frames import Bool, Float32, ImageFrame
 from seechange_core.numerics.coarse_sky import coarse_sky
-from seechange_core.numerics.lacosmic import find_cosmic_rays, sharp_star_fwhm
+from seechange_core.numerics.lacosmic import find_cosmic_rays
+from seechange_core.numerics.star_shape import sharp_star_fwhm
 from seechange_core.simulate.section import sky_level
 from seechange_core.stages.preprocess import PreprocessParams, preprocess
 
@@ -115,9 +116,9 @@ def true_pixels(ccd: Ccd, frame: ImageFrame) -> Truth:
 
 def _true_sky(ccd: Ccd) -> Float32:
     world = ccd.world
-    return sky_level(world.camera, world.observations[0].under(world.camera, ccd.section), ccd.section).astype(
-        np.float32
-    )
+    return sky_level(
+        world.camera, world.observations[0].under(world.camera, ccd.section), ccd.section
+    ).astype(np.float32)
 
 
 def _cores(ccd: Ccd, significance: Float32, sigma: Float32) -> tuple[Any, int]:
@@ -168,7 +169,7 @@ def hit_quality(found: Bool, truth: Truth) -> dict[str, float]:
     usable = np.isfinite(truth.sigma_e)
     found = found & usable
     hit = significance > HIT_SIGMA
-    events, count = label(significance > CLEAN_SIGMA, np.ones((3, 3), int))
+    events, _ = label(significance > CLEAN_SIGMA, np.ones((3, 3), int))
     brightest = np.unique(events[hit])
     seen = np.unique(events[hit & found])
     false = found & (significance < CLEAN_SIGMA)
@@ -209,7 +210,7 @@ def _ours(pixels: Pixels, params: PreprocessParams) -> Bool:
 
 
 def _astroscrappy(pixels: Pixels, rounds: int) -> Bool:
-    from astroscrappy import detect_cosmics
+    from astroscrappy import detect_cosmics  # noqa: PLC0415 - may not be installed
 
     variance = pixels.variance + np.maximum(pixels.light, 0)
     found, _ = detect_cosmics(

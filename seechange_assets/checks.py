@@ -1,8 +1,9 @@
 """Asset checks: what became of each section, and why.
 
 Every asset has the check ``outcome``, evaluated for each section by itself. It passes when the product
-is there, warns when the section *stopped* for a reason that is nobody's bug (or was not attempted
-because an earlier step stopped or failed), and fails on an error.
+is there and nothing is bad about it, warns when it was flagged (or what it was made from), when the section
+*stopped* for a reason that is nobody's bug or was not attempted because an earlier step stopped or failed,
+and fails on an error.
 """
 
 from collections.abc import Iterable
@@ -14,9 +15,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from seechange_assets.partitions import quiet
 from seechange_core.chain import Outcome, StepReport
+from seechange_core.chain.quality import meanings
+from seechange_core.flags import QualityFlag
 
 OUTCOME = "outcome"
 SEVERITY = {
+    Outcome.DONE: dg.AssetCheckSeverity.WARN,
+    Outcome.LOADED: dg.AssetCheckSeverity.WARN,
     Outcome.STOPPED: dg.AssetCheckSeverity.WARN,
     Outcome.SKIPPED: dg.AssetCheckSeverity.WARN,
     Outcome.FAILED: dg.AssetCheckSeverity.ERROR,
@@ -49,13 +54,15 @@ def evaluate(
     metadata = {"outcome": report.outcome.value}
     if report.reason:
         metadata["reason"] = report.reason
+    if report.bitflag:
+        metadata["quality"] = meanings(report.bitflag)
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=OUTCOME,
         partition=partition,
-        passed=report.outcome.has_product,
+        passed=report.outcome.has_product and not report.bitflag & ~QualityFlag.RELATIVE,
         severity=SEVERITY.get(report.outcome, dg.AssetCheckSeverity.ERROR),
-        description=report.message or None,
+        description=report.message or metadata.get("quality"),
         metadata=metadata,
         target_materialization_data=target,
     )

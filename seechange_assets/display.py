@@ -10,6 +10,7 @@ from urllib.parse import quote
 import dagster as dg
 
 from seechange_core.chain import Outcome, StepReport
+from seechange_core.chain.quality import meanings
 from seechange_core.provenance import ProvenanceKey
 from seechange_core.settings import Settings
 
@@ -64,6 +65,8 @@ def metadata(
     shown: dict[str, dg.MetadataValue[Any]] = {"outcome": dg.MetadataValue.text(report.outcome.value)}
     if report.preview:
         shown["picture"] = dg.MetadataValue.md(f"[seen under Events]({events_page(key, partition)})")
+    if report.bitflag:
+        shown["quality"] = dg.MetadataValue.text(meanings(report.bitflag))
     figures = {"seconds": report.seconds, **report.metrics}
     for name in sorted(figures, key=lambda name: name in ABOUT_WORK):
         if math.isfinite(figures[name]):

@@ -79,6 +79,18 @@ QUALITY_MEANINGS: dict[QualityFlag, str] = {
     QualityFlag.RELATIVE: "calibrated on a bootstrapped catalog: good relative to its own field only",
 }
 
+#: What makes an image unfit for references: it would do harm to what is made of it. The other bits tell what
+#: weights and limits count already (lost pixels), what may well be true of the sky (a crowd), or what is as
+#: often the catalog's fault as the image's (big residuals).
+UNFIT = (
+    QualityFlag.MARKED_BAD
+    | QualityFlag.BRIGHT_SKY
+    | QualityFlag.TRAILED
+    | QualityFlag.TOO_FEW_SOURCES
+    | QualityFlag.PSF_FAILED
+    | QualityFlag.CLOUDS
+)
+
 PIXEL_FLAG_MEANINGS: dict[PixelFlag, str] = {
     PixelFlag.BAD_PIXEL: "dead, hot or unstable; of a defective amplifier; or of a row without zero level",
     PixelFlag.NO_DATA: "not a finite number, or no detector there",

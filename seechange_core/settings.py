@@ -33,6 +33,7 @@ STAGES = (
     "extract",
     "astrometry",
     "photometry",
+    "quality",
     "reference",
     "subtract",
     "detect",
@@ -123,10 +124,13 @@ class Settings(_Group):
         Options of instruments by name; the key ``parameters`` of one holds its own parameters by stage.
     catalog
         Name of the local reference catalog to use; None takes the only one there is.
+    catalog_fetch
+        Service that missing parts of the catalog are fetched from while exposures are processed, by its name
+        in `catalogs.services`; None fetches nothing unasked.
     tag
         The tag that names the present versions of all products.
     preprocess, combine, ...
-        Parameters of each stage.
+        Parameters of each stage; `quality` has the limits beyond which its product is flagged.
     """
 
     path: PathSettings = PathSettings()
@@ -134,6 +138,7 @@ class Settings(_Group):
     database_url: str = ""
     instruments: dict[str, Block] = Field(default_factory=dict)
     catalog: str | None = None
+    catalog_fetch: str | None = None
     tag: str = Field("current", min_length=1)
 
     preprocess: Block = Field(default_factory=dict)
@@ -143,6 +148,7 @@ class Settings(_Group):
     extract: Block = Field(default_factory=dict)
     astrometry: Block = Field(default_factory=dict)
     photometry: Block = Field(default_factory=dict)
+    quality: Block = Field(default_factory=dict)
     reference: Block = Field(default_factory=dict)
     subtract: Block = Field(default_factory=dict)
     detect: Block = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Commands that bring data in: simulate, ingest, catalog import."""
+"""Commands that bring data in: simulate, ingest."""
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 
@@ -10,19 +10,13 @@ import typer
 from seechange_assets.cli.ingest import ingest
 from seechange_assets.cli.options import with_options
 from seechange_assets.cli.output import Progress
-from seechange_core.errors import UserError
 from seechange_core.simulate.options import SurveyOptions
-
-catalog = typer.Typer(
-    help="The local store of reference catalogs.", no_args_is_help=True, rich_markup_mode=None
-)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("simulate")(with_options(simulate, SurveyOptions))
     app.command("ingest")(ingest)
-    app.add_typer(catalog, name="catalog")
 
 
 def simulate(
@@ -97,37 +91,3 @@ def _one_line(value: Any) -> str:
         return str(value)
     inside = ", ".join(f"{key}: {_one_line(part)}" for key, part in value.items())
     return f"{{{inside}}}"
-
-
-@catalog.command("import")
-def import_catalog(
-    table: Annotated[Path, typer.Argument(help="A table astropy reads: ECSV, FITS, VOTable, CSV.")],
-    name: Annotated[str, typer.Option("--name", help="What to call it.")],
-    epoch: Annotated[float, typer.Option("--epoch", help="Epoch of its positions, Julian year.")] = 2016.0,
-    column: Annotated[
-        list[str] | None,
-        typer.Option("--column", help="Which of its columns is ours, e.g. mag_V=VTmag; repeatable."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace one of the same name.")] = False,
-) -> int:
-    """Fill the local catalog store from a table.
-
-    Example: seechange catalog import demo/survey/catalog.ecsv --name demo
-    """
-    from seechange_core.catalogs import import_table
-    from seechange_core.settings import get_settings
-
-    store = get_settings().data_root / "catalogs"
-    info = import_table(table, name, store, epoch=epoch, mapping=_mapping(column or []), overwrite=overwrite)
-    typer.echo(f"{info.name}: {info.n_stars} stars, bands {', '.join(info.bands)}, epoch {info.epoch}")
-    return 0
-
-
-def _mapping(columns: list[str]) -> dict[str, str]:
-    mapping = {}
-    for text in columns:
-        ours, equals, theirs = text.partition("=")
-        if not (ours and equals and theirs):
-            raise UserError(f"--column {text}: expected OURS=THEIRS", cure="e.g. --column mag_V=VTmag")
-        mapping[ours] = theirs
-    return mapping

@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 #: Quality figures in the order people look for them; the first five a step has are shown.
 FIGURES = (
     *("fwhm_pix", "background_e", "n_sources", "n_stars", "rms_mas", "n_matched", "zp", "zp_err"),
-    *("limiting_mag", "score_rms", "n_detections", "n_good", "n_objects"),
+    *("limiting_mag", "cloud_mag", "score_rms", "n_detections", "n_good", "n_objects"),
 )
 FIGURES_SHOWN = 5
 DRAWINGS = (".png", ".pdf", ".svg")
@@ -55,7 +55,7 @@ def show(
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Show what exists: outcomes, quality figures, versions, and what is outdated.
+    """Show what exists: outcomes, quality flags and figures, versions, and what is outdated.
 
     A version is the start of the provenance id; those of other settings than the present ones are marked.
 
@@ -83,10 +83,13 @@ def show(
     elif outdated and not rows:
         typer.echo("nothing is outdated")
     elif exposure or outdated:
-        print_table(
-            [{**row, "version": _version(row), "figures": _figures(row)} for row in rows],
-            ["exposure", "section", "step", "status", "version", "figures"],
-        )
+        columns = ("exposure", "section", "step", "status", "version", "quality", "figures")
+        shown = [
+            {**row, "version": _version(row), "figures": _figures(row), "quality": " ".join(row["quality"])}
+            for row in rows
+        ]
+        any_flags = any(row["quality"] for row in rows)
+        print_table(shown, [name for name in columns if any_flags or name != "quality"])
     else:
         last = chain.STEPS[-1].name
         by_name: dict[str, list[dict[str, Any]]] = {row.name: [] for row in known}
@@ -265,6 +268,9 @@ def _overview(name: str, rows: Sequence[dict[str, Any]], last: str) -> dict[str,
     words = [f"{count} {fate}" for fate, count in counts.items()]
     outdated = len({row["section"] for row in rows if row["outdated"]})
     words += [f"{outdated} outdated"] if outdated else []
+    flagged = {(row["section"], flag): None for row in rows if row["current"] for flag in row["quality"]}
+    flags = Counter(flag for _, flag in flagged)
+    words += ["flagged: " + ", ".join(f"{flag} ({count})" for flag, count in flags.items())] if flags else []
     return {"exposure": name, "sections": ", ".join(words) or "not processed"}
 
 
@@ -274,8 +280,10 @@ def _version(row: dict[str, Any]) -> str:
 
 
 def _figures(row: dict[str, Any]) -> str:
-    if row["message"]:
-        return str(row["message"])
+    said = str(row["message"])
+    if row["status"] != "done":
+        return said
     metrics = row["metrics"]
     names = [name for name in FIGURES if name in metrics] or list(metrics)
-    return "  ".join(f"{name} {metrics[name]:.4g}" for name in names[:FIGURES_SHOWN])
+    figures = [f"{name} {metrics[name]:.4g}" for name in names[:FIGURES_SHOWN]]
+    return "  ".join([*figures, said] if said else figures)

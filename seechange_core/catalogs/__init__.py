@@ -1,4 +1,4 @@
-"""Reference catalogs of stars: one contract, a local store, and a way to fill it.
+"""Reference catalogs of stars: one contract, a local store, and ways to fill it.
 
 A `Provider` answers cone searches with `CatalogStars` at the epoch and in the band asked for. What
 is here knows neither settings nor SQL: it is told which folder to use.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from astropy.table import Table
 
+from seechange_core.catalogs.columns import LAYOUTS, choose_columns, in_our_units, is_magnitude
 from seechange_core.catalogs.provider import CatalogInfo
 from seechange_core.catalogs.store import write_catalog
 from seechange_core.errors import FileDamagedError, NotFoundError, UserError
@@ -17,7 +18,18 @@ from seechange_core.frames import Float
 
 Columns = dict[str, npt.NDArray[Any]]
 
-_OPTIONAL = ("pmra", "pmdec", "pm_err", "pmra_err", "pmdec_err", "position_err_mas", "is_star")
+#: Errors of rows that state none, and the motion of rows that state none.
+ASSUMED: dict[str, float] = {
+    "position_err_mas": 100.0,
+    "mag_err": 0.05,
+    "motion_mas_yr": 10.0,
+    "motion_err_mas_yr": 1.0,
+}
+_EPOCH = 2016.0
+_NO_MAG = 50.0
+# Of PS1, brighter in a Kron aperture than as a point source: Farrow et al. 2014, MNRAS 437, 748.
+_GALAXY_MAG = 0.05
+_MAG_ERR_OF_SNR = 2.5 / np.log(10.0)
 
 
 def import_table(
@@ -25,12 +37,13 @@ def import_table(
     name: str,
     store_root: Path,
     *,
-    epoch: float,
+    epoch: float | None = None,
+    layout: str | None = None,
     mapping: Mapping[str, str] | None = None,
-    default_position_err_mas: float = 100.0,
-    default_mag_err: float = 0.05,
-    default_motion_mas_yr: float = 10.0,
-    default_motion_err_mas_yr: float = 1.0,
+    default_position_err_mas: float = ASSUMED["position_err_mas"],
+    default_mag_err: float = ASSUMED["mag_err"],
+    default_motion_mas_yr: float = ASSUMED["motion_mas_yr"],
+    default_motion_err_mas_yr: float = ASSUMED["motion_err_mas_yr"],
     tile_order: int = 5,
     source: str = "",
     table_format: str | None = None,
@@ -47,13 +60,14 @@ def import_table(
     store_root
         Folder of the store.
     epoch
-        Decimal year of the positions.
+        Julian year of the positions; None takes that of a column ``ref_epoch``, the layout's, or 2016.0.
+    layout
+        What the table is, one of `columns.LAYOUTS`; None takes columns that have our names and guesses
+        what is missing.
     mapping
-        Which of the table's columns to use: our name to its name, as ``{"mag_V": "VT"}``. Ours are
-        ``ra dec`` (ICRS deg), and optionally ``pmra pmdec`` (mas/yr, pmra includes cos dec), ``pm_err``
-        or ``pmra_err pmdec_err`` (mas/yr), ``position_err_mas``, ``is_star``, ``mag_<band>``,
-        ``mag_<band>_err``.
-        Names already ours need no mapping.
+        Which of the table's columns to use: our name to its name, as ``{"mag_V": "VT"}``; goes before
+        `layout`. Our names, and their units, are in `catalogs.columns`; a unit that the table states is
+        honoured.
     default_position_err_mas, default_mag_err
         Errors of rows that have none.
     default_motion_mas_yr
@@ -72,44 +86,95 @@ def import_table(
     Returns
     -------
     CatalogInfo
-        Of what was stored. Rows without a position are left out.
+        Of what was stored; its `columns` say which of the table's were taken. Rows without a position are
+        left out.
 
     Raises
     ------
     FileDamagedError
         If astropy cannot read the file.
     NotFoundError
-        If the file, a mapped column, or every magnitude is missing.
+        If the file, the layout, a mapped column, or every magnitude is missing.
     UserError
         If positions or errors are impossible, or no row is left.
     """
+    if layout is not None and layout not in LAYOUTS:
+        raise NotFoundError(f"no catalog layout is called {layout!r}", cure=f"known are {', '.join(LAYOUTS)}")
     table = _read(Path(path), table_format)
-    columns = _rename(table, mapping or {}, Path(path))
-    known = np.isfinite(columns["ra"]) & np.isfinite(columns["dec"])
-    if not np.any(known):
-        raise UserError(f"{path} has no row with a position", cure="check the columns ra and dec")
-    columns = {key: column[known] for key, column in columns.items()}
-    if np.any(np.abs(columns["dec"]) > 90) or np.any((columns["ra"] < -180) | (columns["ra"] > 360)):
-        raise UserError(f"{path} has positions outside the sky", cure="ra and dec must be in degrees")
+    columns = choose_columns(table.colnames, mapping or {}, layout, str(path))
     assumed = {
         "position_err_mas": default_position_err_mas,
         "mag_err": default_mag_err,
         "motion_mas_yr": default_motion_mas_yr,
         "motion_err_mas_yr": default_motion_err_mas_yr,
     }
-    bands = tuple(sorted(key[4:] for key in columns if key.startswith("mag_") and not key.endswith("_err")))
-    info = CatalogInfo(
+    rows = rows_of(table, columns, assumed, str(path))
+    if len(rows["ra"]) == 0:
+        raise UserError(f"{path} has no row with a position", cure="check the columns ra and dec")
+    if epoch is None:
+        epoch = _stated_epoch(table) or (LAYOUTS[layout].epoch if layout else _EPOCH)
+    info = describe(name, columns, epoch=epoch, source=source or Path(path).name, assumed=assumed)
+    return write_catalog(
+        store_root, info.model_copy(update={"tile_order": tile_order}), rows, overwrite=overwrite
+    )
+
+
+def describe(
+    name: str, columns: Mapping[str, str], *, epoch: float, source: str, assumed: Mapping[str, float]
+) -> CatalogInfo:
+    """Describe a catalog that is going to be made of some columns (our name to its name)."""
+    bands = tuple(sorted(key[4:] for key in columns if is_magnitude(key)))
+    return CatalogInfo(
         name=name,
         epoch=epoch,
         bands=bands,
         colors=tuple(f"{a}-{b}" for a in bands for b in bands if a != b),
-        source=source or Path(path).name,
+        source=source,
         n_stars=0,
         checksum="",
-        tile_order=tile_order,
-        assumed=assumed,
+        tile_order=5,
+        assumed=dict(assumed),
+        columns=dict(columns),
     )
-    return write_catalog(store_root, info, _complete(columns, bands, assumed), overwrite=overwrite)
+
+
+def rows_of(table: Table, columns: Mapping[str, str], assumed: Mapping[str, float], label: str) -> Columns:
+    """Turn a table into rows of the store.
+
+    Parameters
+    ----------
+    table
+        As it was read.
+    columns
+        Our name to its name, as `columns.choose_columns` gives them.
+    assumed
+        What stands in for what is missing, as `ASSUMED`.
+    label
+        What to call the table in errors.
+
+    Returns
+    -------
+    dict
+        Columns of the store; rows without a position are left out.
+
+    Raises
+    ------
+    UserError
+        If a column is not numeric or in a strange unit, or positions are outside the sky.
+    """
+    found = {
+        ours: in_our_units(table[theirs.split(":")[0]], ours, theirs, label)
+        for ours, theirs in columns.items()
+    }
+    known = np.isfinite(found["ra"]) & np.isfinite(found["dec"])
+    found = {key: column[known] for key, column in found.items()}
+    if np.any(np.abs(found["dec"]) > 90) or np.any((found["ra"] < -180) | (found["ra"] > 360)):
+        raise UserError(
+            f"{label} has positions outside the sky",
+            cure="ra and dec must be in degrees, or state their unit",
+        )
+    bands = sorted(key[4:] for key in found if is_magnitude(key))
+    return _complete(found, bands, assumed)
 
 
 def _read(path: Path, table_format: str | None) -> Table:
@@ -130,32 +195,13 @@ def _read(path: Path, table_format: str | None) -> Table:
         ) from error
 
 
-def _rename(table: Table, mapping: Mapping[str, str], path: Path) -> Columns:
-    """Pick the columns we know, by the user's mapping first and by our own names else."""
-    missing = [theirs for theirs in mapping.values() if theirs not in table.colnames]
-    names = {key: key for key in table.colnames if key in ("ra", "dec", *_OPTIONAL) or key.startswith("mag_")}
-    names |= mapping
-    missing += [ours for ours in ("ra", "dec") if ours not in names]
-    if not any(ours.startswith("mag_") and not ours.endswith("_err") for ours in names):
-        missing.append("mag_<band>")
-    unknown = [o for o in mapping if o not in ("ra", "dec", *_OPTIONAL) and not o.startswith("mag_")]
-    if missing or unknown:
-        raise NotFoundError(
-            f"{path} lacks the columns {', '.join(missing)}"
-            if missing
-            else f"no such columns: {', '.join(unknown)}",
-            cure=f"map ra, dec, mag_<band> to the table's columns, which are {', '.join(table.colnames)}",
-        )
-    return {ours: _plain(table[theirs], theirs, path) for ours, theirs in names.items()}
-
-
-def _plain(column: Any, name: str, path: Path) -> Float:
-    """Turn a column, masked or with units, into float64 with NaN for what is missing."""
-    try:
-        values = np.ma.asarray(getattr(column, "value", column))
-        return np.asarray(np.ma.filled(values.astype(np.float64), np.nan))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"column {name} of {path} is not numeric", cure="map another column") from error
+def _stated_epoch(table: Table) -> float | None:
+    """Return the epoch that a table of Gaia states in each row, if it does."""
+    if "ref_epoch" not in table.colnames or len(table) == 0:
+        return None
+    stated = np.ma.filled(np.ma.asarray(table["ref_epoch"]).astype(np.float64), np.nan)
+    known = stated[np.isfinite(stated)]
+    return float(np.median(known)) if len(known) else None
 
 
 def _complete(columns: Columns, bands: Iterable[str], assumed: Mapping[str, float]) -> Columns:
@@ -163,10 +209,8 @@ def _complete(columns: Columns, bands: Iterable[str], assumed: Mapping[str, floa
     n = len(columns["ra"])
     nothing = np.full(n, np.nan)
     moves = np.isfinite(columns.get("pmra", nothing)) & np.isfinite(columns.get("pmdec", nothing))
-    motion_err = columns.get("pm_err")
-    if motion_err is None:
-        each = columns.get("pmra_err", nothing), columns.get("pmdec_err", nothing)
-        motion_err = np.sqrt((each[0] ** 2 + each[1] ** 2) / 2)
+    motion_err = columns.get("pm_err", _rms(columns, "pmra_err", "pmdec_err"))
+    position_err = columns.get("position_err_mas", _rms(columns, "ra_err", "dec_err"))
     motion_err = np.where(moves, _or(motion_err, assumed["motion_err_mas_yr"]), assumed["motion_mas_yr"])
     rows: Columns = {
         "ra": columns["ra"] % 360.0,
@@ -174,16 +218,34 @@ def _complete(columns: Columns, bands: Iterable[str], assumed: Mapping[str, floa
         "pmra": np.where(moves, columns.get("pmra", nothing), 0.0),
         "pmdec": np.where(moves, columns.get("pmdec", nothing), 0.0),
         "pm_err": motion_err.astype(np.float32),
-        "position_err_mas": _or(columns.get("position_err_mas", nothing), assumed["position_err_mas"]),
-        "is_star": np.nan_to_num(columns.get("is_star", np.ones(n)), nan=1.0) > 0.5,
+        "position_err_mas": _or(position_err, assumed["position_err_mas"]),
+        "is_star": _is_star(columns),
     }
     for band in bands:
         mag = columns[f"mag_{band}"]
-        usable = np.isfinite(mag) & (np.abs(mag) < 50)  # many tables write 99 or -999 for none
+        usable = np.isfinite(mag) & (np.abs(mag) < _NO_MAG)  # many tables write 99 or -999 for none
         rows[f"mag_{band}"] = np.where(usable, mag, np.nan).astype(np.float32)
-        error = _or(columns.get(f"mag_{band}_err", nothing), assumed["mag_err"])
+        snr = columns.get(f"mag_{band}_snr", nothing)
+        error = columns.get(f"mag_{band}_err", _MAG_ERR_OF_SNR / np.where(snr > 0, snr, np.nan))
+        error = _or(error, assumed["mag_err"])
         rows[f"mag_{band}_err"] = np.where(usable, error, np.nan).astype(np.float32)
     return rows
+
+
+def _is_star(columns: Columns) -> npt.NDArray[np.bool_]:
+    """Tell stars from galaxies; what nothing is known of is a star."""
+    if "is_star" in columns:
+        return np.nan_to_num(columns["is_star"], nan=1.0) > 0.5
+    nothing = np.full(len(columns["ra"]), np.nan)
+    mag, kron = columns.get("mag_i", nothing), columns.get("kron_i", nothing)
+    return ~((np.abs(kron) < _NO_MAG) & (np.abs(mag) < _NO_MAG) & (mag - kron > _GALAXY_MAG))
+
+
+def _rms(columns: Columns, first: str, second: str) -> Float:
+    """Combine errors along both axes into one; NaN where either is missing."""
+    nothing = np.full(len(columns["ra"]), np.nan)
+    a, b = columns.get(first, nothing), columns.get(second, nothing)
+    return np.asarray(np.sqrt((a**2 + b**2) / 2))
 
 
 def _or(values: npt.NDArray[Any], default: float) -> Float:

@@ -5,12 +5,12 @@
     <store_root>/<name>/metadata.json
     <store_root>/<name>/tiles-<checksum>/<nested index>.parquet     sorted by HEALPix index of order 29
 
-A cone search opens only the tiles it touches, and of those only the row groups. A catalog appears
+A cone search opens only the tiles it touches, and of those only the row groups. An imported catalog appears
 or is replaced whole or not at all: its tiles are written beside their place and renamed into it, and
-only then does the metadata, replaced in one step, point to them.
+only then does the metadata, replaced in one step, point to them. A fetched one grows: the file of a tile
+appears whole or not at all, and where it is, empty or not, the tile is known.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -25,14 +25,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from seechange_core.catalogs.provider import CatalogInfo, bands_of, check_bands, stars_at_epoch
+from seechange_core.catalogs.provider import CatalogInfo, columns_for, stars_at_epoch
+from seechange_core.catalogs.tiles import (
+    checksum_of,
+    read_footer,
+    read_tile,
+    rows_checksum,
+    tile_path,
+    write_tiles,
+)
 from seechange_core.errors import ConflictError, FileDamagedError, NoCatalog, NotFoundError, UserError
-from seechange_core.frames import CatalogStars
+from seechange_core.frames import CatalogStars, Int
 from seechange_core.numerics import sky
+from seechange_core.provenance import digest
 
 _METADATA = "metadata.json"
-_ROWS_PER_GROUP = 10_000
-_BASE_COLUMNS = ("healpix", "ra", "dec", "pmra", "pmdec", "pm_err", "position_err_mas", "is_star")
 # Stars that move into the cone between the catalog's epoch and the one asked for: fewer than one in
 # a million stars moves faster than 1 arcsec a year, and most catalogs are less than 20 years away.
 _MOTION_MARGIN_DEG = 10.0 / 3600
@@ -62,7 +69,7 @@ class LocalCatalog:
             known = ", ".join(installed(store_root)) or "none"
             raise NotFoundError(
                 f"there is no reference catalog {name!r} in {store_root} (installed: {known})",
-                cure="fill the store with `seechange catalog import`",
+                cure="fill the store with `seechange catalog import`, `fetch` or `bootstrap`",
             )
 
     @cached_property
@@ -80,9 +87,14 @@ class LocalCatalog:
         self, ra: float, dec: float, radius_deg: float, band: str, color: str | None, epoch: float
     ) -> CatalogStars:
         """Return the stars in a cone at an epoch; see `Provider.query`."""
-        check_bands(self.info, band, color)
-        wanted = dict.fromkeys((band, *(bands_of(color) if color else ())))
-        columns = [*_BASE_COLUMNS, *(f"mag_{b}" for b in wanted), f"mag_{band}_err"]
+        columns = columns_for(self.info, band, color)
+        if missing := self.missing(ra, dec, radius_deg):
+            raise NoCatalog(
+                f"catalog {self.info.name} has not been fetched at {ra:.4f} {dec:+.4f} "
+                f"({len(missing)} tiles of {len(self._cells(ra, dec, radius_deg))} are missing)",
+                cure=f"seechange catalog fetch --name {self.info.name} --ra {ra:.4f} --dec {dec:.4f} "
+                f"--radius-deg {radius_deg:.3f}",
+            )
         rows = self._read(ra, dec, radius_deg + _MOTION_MARGIN_DEG, columns)
         if rows is not None:
             stars = stars_at_epoch(rows, self.info, band, color, epoch)
@@ -94,14 +106,55 @@ class LocalCatalog:
             cure="import a catalog that covers this field, or correct the pointing",
         )
 
+    def missing(self, ra: float, dec: float, radius_deg: float) -> list[int]:
+        """List the tiles that a cone search needs and that were never fetched; none of a whole catalog."""
+        if self.info.recipe is None:
+            return []
+        tiles = tiles_folder(self.folder, self.info)
+        return [int(t) for t in self._cells(ra, dec, radius_deg) if not tile_path(tiles, int(t)).is_file()]
+
+    def release(self, ra: float, dec: float, radius_deg: float) -> CatalogInfo:
+        """Describe the content that a cone search sees: what is new elsewhere on the sky does not change it.
+
+        Returns
+        -------
+        CatalogInfo
+            Of a whole catalog, all of it. Of a growing one, `checksum` and `n_stars` are those of the tiles
+            that the cone touches.
+        """
+        if self.info.recipe is None:
+            return self.info
+        tiles, found, n_stars = tiles_folder(self.folder, self.info), [self.info.checksum], 0
+        for tile in self._cells(ra, dec, radius_deg):
+            path = tile_path(tiles, int(tile))
+            checksum, rows = read_footer(path) if path.is_file() else ("", 0)
+            found.append(f"{tile} {checksum}")
+            n_stars += rows
+        return self.info.model_copy(update={"checksum": digest(*found), "n_stars": n_stars})
+
+    def tiles(self) -> tuple[int, int]:
+        """Count the tiles on disk and the stars in them."""
+        files = list(tiles_folder(self.folder, self.info).glob("*.parquet"))
+        return len(files), sum(read_footer(path)[1] for path in files)
+
+    def _cells(self, ra: float, dec: float, radius_deg: float) -> Int:
+        return cells_of_cone(ra, dec, radius_deg, self.info.tile_order)
+
     def verify(self) -> None:
         """Read every file and compare with the checksum.
 
         Raises
         ------
         FileDamagedError
-            If anything differs from what was imported.
+            If anything differs from what was imported or fetched.
         """
+        if self.info.recipe is not None:
+            for path in sorted(tiles_folder(self.folder, self.info).glob("*.parquet")):
+                if rows_checksum(pq.read_table(path)) != read_footer(path)[0]:
+                    raise FileDamagedError(
+                        "the tile is not what was fetched", file=str(path), cure="delete it and fetch again"
+                    )
+            return
         if checksum_of(tiles_folder(self.folder, self.info)) != self.info.checksum:
             raise FileDamagedError(
                 "the catalog's files are not what was imported",
@@ -125,11 +178,16 @@ class LocalCatalog:
         for tile in sky.cone_cells(ra, dec, radius_deg, self.info.tile_order):
             path = tile_path(tiles, int(tile))
             if path.is_file():
-                pieces.append(_read_tile(path, columns, low, high))
+                pieces.append(read_tile(path, columns, low, high))
         if sum(len(piece) for piece in pieces) == 0:
             return None
         table = pa.concat_tables(pieces)
         return {name: table[name].to_numpy() for name in columns}
+
+
+def cells_of_cone(ra: float, dec: float, radius_deg: float, tile_order: int) -> Int:
+    """List the tiles that a cone search opens, with those from which stars may move into the cone."""
+    return sky.cone_cells(ra, dec, radius_deg + _MOTION_MARGIN_DEG, tile_order)
 
 
 def installed(store_root: Path) -> list[str]:
@@ -155,20 +213,6 @@ def check_name(name: str) -> str:
 def tiles_folder(folder: Path, info: CatalogInfo) -> Path:
     """Give the folder of a catalog's tiles; other content has another name."""
     return folder / f"tiles-{info.checksum[:16]}"
-
-
-def tile_path(tiles: Path, tile: int) -> Path:
-    """Give the file of one tile."""
-    return tiles / f"{tile}.parquet"
-
-
-def checksum_of(tiles: Path) -> str:
-    """Hash all tiles, names and bytes, in the order of their names."""
-    total = hashlib.sha256()
-    for path in sorted(tiles.glob("*.parquet")):
-        with path.open("rb") as stream:
-            total.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
 
 
 def write_catalog(
@@ -205,7 +249,7 @@ def write_catalog(
     final.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building.", dir=final))
     try:
-        _write_tiles(building, info.tile_order, rows)
+        write_tiles(building, info.tile_order, rows)
         known = {"n_stars": len(rows["ra"]), "checksum": checksum_of(building)}
         complete = info.model_copy(update=known)
         _publish(building, final, complete)
@@ -216,19 +260,33 @@ def write_catalog(
     return complete
 
 
-def _write_tiles(folder: Path, order: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
-    healpix = sky.healpix_of(rows["ra"], rows["dec"])
-    by_position = np.argsort(healpix, kind="stable")
-    table = pa.table({"healpix": healpix, **rows}).take(pa.array(by_position))
-    tile = healpix[by_position] >> (2 * (sky.HEALPIX_ORDER - order))
-    starts = np.flatnonzero(np.diff(tile, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(tile)), strict=True):
-        path = tile_path(folder, int(tile[start]))
-        pq.write_table(
-            table.slice(start, end - start), path, row_group_size=_ROWS_PER_GROUP, compression="zstd"
-        )
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+def write_growing(store_root: Path, info: CatalogInfo) -> Path:
+    """Make the place of a catalog that is filled tile by tile, or find it made in the same way.
+
+    Returns
+    -------
+    Path
+        The folder of the tiles.
+
+    Raises
+    ------
+    ConflictError
+        If another catalog has the name.
+    """
+    folder = Path(store_root) / check_name(info.name)
+    if (folder / _METADATA).exists():
+        there = LocalCatalog(store_root, info.name).info
+        if there.checksum != info.checksum:
+            what = "fetched otherwise" if there.recipe else "not fetched but imported or bootstrapped"
+            raise ConflictError(
+                f"catalog {info.name!r} is already there, and was {what} ({there.source})",
+                cure="choose another name with --name, or fetch more of it as it was: --name alone",
+            )
+    tiles = tiles_folder(folder, info)
+    tiles.mkdir(parents=True, exist_ok=True)
+    if not (folder / _METADATA).exists():
+        _write_metadata(folder, info)  # several workers write the same
+    return tiles
 
 
 def _publish(building: Path, final: Path, info: CatalogInfo) -> None:
@@ -237,33 +295,16 @@ def _publish(building: Path, final: Path, info: CatalogInfo) -> None:
     if not tiles.exists():
         building.chmod(0o755)
         building.rename(tiles)
-    draft = final / f".{_METADATA}.{os.getpid()}"
-    with draft.open("w") as stream:
-        stream.write(info.model_dump_json(indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(final / _METADATA)
+    _write_metadata(final, info)
     for older in final.glob("tiles-*"):
         if older != tiles:
             shutil.rmtree(older)
 
 
-def _read_tile(path: Path, columns: list[str], low: int, high: int) -> pa.Table:
-    """Read the row groups of a tile whose HEALPix indices may lie in a range."""
-    try:
-        with pq.ParquetFile(path) as file:
-            groups = [
-                i for i in range(file.num_row_groups) if _touches(file.metadata.row_group(i), low, high)
-            ]
-            return file.read_row_groups(groups, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise FileDamagedError(
-            "a tile of the reference catalog cannot be read", file=str(path), cure="import the catalog again"
-        ) from error
-
-
-def _touches(group: pq.RowGroupMetaData, low: int, high: int) -> bool:
-    statistics = group.column(0).statistics  # column 0 is the HEALPix index
-    return (
-        statistics is None or not statistics.has_min_max or (statistics.max >= low and statistics.min < high)
-    )
+def _write_metadata(folder: Path, info: CatalogInfo) -> None:
+    draft = folder / f".{_METADATA}.{os.getpid()}"
+    with draft.open("w") as stream:
+        stream.write(info.model_dump_json(indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(folder / _METADATA)

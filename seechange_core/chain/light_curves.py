@@ -48,6 +48,8 @@ class LightCurveTable(Table):
         was asked for that does not tie the epoch to the others.
     flags
         `PixelFlag` bits near the place.
+    quality
+        `QualityFlag` bits of the image or difference.
     """
 
     exposure: np.ndarray
@@ -60,6 +62,7 @@ class LightCurveTable(Table):
     zp: Float
     zp_err: Float
     flags: np.ndarray
+    quality: np.ndarray
 
     @property
     def mag(self) -> Float:
@@ -119,7 +122,7 @@ def object_light_curve(settings: Settings, name: str) -> LightCurveTable:
     """
     found = object_named(settings, name)
     query = (
-        select(ForcedFlux, Exposure.name, Image.section_id)
+        select(ForcedFlux, Exposure.name, Image.section_id, Image.bitflag)
         .join(Image, Image.id == ForcedFlux.image_id)
         .join(Exposure, Exposure.id == Image.exposure_id)
         .join(StepOutcome, StepOutcome.data_version == Image.data_version)
@@ -138,16 +141,17 @@ def object_light_curve(settings: Settings, name: str) -> LightCurveTable:
     rows = sorted(chosen.values(), key=lambda row: (row[0].mjd_mid, row[2]))
     nan = np.nan
     return LightCurveTable(
-        exposure=np.array([name for _, name, _ in rows]),
-        section=np.array([section for _, _, section in rows]),
-        filter=np.array([f.filter for f, _, _ in rows]),
-        mjd_mid=np.array([f.mjd_mid for f, _, _ in rows]),
-        bjd_tdb=np.array([nan if f.bjd_tdb is None else f.bjd_tdb for f, _, _ in rows]),
-        flux=np.array([nan if f.flux is None else f.flux for f, _, _ in rows]),
-        flux_err=np.array([nan if f.flux_err is None else f.flux_err for f, _, _ in rows]),
-        zp=np.array([f.zp for f, _, _ in rows]),
-        zp_err=np.array([f.zp_err for f, _, _ in rows]),
-        flags=np.array([f.flags for f, _, _ in rows], dtype=np.int64),
+        exposure=np.array([name for _, name, *_ in rows]),
+        section=np.array([section for _, _, section, _ in rows]),
+        filter=np.array([f.filter for f, *_ in rows]),
+        mjd_mid=np.array([f.mjd_mid for f, *_ in rows]),
+        bjd_tdb=np.array([nan if f.bjd_tdb is None else f.bjd_tdb for f, *_ in rows]),
+        flux=np.array([nan if f.flux is None else f.flux for f, *_ in rows]),
+        flux_err=np.array([nan if f.flux_err is None else f.flux_err for f, *_ in rows]),
+        zp=np.array([f.zp for f, *_ in rows]),
+        zp_err=np.array([f.zp_err for f, *_ in rows]),
+        flags=np.array([f.flags for f, *_ in rows], dtype=np.int64),
+        quality=np.array([bits for *_, bits in rows], dtype=np.int64),
     )
 
 
@@ -158,6 +162,11 @@ class Epoch:
     exposure: Exposure
     rows: CalibratedRows
     difference: Image | None
+
+    @property
+    def bitflag(self) -> int:
+        """`QualityFlag` bits of what is measured."""
+        return (self.rows.zero_point if self.difference is None else self.difference).bitflag
 
     def sources(self, archive: Archive) -> tuple[Sources, WcsSolution]:
         """Return the image's sources and its astrometric solution."""
@@ -300,4 +309,5 @@ def position_light_curve(
         zp=np.array([e.rows.zero_point.zp for e in epochs]),
         zp_err=np.array([e.rows.zero_point.zp_err for e in epochs]),
         flags=np.array([m[2][0] for m in measured], dtype=np.int64),
+        quality=np.array([e.bitflag for e in epochs], dtype=np.int64),
     )

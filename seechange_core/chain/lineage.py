@@ -16,6 +16,7 @@ from seechange_core.stages import (
     extract,
     force,
     illumination,
+    judge,
     measure,
     photometry,
     preprocess,
@@ -32,7 +33,8 @@ class Process:
     Attributes
     ----------
     stages
-        Settings block, parameters and code version of each stage.
+        Settings block, parameters and code version of each stage. Of the block `quality`, the limits that
+        its product is judged by.
     upstreams
         Names of other processes.
     """
@@ -44,6 +46,10 @@ class Process:
 _COMBINE = ("combine", combine.CombineParams, combine.CODE_VERSION)
 _EXTRACT = ("extract", extract.ExtractParams, extract.CODE_VERSION)
 _PHOTOMETRY = ("photometry", photometry.PhotometryParams, photometry.CODE_VERSION)
+_IMAGE_LIMITS, _SOURCE_LIMITS, _ASTROMETRY_LIMITS, _ZERO_POINT_LIMITS = (
+    ("quality", kind, judge.CODE_VERSION)
+    for kind in (judge.ImageLimits, judge.SourceLimits, judge.AstrometryLimits, judge.ZeroPointLimits)
+)
 
 #: Every process by the name of its asset, upstreams before downstreams.
 PROCESSES: dict[str, Process] = {
@@ -60,16 +66,20 @@ PROCESSES: dict[str, Process] = {
         (("bad_pixels", combine.BadPixelParams, combine.CODE_VERSION),), ("dark", "flat", "twilight_flat")
     ),
     "image": Process(
-        (("preprocess", preprocess.PreprocessParams, preprocess.CODE_VERSION),),
+        (("preprocess", preprocess.PreprocessParams, preprocess.CODE_VERSION), _IMAGE_LIMITS),
         ("exposure", "bias", "dark", "flat", "twilight_flat", "illumination", "bad_pixels"),
     ),
-    "source_list": Process((_EXTRACT,), ("image",)),
+    "source_list": Process((_EXTRACT, _SOURCE_LIMITS), ("image",)),
     "world_coordinates": Process(
-        (("astrometry", astrometry.AstrometryParams, astrometry.CODE_VERSION),), ("source_list",)
+        (("astrometry", astrometry.AstrometryParams, astrometry.CODE_VERSION), _ASTROMETRY_LIMITS),
+        ("source_list",),
     ),
-    "zero_point": Process((_PHOTOMETRY,), ("source_list", "world_coordinates")),
+    "zero_point": Process((_PHOTOMETRY, _ZERO_POINT_LIMITS), ("source_list", "world_coordinates")),
     "reference": Process(
-        (("reference", reference.ReferenceParams, reference.CODE_VERSION), _EXTRACT, _PHOTOMETRY),
+        (
+            ("reference", reference.ReferenceParams, reference.CODE_VERSION),
+            *(_EXTRACT, _PHOTOMETRY, _SOURCE_LIMITS, _ZERO_POINT_LIMITS),
+        ),
         ("image", "source_list", "world_coordinates", "zero_point"),
     ),
     "subtraction": Process(
@@ -102,12 +112,9 @@ def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]
     for name, process in PROCESSES.items():
         parameters: dict[str, object] = {"instrument": instrument, "options": settings.options(instrument)}
         if name != "exposure":
-            parameters = {
-                stage: settings.params(kind, stage, instrument).critical()
-                for stage, kind, _ in process.stages
-            }
-        if name == "world_coordinates" and settings.catalog is not None:
-            parameters["catalog"] = settings.catalog
+            parameters = _parameters(settings, instrument, process)
+        if name == "world_coordinates" and (catalog := settings.catalog or settings.catalog_fetch):
+            parameters["catalog"] = catalog
         keys[name] = ProvenanceKey(
             process=name,
             # The instrument's code says what its files mean: it is the code of its exposures.
@@ -117,6 +124,16 @@ def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]
             upstreams=tuple(keys[upstream].id for upstream in process.upstreams),
         )
     return keys
+
+
+def _parameters(settings: Settings, instrument: str, process: Process) -> dict[str, object]:
+    """Return the values that can change what a process makes, by stage; of the limits, its own."""
+    found: dict[str, dict[str, object]] = {}
+    for stage, kind, _ in process.stages:
+        whole = judge.QualityParams if stage == "quality" else kind
+        values = settings.params(whole, stage, instrument).critical()
+        found.setdefault(stage, {}).update({n: v for n, v in values.items() if n in kind.model_fields})
+    return dict(found)
 
 
 _recorded: dict[tuple[str, str, str], str] = {}

@@ -42,7 +42,7 @@ class StepReport:
     reason
         Slug of the stop or error, e.g. ``no_reference``.
     message
-        One line for a person: the thing, the value seen, the cure.
+        One line for a person: the thing, the value seen, the cure. Of a product, what was found bad about it.
     seconds
         Wall time of the step.
     code_version, data_version
@@ -57,6 +57,8 @@ class StepReport:
         Of its file, relative to the data root.
     table
         Rows of a table that belongs to it: of a master, its frames with what was measured on each.
+    bitflag
+        `QualityFlag` bits of the product, or those that the reason of a stop stands for.
     """
 
     exposure: str
@@ -73,3 +75,4 @@ class StepReport:
     product_id: str | None = None
     path: str | None = None
     table: tuple[dict[str, Any], ...] = ()
+    bitflag: int = 0

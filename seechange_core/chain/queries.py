@@ -7,8 +7,10 @@ from sqlalchemy import Row, Select, func, select
 
 from seechange_core.chain.choice import not_marked_bad
 from seechange_core.chain.lineage import provenances
+from seechange_core.chain.quality import flagged
 from seechange_core.chain.steps import STEPS
 from seechange_core.errors import NotFoundError
+from seechange_core.flags import QualityFlag, names
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
@@ -19,6 +21,7 @@ from seechange_core.products.sighting import Sighting
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.settings import Settings, use_settings
+from seechange_core.stages.judge import flags_of_stop
 from seechange_core.storage.engine import open_session
 
 
@@ -63,6 +66,8 @@ class StatusRow:
         It was made, and the present settings would make it differently and have not done so yet.
     current
         Made under the present settings.
+    quality
+        Names of the `QualityFlag` bits of its product, or of those that the reason of a stop stands for.
     """
 
     exposure: str
@@ -75,6 +80,7 @@ class StatusRow:
     outdated: bool
     current: bool
     metrics: dict[str, float] = field(default_factory=dict)
+    quality: tuple[str, ...] = ()
 
 
 def status(settings: Settings, exposures: Sequence[str] | None = None) -> list[StatusRow]:
@@ -88,21 +94,28 @@ def status(settings: Settings, exposures: Sequence[str] | None = None) -> list[S
         query = query.where(Exposure.name.in_(list(exposures)))
     with use_settings(settings), open_session(settings, read_only=True) as session:
         rows = list(session.execute(query))
+        bits = flagged(session, exposures)
         current = {
             instrument: {name: key.id for name, key in provenances(settings, instrument).items()}
             for instrument in {row[1] for row in rows}
         }
     made = {(n, o.section_id, o.step) for n, i, o in rows if current[i].get(o.step) == o.provenance_id}
     order = {step.name: n for n, step in enumerate(STEPS)}
-    result = [_status_row(name, o, current[instrument], made) for name, instrument, o in rows]
+    result = [_status_row(name, o, current[instrument], made, bits) for name, instrument, o in rows]
     rank = {name: n for n, name in enumerate(dict.fromkeys(row.exposure for row in result))}
     return sorted(result, key=lambda r: (rank[r.exposure], r.section, order.get(r.step, len(order))))
 
 
 def _status_row(
-    name: str, row: StepOutcome, current: dict[str, str], made: set[tuple[str, str, str]]
+    name: str,
+    row: StepOutcome,
+    current: dict[str, str],
+    made: set[tuple[str, str, str]],
+    bits: dict[tuple[str, str], int],
 ) -> StatusRow:
     is_current = current.get(row.step) == row.provenance_id
+    own = bits.get((row.step, row.data_version), 0) if row.status == "done" else 0
+    flags = own or flags_of_stop(row.step, row.reason)
     return StatusRow(
         exposure=name,
         section=row.section_id,
@@ -114,12 +127,13 @@ def _status_row(
         outdated=not is_current and (name, row.section_id, row.step) not in made,
         current=is_current,
         metrics={k: float(v) for k, v in row.metrics.items() if v is not None},
+        quality=tuple(names(flags, QualityFlag)),
     )
 
 
 @dataclass(frozen=True)
 class CandidateRow:
-    """One good detection of something that changed."""
+    """One good detection of something that changed; `quality` names what is bad about its image."""
 
     object: str
     ra: float
@@ -133,6 +147,7 @@ class CandidateRow:
     mag: float | None
     mag_err: float | None
     n_sightings: int
+    quality: str
 
 
 def candidates(
@@ -189,6 +204,7 @@ def _candidate(row: Row[Measurement, Sighting, Object, Exposure, Image]) -> Cand
         mag=measurement.mag,
         mag_err=measurement.mag_err,
         n_sightings=found.n_sightings,
+        quality=" ".join(names(image.bitflag, QualityFlag)),
     )
 
 

@@ -5,18 +5,24 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
 
 import numpy as np
 from sqlalchemy import select
 
+from seechange_core.catalogs.store import LocalCatalog
+from seechange_core.chain.catalogs import Cone, catalog_at, release_row
 from seechange_core.chain.choice import not_marked_bad
 from seechange_core.chain.lineage import provenances, record_provenances
 from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points
 from seechange_core.chain.outcome import Outcome, StepReport
+from seechange_core.chain.quality import meanings
 from seechange_core.chain.section import has_file
-from seechange_core.chain.steps_image import catalog_of, release_row
 from seechange_core.chain.walk import peak_mb, placed
 from seechange_core.errors import NoReference, SeeChangeError, Stop
+from seechange_core.flags import UNFIT
 from seechange_core.frames import CalibratedImage, WcsSolution, ZeroPointSolution
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.numerics.regions import region_named, region_wcs, regions_overlapping
@@ -37,6 +43,7 @@ from seechange_core.provenance import digest
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import thumb
 from seechange_core.settings import Settings, use_settings
+from seechange_core.stages import judge
 from seechange_core.stages.extract import Extraction, ExtractParams, extract
 from seechange_core.stages.photometry import PhotometryParams, calibrate
 from seechange_core.stages.reference import (
@@ -53,7 +60,7 @@ from seechange_core.storage.engine import open_session
 
 @dataclass(frozen=True)
 class Candidate:
-    """A calibrated image that a reference could be made from."""
+    """A calibrated image that a reference could be made from, if it has none of the `UNFIT` flags."""
 
     exposure: str
     exposure_id: uuid.UUID
@@ -62,6 +69,12 @@ class Candidate:
     regions: tuple[str, ...]
     corners: tuple[tuple[float, ...], tuple[float, ...]]
     facts: InputFacts
+    bitflag: int
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it does no harm to a reference."""
+        return not self.bitflag & UNFIT
 
 
 def candidates_for_references(
@@ -95,8 +108,9 @@ def candidates_for_references(
             limit = np.nan if zero_point.limiting_mag is None else zero_point.limiting_mag
             facts = InputFacts(name, fwhm_pix * wcs.pixel_scale_arcsec, limit)
             names = tuple(region.name for region in regions)
+            bits = zero_point.bitflag
             found.append(
-                Candidate(name, exposure_id, zero_point.id, zero_point.filter, names, (ra, dec), facts)
+                Candidate(name, exposure_id, zero_point.id, zero_point.filter, names, (ra, dec), facts, bits)
             )
     return found
 
@@ -104,9 +118,10 @@ def candidates_for_references(
 def references_wanted(
     settings: Settings, instrument: str, region: str | None = None, band: str | None = None
 ) -> list[tuple[str, str]]:
-    """List the regions and filters that have calibrated images, whether or not a reference exists."""
+    """List the regions and filters that have images fit for a reference, whether or not there is one."""
     with use_settings(settings):
-        found = {(r, c.filter) for c in candidates_for_references(settings, instrument) for r in c.regions}
+        fit = [c for c in candidates_for_references(settings, instrument) if c.is_fit]
+    found = {(r, c.filter) for c in fit for r in c.regions}
     return sorted(f for f in found if region in (None, f[0]) and band in (None, f[1]))
 
 
@@ -153,6 +168,15 @@ def build_reference(
             return [StepReport(region, filter, "reference", outcome, known.reason, str(known), seconds)]
 
 
+class _Bits(NamedTuple):
+    """Quality flags of a coadd's rows."""
+
+    image: int
+    psf: int
+    sources: int
+    zero_point: int
+
+
 class _Build:
     def __init__(
         self, settings: Settings, instrument: str, region: str, band: str, nights: Sequence[str] | None
@@ -171,6 +195,13 @@ class _Build:
             raise NoReference(
                 "no calibrated image covers it",
                 cure="process exposures of this field through zero_point first",
+            )
+        bits = reduce(or_, (c.bitflag for c in candidates))
+        candidates = [c for c in candidates if c.is_fit]
+        if not candidates:
+            raise NoReference(
+                f"every calibrated image of it is flagged: {meanings(bits & UNFIT)}",
+                cure="wait for better ones, or raise the limits under `quality`",
             )
         sections: dict[str, list[Candidate]] = defaultdict(list)
         for c in candidates:
@@ -258,7 +289,11 @@ class _Build:
         """Calibrate a coadd like an image and save everything in one transaction."""
         found = extract(result.image, self.settings.params(ExtractParams, "extract", self.instrument))
         used = self._used(rows, left_out)
-        zero_point = self._zero_point(found, result, used)
+        cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
+        catalog_there = catalog_at(self.settings, cone)
+        zero_point = self._zero_point(found, result, used, catalog_there, cone)
+        release = catalog_there.release(*cone)
+        bits = self._judge(found, zero_point, used)
         version = self._version(rows, left_out)
         keys = {"provenance_id": self.provenance, "data_version": version}
         image = Image(
@@ -269,10 +304,12 @@ class _Build:
             mjd_start=min(r.image.mjd_start for r in used),
             mjd_mid=float(np.mean([r.image.mjd_mid for r in used])),
             fwhm_pix=found.psf.fwhm_pix,
+            bitflag=bits.image,
             **keys,
         ).cover(result.grid)
         image.write(self.archive, result.image, self.place)
-        sources, psf, background = SourceList(**keys), Psf(**keys), Background(**keys)
+        sources, psf = SourceList(bitflag=bits.sources, **keys), Psf(bitflag=bits.psf, **keys)
+        background = Background(**keys)
         sources.write(self.archive, found.sources, self.place)
         psf.write(self.archive, found.psf, self.place)
         background.write(self.archive, found.background, self.place)
@@ -282,16 +319,15 @@ class _Build:
             sources.image_id = psf.image_id = background.image_id = image.id
             sources, psf = save(session, sources, replace=True), save(session, psf, replace=True)
             background = save(session, background, replace=True)
-            catalog = release_row(session, catalog_of(self.settings).info)
+            catalog = release_row(session, release)
             links = {"image_id": image.id, "source_list_id": sources.id, **keys}
             wcs = save(
                 session,
-                WorldCoordinates(catalog_id=catalog.id, **links).take(result.grid),
+                WorldCoordinates(catalog_id=catalog.id, bitflag=bits.sources, **links).take(result.grid),
                 replace=True,
             )
-            zp = ZeroPoint(
-                world_coordinates_id=wcs.id, catalog_id=catalog.id, filter=self.band, **links
-            ).take(zero_point)
+            of_zero_point = {"world_coordinates_id": wcs.id, "catalog_id": catalog.id, "filter": self.band}
+            zp = ZeroPoint(bitflag=bits.zero_point, **of_zero_point, **links).take(zero_point)
             zp = save(session, zp, replace=True)
             row = Reference(
                 ref_set=self.params.ref_set,
@@ -318,14 +354,28 @@ class _Build:
         picture = thumb(result.image.data, result.image.flags)
         return self._report(Outcome.DONE, row, numbers, picture, time.perf_counter() - start, image.filepath)
 
+    def _judge(self, found: Extraction, zero_point: ZeroPointSolution, used: list[CalibratedRows]) -> "_Bits":
+        """Judge a coadd as an image is judged; what is bad about its inputs comes on top."""
+        limits = self.settings.params(judge.QualityParams, "quality", self.instrument)
+        image = reduce(or_, (row.zero_point.bitflag for row in used))
+        psf = image | judge.judge_psf(found.psf, limits).flags
+        of_sources = judge.judge_sources(found.sources, found.psf, found.background, limits)
+        sources = psf | of_sources.flags
+        calibrated = sources | judge.judge_zero_point(zero_point, limits).flags
+        return _Bits(int(image), int(psf), int(sources), int(calibrated))
+
     def _zero_point(
-        self, found: Extraction, result: CoaddResult, used: list[CalibratedRows]
+        self,
+        found: Extraction,
+        result: CoaddResult,
+        used: list[CalibratedRows],
+        catalog: LocalCatalog,
+        cone: Cone,
     ) -> ZeroPointSolution:
         params = self.settings.params(PhotometryParams, "photometry", self.instrument)
         band = params.catalog_band or get_instrument_instance(self.instrument).band_of(self.band)
         epoch = decimal_year(float(np.mean([r.image.mjd_mid for r in used])))
-        cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
-        stars = catalog_of(self.settings).query(*cone, band, params.catalog_color, epoch)
+        stars = catalog.query(*cone, band, params.catalog_color, epoch)
         return calibrate(found.sources, result.grid, stars, found.background, found.psf, band, params)
 
     def _report(

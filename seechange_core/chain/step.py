@@ -18,12 +18,18 @@ class Made:
         Quality figures by name.
     preview
         PNG of at most 10 kB.
+    bitflag
+        `QualityFlag` bits of the product, those of what it was made from included.
+    words
+        What is bad about the product itself, with figures and limits; empty if nothing is.
     """
 
     product_id: str | None = None
     path: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     preview: bytes | None = None
+    bitflag: int = 0
+    words: str = ""
 
 
 def _nothing(_: Section) -> tuple[str, ...]:

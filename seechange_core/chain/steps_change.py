@@ -1,10 +1,14 @@
 """The steps from a calibrated image to what changed: subtraction, detections, cutouts, measurement."""
 
+from functools import reduce
+from operator import or_
+
 from sqlalchemy import delete, select
 
 from seechange_core.chain import load
 from seechange_core.chain.choice import ReferenceChoice, references_for
 from seechange_core.chain.objects import assign_objects
+from seechange_core.chain.quality import bits_of_zero_point
 from seechange_core.chain.section import Section, has_file
 from seechange_core.chain.step import Made, Step
 from seechange_core.errors import InReference, NoReference, Stop
@@ -75,12 +79,15 @@ def _make_subtraction(section: Section) -> Made:
         data_version=section.versions["subtraction"],
     ).cover(load.wcs(section))
     row.write_subtraction(section.archive, frame, section.place)
+    of_references = reduce(or_, (part.zero_point.bitflag for part in choice.parts))
     with open_session(section.settings) as session:
+        own = bits_of_zero_point(session, section.needed(ZeroPoint, "zero_point"))
+        row.bitflag = own | of_references
         row = save(session, row, replace=True)
         set_references(session, row, [r.id for r in choice.rows])
     section.products["difference"] = frame
     picture = thumb(frame.image.data, frame.image.flags)
-    return Made(str(row.id), row.filepath, metrics(frame), picture)
+    return Made(str(row.id), row.filepath, metrics(frame), picture, row.bitflag)
 
 
 def difference(section: Section) -> SubtractionFrame:
@@ -103,6 +110,10 @@ def _make_detections(section: Section) -> Made:
     )
     row.write(section.archive, found, section.place)
     with open_session(section.settings) as session:
+        image = section.needed(Image, "subtraction")
+        row.bitflag = session.scalars(
+            select(Image.bitflag).where(Image.id == image.id).with_for_update()
+        ).one()
         row = save(session, row, replace=True)
         for sighting in make_sightings(row, found, load.wcs(section), section.exposure.mjd_mid):
             save(session, sighting)
@@ -110,7 +121,7 @@ def _make_detections(section: Section) -> Made:
         session.execute(delete(Sighting).where(beyond))
     section.products["detections"] = found
     picture = thumb(frame.score, None, Marks(found.x, found.y))
-    return Made(str(row.id), row.filepath, metrics(found), picture)
+    return Made(str(row.id), row.filepath, metrics(found), picture, row.bitflag)
 
 
 def detections(section: Section) -> Detections:

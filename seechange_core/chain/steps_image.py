@@ -1,22 +1,20 @@
 """The steps from a raw section to a calibrated image: exposure, image, sources, astrometry, zero point."""
 
 import numpy as np
-from sqlalchemy.orm import Session
 
-from seechange_core.catalogs.provider import CatalogInfo
-from seechange_core.catalogs.store import LocalCatalog, installed
 from seechange_core.chain import load
+from seechange_core.chain.catalogs import catalog_at, cone_of, release_of, release_row
 from seechange_core.chain.choice import SLOTS, masters_for, read_masters
+from seechange_core.chain.quality import judge_night
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
-from seechange_core.errors import NoCatalog, UserError
+from seechange_core.flags import QualityFlag
 from seechange_core.frames import CatalogStars, ImageFrame, RawFrame
 from seechange_core.instrument import SECTION_PROPERTIES
 from seechange_core.numerics.timing import decimal_year
 from seechange_core.products.background import Background
 from seechange_core.products.base import save
 from seechange_core.products.calibrator import Calibrator
-from seechange_core.products.catalog_release import CatalogRelease
 from seechange_core.products.image import Image
 from seechange_core.products.psf import Psf
 from seechange_core.products.source_list import SourceList
@@ -25,12 +23,17 @@ from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.provenance import digest
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import Marks, thumb
-from seechange_core.settings import Settings
-from seechange_core.stages.astrometry import AstrometryParams, query_radius_deg, solve
+from seechange_core.stages import judge
+from seechange_core.stages.astrometry import AstrometryParams, solve
 from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.photometry import PhotometryParams, calibrate
 from seechange_core.stages.preprocess import PreprocessParams, preprocess, wanted_kinds
 from seechange_core.storage.engine import open_session
+
+
+def _limits(section: Section) -> judge.QualityParams:
+    return section.params(judge.QualityParams, "quality")
+
 
 # --- exposure -------------------------------------------------------------------------------------
 
@@ -88,6 +91,7 @@ def _make_image(section: Section) -> Made:
     rows = {slot: row for slot, row in chosen.items() if slot in wanted}
     masters = read_masters(rows, section.archive)
     frame = preprocess(raw, masters, params, section.band)
+    verdict = judge.judge_image(frame, _limits(section))
     exposure = section.exposure
     hint = exposure.get_pointing_hint(section.section_id)
     row = Image(
@@ -103,6 +107,7 @@ def _make_image(section: Section) -> Made:
         provenance_id=section.provenance_id("image"),
         data_version=section.versions["image"],
         header=_searchable(section, frame),
+        bitflag=int(verdict.flags),
         **{f"{slot}_id": used.id for slot, used in rows.items()},
     )
     row.write(section.archive, frame, section.place)
@@ -110,7 +115,8 @@ def _make_image(section: Section) -> Made:
         row = save(session, row, replace=True)
     section.products["image"] = frame
     section.products.pop("raw", None)
-    return Made(str(row.id), row.filepath, metrics(frame), thumb(frame.data, frame.flags))
+    picture = thumb(frame.data, frame.flags)
+    return Made(str(row.id), row.filepath, metrics(frame), picture, row.bitflag, verdict.words)
 
 
 # --- source_list ----------------------------------------------------------------------------------
@@ -119,12 +125,16 @@ def _make_image(section: Section) -> Made:
 def _make_source_list(section: Section) -> Made:
     frame = load.image(section)
     found = extract(frame, section.params(ExtractParams, "extract"))
+    limits, image = _limits(section), section.needed(Image, "image")
+    of_psf = judge.judge_psf(found.psf, limits)
+    verdict = of_psf | judge.judge_sources(found.sources, found.psf, found.background, limits)
     keys = {
-        "image_id": section.needed(Image, "image").id,
+        "image_id": image.id,
         "provenance_id": section.provenance_id("source_list"),
         "data_version": section.versions["source_list"],
     }
-    sources, psf, background = SourceList(**keys), Psf(**keys), Background(**keys)
+    sources = SourceList(bitflag=int(image.bitflag | verdict.flags), **keys)
+    psf, background = Psf(bitflag=int(image.bitflag | of_psf.flags), **keys), Background(**keys)
     sources.write(section.archive, found.sources, section.place)
     psf.write(section.archive, found.psf, section.place)
     background.write(section.archive, found.background, section.place)
@@ -135,61 +145,21 @@ def _make_source_list(section: Section) -> Made:
     section.products |= {"sources": found.sources, "psf": found.psf, "background": found.background}
     picture = thumb(frame.data, frame.flags, Marks(found.sources.x, found.sources.y))
     figures = metrics(found.sources) | metrics(found.psf) | metrics(found.background)
-    return Made(str(row.id), row.filepath, figures, picture)
+    return Made(str(row.id), row.filepath, figures, picture, row.bitflag, verdict.words)
 
 
 # --- world_coordinates ----------------------------------------------------------------------------
-
-
-def catalog_of(settings: Settings) -> LocalCatalog:
-    """Return the local reference catalog that the settings name, or the only one there is.
-
-    Raises
-    ------
-    NoCatalog
-        If there is none.
-    UserError
-        If there are several and the settings name none.
-    """
-    root = settings.data_root / "catalogs"
-    if settings.catalog is not None:
-        return LocalCatalog(root, settings.catalog)
-    names = installed(root)
-    if not names:
-        raise NoCatalog("there is no reference catalog yet", cure="seechange catalog import FILE")
-    if len(names) > 1:
-        raise UserError(
-            f"several reference catalogs are installed: {', '.join(names)}",
-            cure="say which with the setting `catalog`",
-        )
-    return LocalCatalog(root, names[0])
-
-
-def release_row(session: Session, info: CatalogInfo) -> CatalogRelease:
-    """Return the row of a catalog's present content, made if need be."""
-    row = CatalogRelease(
-        name=info.name,
-        content_hash=info.checksum,
-        description=info.source,
-        n_stars=info.n_stars,
-        path=f"catalogs/{info.name}",
-        epoch=info.epoch,
-        bands=list(info.bands),
-    )
-    return save(session, row)
 
 
 def _stars(section: Section) -> CatalogStars:
     """Return the catalog stars around the section, in its band, at its time."""
 
     def query() -> CatalogStars:
-        frame, exposure = load.image(section), section.exposure
+        exposure = section.exposure
         params = section.params(PhotometryParams, "photometry")
-        hint = exposure.get_pointing_hint(section.section_id)
-        return catalog_of(section.settings).query(
-            hint.ra,
-            hint.dec,
-            query_radius_deg(hint, frame.shape),
+        cone = cone_of(section)
+        return catalog_at(section.settings, cone).query(
+            *cone,
             params.catalog_band or section.instrument.band_of(section.band),
             params.catalog_color,
             decimal_year(exposure.mjd_mid),
@@ -199,7 +169,7 @@ def _stars(section: Section) -> CatalogStars:
 
 
 def _catalog_used(section: Section) -> tuple[str, ...]:
-    return (catalog_of(section.settings).info.checksum,)
+    return (release_of(section).checksum,)
 
 
 def _make_world_coordinates(section: Section) -> Made:
@@ -208,18 +178,21 @@ def _make_world_coordinates(section: Section) -> Made:
     solution = solve(
         load.sources(section), _stars(section), hint, shape, section.params(AstrometryParams, "astrometry")
     )
-    info = catalog_of(section.settings).info
+    info = release_of(section)
+    relative = QualityFlag.RELATIVE if info.relative else QualityFlag(0)
+    sources, verdict = section.needed(SourceList, "source_list"), judge.judge_wcs(solution, _limits(section))
     with open_session(section.settings) as session:
         row = WorldCoordinates(
-            image_id=section.needed(Image, "image").id,
-            source_list_id=section.needed(SourceList, "source_list").id,
+            image_id=sources.image_id,
+            source_list_id=sources.id,
             catalog_id=release_row(session, info).id,
             provenance_id=section.provenance_id("world_coordinates"),
             data_version=section.versions["world_coordinates"],
+            bitflag=int(sources.bitflag | verdict.flags | relative),
         ).take(solution)
         row = save(session, row, replace=True)
     section.products["wcs"] = solution
-    return Made(str(row.id), None, metrics(solution))
+    return Made(str(row.id), None, metrics(solution), None, row.bitflag, verdict.words)
 
 
 # --- zero_point -----------------------------------------------------------------------------------
@@ -238,6 +211,7 @@ def _make_zero_point(section: Section) -> Made:
         params,
     )
     wcs_row = section.needed(WorldCoordinates, "world_coordinates")
+    verdict = judge.judge_zero_point(solution, _limits(section))
     row = ZeroPoint(
         image_id=wcs_row.image_id,
         source_list_id=wcs_row.source_list_id,
@@ -246,11 +220,14 @@ def _make_zero_point(section: Section) -> Made:
         filter=section.band,
         provenance_id=section.provenance_id("zero_point"),
         data_version=section.versions["zero_point"],
+        bitflag=int(wcs_row.bitflag | verdict.flags),
     ).take(solution)
     with open_session(section.settings) as session:
         row = save(session, row, replace=True)
     section.products["zero_point"] = solution
-    return Made(str(row.id), None, metrics(solution))
+    bits, cloud_mag = judge_night(section, row)
+    figures = metrics(solution) | {"cloud_mag": cloud_mag}
+    return Made(str(row.id), None, figures, None, bits, verdict.words)
 
 
 IMAGE_STEPS: tuple[Step, ...] = (

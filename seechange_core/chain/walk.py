@@ -13,6 +13,7 @@ from sqlalchemy import delete
 from seechange_core.chain.lineage import record_provenances
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.pictures import preview_path, read_preview, write_preview
+from seechange_core.chain.quality import bits_of
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.chain.steps import STEPS
@@ -20,6 +21,7 @@ from seechange_core.errors import NotFoundError, PipelineError, SeeChangeError, 
 from seechange_core.products.outcome import StepOutcome, record_outcome
 from seechange_core.provenance import digest
 from seechange_core.settings import Settings, use_settings
+from seechange_core.stages.judge import flags_of_stop
 from seechange_core.storage.engine import open_session
 
 log = logging.getLogger(__name__)
@@ -142,6 +144,7 @@ def _done(
         section=section.section,
         step=step.name,
         outcome=Outcome.DONE,
+        message=made.words,
         seconds=seconds,
         code_version=section.provenance_id(step.name),
         data_version=version,
@@ -149,6 +152,7 @@ def _done(
         preview=made.preview,
         product_id=made.product_id,
         path=made.path,
+        bitflag=made.bitflag,
     )
     _record(section, report, past)
     return report
@@ -156,6 +160,11 @@ def _done(
 
 def _again(section: Section, step: Step, past: StepOutcome) -> StepReport:
     """Report what the database knows of a step that need not run again."""
+    if past.status == Outcome.DONE:
+        with open_session(section.settings, read_only=True) as session:
+            bits = bits_of(session, step.name, past.data_version)
+    else:
+        bits = int(flags_of_stop(step.name, past.reason))
     return StepReport(
         exposure=section.exposure.name,
         section=section.section,
@@ -167,6 +176,7 @@ def _again(section: Section, step: Step, past: StepOutcome) -> StepReport:
         data_version=past.data_version,
         metrics={k: float(v) for k, v in past.metrics.items() if v is not None},
         preview=read_preview(section.archive, preview_path(section, step.name, past.data_version)),
+        bitflag=bits,
     )
 
 
@@ -185,6 +195,7 @@ def _ended(
         seconds=seconds,
         code_version=section.provenance_id(step.name),
         data_version=version,
+        bitflag=int(flags_of_stop(step.name, error.reason)),
     )
 
 

@@ -41,7 +41,7 @@ class PointingHint:
 
 @dataclass(frozen=True, eq=False)
 class WcsSolution:
-    """An astrometric solution, TAN or TAN-SIP.
+    """An astrometric solution, TAN, TAN-SIP or TPV.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class WcsSolution:
 
     @cached_property
     def wcs(self) -> WCS:
-        """The astropy WCS (SIP included)."""
+        """The astropy WCS (distortion included)."""
         header = fits.Header()
         for key, value in self.cards.items():
             header[key] = value

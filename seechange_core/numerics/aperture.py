@@ -140,19 +140,26 @@ class Moments:
         Major over minor axis.
     theta_rad
         Of the major axis, from +x towards +y.
+    x, y
+        Centre of the weight, pixels: where the source was said to be, or moved to its own centre.
     """
 
     fwhm_pix: Float
     elongation: Float
     theta_rad: Float
+    x: Float
+    y: Float
 
 
-def adaptive_moments(data: Float32, weight: Float32, x: Float, y: Float, fwhm_pix: float) -> Moments:
+def adaptive_moments(
+    data: Float32, weight: Float32, x: Float, y: Float, fwhm_pix: float, *, max_shift_pix: float = 0.0
+) -> Moments:
     """Measure sizes and shapes with the elliptical Gaussian weight that matches each source best.
 
     The fixed point of Bernstein & Jarvis 2002 (AJ 123, 583, section 3.1): half the covariance of the
     Gaussian-weighted profile equals half the weight's own. Unlike isophotal moments the result does not
-    shrink with the source's flux.
+    shrink with the source's flux. Each step takes the profile for a Gaussian, whose covariance follows
+    from the weighted one at once (Hirata & Seljak 2003, MNRAS 343, 459, section 2.1).
 
     Parameters
     ----------
@@ -164,64 +171,96 @@ def adaptive_moments(data: Float32, weight: Float32, x: Float, y: Float, fwhm_pi
         (n,) positions, pixels.
     fwhm_pix
         Where to start.
+    max_shift_pix
+        How far the weight may follow the source's own centre; 0 keeps it where it is.
     """
-    out = np.full((3, len(x)), np.nan)
+    out = np.full((5, len(x)), np.nan)
     start = (fwhm_pix / _FWHM_PER_SIGMA) ** 2
     image, weights = (np.ascontiguousarray(a, np.float32) for a in (data, weight))
-    _moments(image, weights, np.array(x, float), np.array(y, float), start, out)
-    xx, yy, xy = out
+    _moments(image, weights, np.array(x, float), np.array(y, float), start, float(max_shift_pix), out)
+    xx, yy, xy, new_x, new_y = out
     root = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
     middle = (xx + yy) / 2
     with np.errstate(invalid="ignore"):
         size = _FWHM_PER_SIGMA * np.sqrt(np.sqrt(xx * yy - xy**2))
         elongation = np.sqrt((middle + root) / (middle - root))
-    return Moments(size, elongation, 0.5 * np.arctan2(2 * xy, xx - yy))
+    return Moments(size, elongation, 0.5 * np.arctan2(2 * xy, xx - yy), new_x, new_y)
 
 
 @nb.njit(cache=True, nogil=True)
-def _moments(data: Float32, weight: Float32, x: Float, y: Float, start: float, out: Float) -> None:
+def _moments(
+    data: Float32, weight: Float32, x: Float, y: Float, start: float, max_shift: float, out: Float
+) -> None:
     for k in range(len(x)):
         xx, yy, xy = start, start, 0.0
-        converged = False
+        cx, cy = x[k], y[k]
         for _ in range(_MOMENT_STEPS):
-            total, new_xx, new_yy, new_xy = _weighted(data, weight, x[k], y[k], xx, yy, xy)
+            total, sx, sy, new_xx, new_yy, new_xy = _weighted(data, weight, cx, cy, xx, yy, xy)
             if not total > 0:
                 break
-            new_xx, new_yy, new_xy = 2 * new_xx / total, 2 * new_yy / total, 2 * new_xy / total
+            sx, sy = sx / total, sy / total
+            new_xx, new_yy, new_xy = new_xx / total, new_yy / total, new_xy / total
+            if max_shift > 0:
+                # Of a Gaussian source the weighted mean is half way to its centre.
+                new_xx, new_yy, new_xy = new_xx - sx * sx, new_yy - sy * sy, new_xy - sx * sy
+                move_x = min(max(cx + 2 * sx, x[k] - max_shift), x[k] + max_shift) - cx
+                move_y = min(max(cy + 2 * sy, y[k] - max_shift), y[k] + max_shift) - cy
+                cx, cy = cx + move_x, cy + move_y
+            else:
+                move_x = move_y = 0.0
+            new_xx, new_yy, new_xy = _unweighted(xx, yy, xy, new_xx, new_yy, new_xy)
             determinant = new_xx * new_yy - new_xy * new_xy
             if not (new_xx > 0 and new_yy > 0 and 0.01 < determinant < 1e4 * start * start):
                 break
             change = abs(new_xx - xx) + abs(new_yy - yy) + abs(new_xy - xy)
             xx, yy, xy = new_xx, new_yy, new_xy
-            if change < 1e-3 * (xx + yy):
-                converged = True
+            if change < 1e-3 * (xx + yy) and move_x * move_x + move_y * move_y < 1e-6 * (xx + yy):
+                out[0, k], out[1, k], out[2, k] = xx, yy, xy
                 break
-        if converged:
-            out[0, k] = xx
-            out[1, k] = yy
-            out[2, k] = xy
+        out[3, k], out[4, k] = cx, cy
+
+
+@nb.njit(cache=True, nogil=True)
+def _unweighted(
+    xx: float, yy: float, xy: float, m_xx: float, m_yy: float, m_xy: float
+) -> tuple[float, float, float]:
+    """Return the covariance of a Gaussian that has covariance m under the weight: (m^-1 - w^-1)^-1."""
+    w = xx * yy - xy * xy
+    m = m_xx * m_yy - m_xy * m_xy
+    if m > 0 and m_xx > 0:
+        a, b, c = m_yy / m - yy / w, m_xx / m - xx / w, xy / w - m_xy / m
+        inverse = a * b - c * c
+        # Never more than twice as wide at once: noise can make the profile wider than its weight allows.
+        if a > 0 and b > 0 and inverse * w > 1 / 16:
+            return b / inverse, a / inverse, -c / inverse
+    return 2 * m_xx, 2 * m_yy, 2 * m_xy
 
 
 @nb.njit(cache=True, nogil=True)
 def _weighted(
     data: Float32, weight: Float32, x: float, y: float, xx: float, yy: float, xy: float
-) -> tuple[float, float, float, float]:
-    """Return the sums of w d, w d dx^2, w d dy^2 and w d dx dy under an elliptical Gaussian w."""
+) -> tuple[float, float, float, float, float, float]:
+    """Return the sums of w d, w d dx, w d dy, w d dx^2, w d dy^2, w d dx dy; w is an elliptical Gaussian."""
     determinant = xx * yy - xy * xy
     a, b, c = yy / determinant, xx / determinant, -xy / determinant
     reach_x = math.ceil(4 * math.sqrt(xx))
     reach_y = math.ceil(4 * math.sqrt(yy))
+    total = sum_x = sum_y = sum_xx = sum_yy = sum_xy = 0.0
+    if not (abs(x) < 1e9 and abs(y) < 1e9):
+        return total, sum_x, sum_y, sum_xx, sum_yy, sum_xy
     column, row = math.floor(x + 0.5), math.floor(y + 0.5)
-    total = sum_xx = sum_yy = sum_xy = 0.0
     for j in range(max(0, row - reach_y), min(data.shape[0], row + reach_y + 1)):
+        dy = j - y
         for i in range(max(0, column - reach_x), min(data.shape[1], column + reach_x + 1)):
-            dx, dy = i - x, j - y
+            dx = i - x
             q = a * dx * dx + b * dy * dy + 2 * c * dx * dy
             if q > 16.0 or not weight[j, i] > 0 or not math.isfinite(data[j, i]):
                 continue
             value = math.exp(-0.5 * q) * data[j, i]
             total += value
+            sum_x += value * dx
+            sum_y += value * dy
             sum_xx += value * dx * dx
             sum_yy += value * dy * dy
             sum_xy += value * dx * dy
-    return total, sum_xx, sum_yy, sum_xy
+    return total, sum_x, sum_y, sum_xx, sum_yy, sum_xy

@@ -1,25 +1,34 @@
-"""Finding sources in a background-subtracted image, with sep (Barbary 2016, JOSS 1, 58)."""
+"""Finding sources in a background-subtracted image."""
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
-import sep
+import numpy.typing as npt
 
 from seechange_core.frames import Bool, Float, Float32, Int, Table
+from seechange_core.numerics import peaks as extremes
+from seechange_core.numerics.matched_filter import matched_filter
+from seechange_core.numerics.watershed import Islands, Rise, part_islands, sum_islands
 
-_MERGED = 1
-_KERNEL_REACH = 2.0
+#: A second peak that rises less above the saddle, in its own sigmas, is noise on its neighbour's wing.
+_RISE_SIGMA = 2.5
+#: Second moments of an island, which is cut at the threshold, are never below a pixel's own.
+_PIXEL_VARIANCE = 1 / 12
 _FWHM_PER_SIGMA = 2.3548200450309493
+_MIN_PEAK_SIGMA = 8.0
 
 
 @dataclass(frozen=True, eq=False)
 class Peaks(Table):
-    """What `find` found, brightest first is not promised: the order is sep's, and always the same.
+    """What `find` found, the highest peak of the filtered image first.
 
     Attributes
     ----------
     x, y
-        Isophotal barycentre, pixels.
+        Highest place of the filtered image, of saturated sources the barycentre; pixels.
+    snr
+        Of the filtered image there: of a point source on the sky's noise alone.
     flux, peak
         Isophotal sum and highest pixel, electrons.
     fwhm_pix, elongation, theta_rad
@@ -27,11 +36,12 @@ class Peaks(Table):
     n_pixels
         Above the threshold.
     merged
-        Deblended from a neighbour.
+        Touches another source.
     """
 
     x: Float
     y: Float
+    snr: Float
     flux: Float
     peak: Float
     fwhm_pix: Float
@@ -41,81 +51,123 @@ class Peaks(Table):
     merged: Bool
 
 
-def gaussian_kernel(fwhm_pix: float) -> Float32:
-    """Return a round Gaussian of sum 1, cut at 2 sigma-equivalents of its FWHM: a matched filter."""
-    sigma = fwhm_pix / _FWHM_PER_SIGMA
-    half = max(1, int(np.ceil(_KERNEL_REACH * sigma)))
-    steps = np.arange(-half, half + 1)
-    row = np.exp(-0.5 * (steps / sigma) ** 2)
-    kernel = np.outer(row, row)
-    kernel32: Float32 = (kernel / kernel.sum()).astype(np.float32)
-    return kernel32
-
-
 def find(
     data: Float32,
-    error: Float32,
-    mask: Bool,
+    weight: Float32,
     *,
     sigma: float,
-    fwhm_pix: float | None,
+    fwhm_pix: float,
     min_area_pix: int,
     deblend_contrast: float,
-) -> tuple[Peaks, Int]:
-    """Find and deblend sources.
+    gain: float = 1.0,
+    plateau_e: float = np.inf,
+) -> tuple[Peaks, npt.NDArray[np.int32]]:
+    """Find and deblend sources: islands of the matched-filtered image (`matched_filter`, `watershed`).
 
     Parameters
     ----------
-    data, error
-        (H, W) float32, background-subtracted, and 1 sigma per pixel.
-    mask
-        (H, W), True where nothing may be found.
+    data
+        (H, W) float32, background-subtracted; not finite only where there is no weight.
+    weight
+        (H, W) float32, 1 / variance of the background per pixel; 0 where nothing may be found.
     sigma
         Threshold on the image filtered with a Gaussian of the given FWHM, in its own sigmas.
     fwhm_pix
-        Of point sources; None: no filter, the threshold is on single pixels.
+        Of point sources.
     min_area_pix
         Contiguous pixels above the threshold that make a source.
     deblend_contrast
-        A branch with at least this share of the light becomes a source of its own.
+        A second peak becomes a source of its own if it rises above the saddle by at least this share of the
+        saddle's height, and beyond its noise.
+    gain
+        Photons per unit of data.
+    plateau_e
+        Pixels this high are saturated: their highest place says nothing.
 
     Returns
     -------
     Peaks
         The sources.
     segmentation
-        (H, W) int: which source (1-based) each pixel belongs to, 0 none.
+        (H, W) int32: which source (1-based) each pixel belongs to, 0 none.
     """
-    sep.set_extract_pixstack(max(300_000, data.size // 4))
-    sep.set_sub_object_limit(4096)
-    found, segmentation = sep.extract(
-        np.ascontiguousarray(data),
-        sigma,
-        err=np.ascontiguousarray(error),
-        mask=mask,
-        minarea=min_area_pix,
-        filter_kernel=None if fwhm_pix is None else gaussian_kernel(fwhm_pix),
-        filter_type="matched",
-        deblend_nthresh=32,
-        deblend_cont=deblend_contrast,
-        # sep's cleaning compares isophotal wings with a threshold that the matched filter has put in sigmas:
-        # it swallows a quarter of the real sources at S/N 5 to 30.
-        clean=False,
-        segmentation_map=True,
+    smooth, noise = matched_filter(data, weight, fwhm_pix)
+    usable = weight[weight > 0]
+    photon_share = float(np.median(usable[:: max(1, len(usable) // 10_000)])) / gain if usable.size else 0.0
+    islands = part_islands(smooth, noise, sigma, Rise(_RISE_SIGMA, deblend_contrast, photon_share), min_area_pix)
+    return _measured(data, smooth, noise, islands, plateau_e), islands.labels
+
+
+def _measured(data: Float32, smooth: Float32, noise: Float32, islands: Islands, plateau_e: float) -> Peaks:
+    n_pixels, peak, flux, *moments = sum_islands(data, islands)
+    light = np.maximum(flux, 1e-30)
+    dx, dy, xx, yy, xy = (moment / light for moment in moments)
+    xx, yy = (np.maximum(v, 0) + _PIXEL_VARIANCE for v in (xx - dx**2, yy - dy**2))
+    xy = xy - dx * dy
+    root = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
+    major, minor = (np.sqrt(np.maximum((xx + yy) / 2 + s * root, _PIXEL_VARIANCE)) for s in (1, -1))
+    row, column = np.divmod(islands.peak, data.shape[1])
+    # The paraboloid through 3 x 3 pixels of the filtered image: its top is the fitted PSF's position.
+    inner = extremes.Peaks(
+        np.clip(row, 1, max(data.shape[0] - 2, 1)), np.clip(column, 1, max(data.shape[1] - 2, 1)), peak
     )
-    minor = np.maximum(found["b"], 0.3)
-    peaks = Peaks(
-        x=found["x"],
-        y=found["y"],
-        flux=found["flux"].astype(float),
-        peak=found["peak"].astype(float),
-        fwhm_pix=_FWHM_PER_SIGMA * np.sqrt(found["a"] * minor),
-        elongation=found["a"] / minor,
-        theta_rad=found["theta"].astype(float),
-        n_pixels=found["npix"].astype(np.int64),
-        merged=(found["flag"] & _MERGED) > 0,
+    top = extremes.refine(smooth, inner)
+    clipped = (peak >= plateau_e) | (row != inner.y) | (column != inner.x)
+    return Peaks(
+        x=np.where(clipped, column + dx, top.x),
+        y=np.where(clipped, row + dy, top.y),
+        snr=(smooth.ravel()[islands.peak] / noise.ravel()[islands.peak]).astype(float),
+        flux=flux,
+        peak=peak,
+        fwhm_pix=_FWHM_PER_SIGMA * np.sqrt(major * minor),
+        elongation=major / minor,
+        theta_rad=0.5 * np.arctan2(2 * xy, xx - yy),
+        n_pixels=n_pixels.astype(np.int64),
+        merged=islands.touches,
     )
-    return peaks, segmentation
+
+
+def bright_peaks(data: Float32, weight: Float32, at_most: int) -> tuple[Float, Float, Float]:
+    """Return single pixels that stand out, whatever the seeing: 8 sigma, and the highest of 5 x 5 usable ones.
+
+    Parameters
+    ----------
+    data, weight
+        (H, W) float32, background-subtracted, and 1 / variance per pixel; 0 where unusable.
+    at_most
+        So many, the highest.
+
+    Returns
+    -------
+    x, y, value
+        (n,) float64, the highest first.
+    """
+    place = _highest_of_25(data, weight, np.float32(_MIN_PEAK_SIGMA**2))
+    value = data.ravel()[place].astype(float)
+    order = np.argsort(-value, kind="stable")[:at_most]
+    row, column = np.divmod(place[order], data.shape[1])
+    return column.astype(float), row.astype(float), value[order]
+
+
+@nb.njit(cache=True, nogil=True)
+def _highest_of_25(data: Float32, weight: Float32, least: np.float32) -> Int:
+    found = []
+    height, width = data.shape
+    for y in range(2, height - 2):
+        for x in range(2, width - 2):
+            value = data[y, x]
+            if not (value > 0 and value * value * weight[y, x] > least):
+                continue
+            highest = True
+            for j in range(y - 2, y + 3):
+                for i in range(x - 2, x + 3):
+                    # Of equal neighbours the first one wins.
+                    first = j < y or (j == y and i < x)
+                    if not weight[j, i] > 0 or data[j, i] > value or (first and data[j, i] == value):
+                        highest = False
+            if highest:
+                found.append(y * width + x)
+    return np.array(found, np.int64)
 
 
 def half_sample_mode(values: Float) -> float:

@@ -1,5 +1,6 @@
 """Linear least squares as measurements need it: weighted, clipped, with an unknown extra scatter.
 
+Terms may have a prior around 0, so that what the data cannot tell fades instead of being switched off.
 One brick for zero points and for astrometric solutions; it knows neither.
 """
 
@@ -7,10 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dpotrf, dtrtri
 from scipy.optimize import brentq
 from scipy.special import chdtr, chdtrc, chdtri, gammaincinv
 
 from seechange_core.frames import Bool, Float
+
+_DEGENERATE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +26,7 @@ class LinearFit:
     coefficients
         (n_terms, n_axes).
     covariance
-        (n_terms, n_terms), the same for every axis, `scatter` included.
+        (n_terms, n_terms), the same for every axis, `scatter` and the prior included.
     residuals
         (n, n_axes) of all data, also of those not used.
     errors
@@ -33,6 +37,8 @@ class LinearFit:
         (n,) diagonal of the hat matrix; 0 for data not used.
     used
         (n,) False for outliers.
+    prior_errors
+        (n_terms,) 1-sigma of the prior of each coefficient around 0; infinite without one.
     """
 
     coefficients: Float
@@ -42,6 +48,7 @@ class LinearFit:
     scatter: float
     leverage: Float
     used: Bool
+    prior_errors: Float
 
     @property
     def rms(self) -> float:
@@ -56,6 +63,7 @@ def fit_linear(
     *,
     clip_sigma: float = 3.5,
     max_iterations: int = 25,
+    prior_errors: npt.ArrayLike | None = None,
 ) -> LinearFit:
     """Fit a linear model to data of which some are wrong and all scatter more than they say.
 
@@ -73,54 +81,75 @@ def fit_linear(
         (n,) 1 sigma per axis.
     clip_sigma
         Data beyond this are outliers (for several axes: beyond the same probability).
+    prior_errors
+        (n_terms,) 1-sigma of what each coefficient may be, around 0; infinite, or None, for anything.
 
     Raises
     ------
     ValueError
-        If there are not more data than terms.
+        If there are not more data than terms without a prior.
     """
     A = np.asarray(design, float)
     sigma = np.asarray(errors, float)
     y = np.asarray(values, float).reshape(len(A), -1)
-    if len(A) <= A.shape[1]:
-        raise ValueError(f"{len(A)} data cannot fit {A.shape[1]} terms and their scatter")
+    prior = np.full(A.shape[1], np.inf) if prior_errors is None else np.asarray(prior_errors, float)
+    n_free = int(np.count_nonzero(np.isinf(prior)))
+    if len(A) <= n_free:
+        raise ValueError(f"{len(A)} data cannot fit {n_free} terms and their scatter")
     limit = float(chdtri(y.shape[1], chdtrc(1, clip_sigma**2)))
-    coefficients, scale = _robust_start(A, y, sigma)
+    coefficients, scale = _robust_start(A, y, sigma, prior)
     residuals = y - A @ coefficients
     scatter = np.sqrt(max(0.0, scale**2 - float(np.median(sigma)) ** 2))
-    used = _inliers(residuals, np.hypot(sigma, scatter), limit, A.shape[1])
+    used = _inliers(residuals, np.hypot(sigma, scatter), limit, n_free)
+    n_fitted = float(A.shape[1])
     for _ in range(max_iterations):
-        scatter = _extra_scatter(residuals[used], sigma[used], A.shape[1], limit)
+        scatter = _extra_scatter(residuals[used], sigma[used], n_fitted, limit)
         total = np.hypot(sigma, scatter)
-        coefficients, covariance = _solve(A[used], y[used], total[used])
+        coefficients, covariance = _solve(A[used], y[used], total[used], prior)
+        # A term that its prior holds costs no degree of freedom: the trace of the hat matrix counts them.
+        n_fitted = A.shape[1] - float(np.sum(np.diag(covariance) / prior**2))
         residuals = y - A @ coefficients
-        before, used = used, _inliers(residuals, total, limit, A.shape[1])
+        before, used = used, _inliers(residuals, total, limit, n_free)
         if np.array_equal(before, used):
             break
     leverage = np.where(before, np.einsum("ij,jk,ik->i", A, covariance, A) / total**2, 0.0)
-    return LinearFit(coefficients, covariance, residuals, total, float(scatter), leverage, before)
+    return LinearFit(coefficients, covariance, residuals, total, float(scatter), leverage, before, prior)
 
 
 def refit(fit: LinearFit, design: npt.ArrayLike, values: npt.ArrayLike) -> LinearFit:
     """Solve again for slightly changed values, keeping the errors and the outliers of a fit."""
     A = np.asarray(design, float)
     y = np.asarray(values, float).reshape(len(A), -1)
-    coefficients, _ = _solve(A[fit.used], y[fit.used], fit.errors[fit.used])
+    coefficients, _ = _solve(A[fit.used], y[fit.used], fit.errors[fit.used], fit.prior_errors)
     return replace(fit, coefficients=coefficients, residuals=y - A @ coefficients)
 
 
-def _solve(A: Float, y: Float, sigma: Float) -> tuple[Float, Float]:
+def _solve(A: Float, y: Float, sigma: Float, prior: Float) -> tuple[Float, Float]:
     """Weighted least squares; columns are scaled first, so that powers of pixels stay well conditioned."""
-    weighted = A / sigma[:, None]
-    norms = np.linalg.norm(weighted, axis=0)
+    held = np.isfinite(prior)
+    if held.any():  # a prior is one more datum: the coefficient itself, measured as 0
+        A = np.concatenate([A, np.eye(A.shape[1])[held]])
+        y = np.concatenate([y, np.zeros((int(held.sum()), y.shape[1]))])
+        sigma = np.concatenate([sigma, prior[held]])
+    weighted, wanted = A / sigma[:, None], y / sigma[:, None]
+    norms = np.sqrt(np.einsum("ij,ij->j", weighted, weighted))
     norms[norms == 0] = 1.0
-    u, s, vt = np.linalg.svd(weighted / norms, full_matrices=False)
-    inverse = np.where(s > s[0] * 1e-13, 1.0 / s, 0.0)
-    right = (vt.T * inverse) / norms[:, None]
-    return right @ (u.T @ (y / sigma[:, None])), right @ right.T
+    weighted = weighted / norms
+    # The normal equations lose half of the digits: only what is far from degenerate goes through them.
+    lower, failed = dpotrf(weighted.T @ weighted, lower=1)
+    if failed or np.min(np.diag(lower)) < _DEGENERATE:
+        u, s, vt = np.linalg.svd(weighted, full_matrices=False)
+        right = vt.T * np.where(s > s[0] * 1e-13, 1.0 / s, 0.0) / norms[:, None]
+        return right @ (u.T @ wanted), right @ right.T
+    inverse, _ = dtrtri(lower, lower=1)
+    right = np.tril(inverse).T / norms[:, None]
+    covariance = right @ right.T
+    return covariance @ (norms[:, None] * (weighted.T @ wanted)), covariance
 
 
-def _robust_start(A: Float, y: Float, sigma: Float, iterations: int = 10) -> tuple[Float, float]:
+def _robust_start(
+    A: Float, y: Float, sigma: Float, prior: Float, iterations: int = 10
+) -> tuple[Float, float]:
     """Fit what most data agree on; return the coefficients and the scale of that majority.
 
     Least absolute residuals first (by reweighting: no scale needed, which outliers would spoil), then
@@ -129,31 +158,32 @@ def _robust_start(A: Float, y: Float, sigma: Float, iterations: int = 10) -> tup
     """
     weight = np.ones(len(A))
     for _ in range(iterations):
-        coefficients, _ = _solve(A, y, sigma / np.sqrt(weight))
+        coefficients, _ = _solve(A, y, sigma / np.sqrt(weight), prior)
         distance = np.linalg.norm(y - A @ coefficients, axis=1)
         median = max(float(np.median(distance)), 1e-300)
         weight = median / np.maximum(distance, 0.1 * median)
-    majority = min(len(A), (len(A) + A.shape[1] + 1) // 2)
+    n_free = int(np.count_nonzero(np.isinf(prior)))
+    majority = min(len(A), (len(A) + n_free + 1) // 2)
     for _ in range(iterations):
         nearest = np.argpartition(distance, majority - 1)[:majority]
-        coefficients, _ = _solve(A[nearest], y[nearest], sigma[nearest])
+        coefficients, _ = _solve(A[nearest], y[nearest], sigma[nearest], prior)
         distance = np.linalg.norm(y - A @ coefficients, axis=1)
     normal_median = float(np.sqrt(2 * gammaincinv(y.shape[1] / 2, 0.5)))
     return coefficients, float(np.median(distance)) / normal_median
 
 
-def _inliers(residuals: Float, sigma: Float, limit: float, n_terms: int) -> Bool:
+def _inliers(residuals: Float, sigma: Float, limit: float, n_free: int) -> Bool:
     distance = np.sum((residuals / sigma[:, None]) ** 2, axis=1)
-    fewest = min(len(distance), n_terms + 1)
+    fewest = min(len(distance), n_free + 1)
     # Never clip below what the fit needs: the nearest ones stay.
     return np.asarray(distance <= max(limit, float(np.partition(distance, fewest - 1)[fewest - 1])), bool)
 
 
-def _extra_scatter(residuals: Float, sigma: Float, n_terms: int, limit: float) -> float:
+def _extra_scatter(residuals: Float, sigma: Float, n_fitted: float, limit: float) -> float:
     """Find the scatter that, added in quadrature, makes chi square what its degrees of freedom say."""
     n, n_axes = residuals.shape
     tails = chdtr(n_axes + 2, limit) / chdtr(n_axes, limit)
-    wanted = max(n - n_terms, 1) * n_axes * tails
+    wanted = max(n - n_fitted, 1.0) * n_axes * tails
     squared = np.sum(residuals**2, axis=1)
 
     def excess(variance: float) -> float:

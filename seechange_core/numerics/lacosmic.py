@@ -2,7 +2,10 @@
 
 After van Dokkum (2001, PASP 113, 1420). The Laplacian of the twice-subsampled image (its equations 6 to
 10) is a cheap stencil, evaluated everywhere; medians are taken only around the few pixels where it is
-significant, and later rounds look only around pixels found in the round before.
+significant, and later rounds look only around pixels found in the round before. Two tests are added to
+those of the paper, for both follow from what stars are: a peak with the shape of a star is none, and on the
+flank of something bright (a saturated star) a hit stands higher above two opposite neighbours than any sum of
+stars can. At last hits take in the pixels at their edges that stand out of what was not hit.
 """
 
 import numpy as np
@@ -10,6 +13,7 @@ import numpy.typing as npt
 from numba import njit
 
 from seechange_core.frames import Bool, Float, Float32
+from seechange_core.numerics.star_shape import PIXEL_FWHM2, belongs_to_star, star_templates
 
 Index = npt.NDArray[np.int64]
 
@@ -19,6 +23,10 @@ _STAR_FWHM_PIX = np.array([1.5, 1.8, 2.0, 2.5, 3.0, 4.0])
 _STAR_RATIO = np.array([3.34, 1.69, 1.19, 0.62, 0.41, 0.21])
 #: Standard deviation of the fine structure (3 x 3 minus 7 x 7 medians) of white noise of unit sigma.
 _FINE_STRUCTURE_NOISE = 0.40
+#: Rounds in which hits take in the pixels at their edges.
+_EDGE_ROUNDS = 3
+#: A pixel whose surroundings are this bright, as a share of its own, may lie on the flank of something.
+_FLANK = 0.25
 
 
 def star_limit(fwhm_pix: float) -> float:
@@ -31,48 +39,13 @@ def star_limit(fwhm_pix: float) -> float:
     return max(0.5, 1.25 * float(ratio))
 
 
-def sharp_star_fwhm(data: Float32, variance: Float32, excluded: Bool, lowest: float = 1.5) -> float:
-    """Return a FWHM (pixels) that the image's stars exceed, for `find_cosmic_rays`.
-
-    Round peaks above 50 sigma whose eight neighbours all stand above 5 sigma are mostly stars; the
-    second difference of the logarithm gives the width of a Gaussian wherever it lies within the pixel.
-    Four fifths of the lower quintile leave room for galaxies (too wide) and for bright hits among
-    them (too narrow, which only makes the search more careful).
-
-    Parameters
-    ----------
-    data, variance, excluded
-        As for `find_cosmic_rays`.
-    lowest
-        The answer is never below this, and is this when there are fewer than 15 such peaks; nor
-        above 3 pixels, where sampling no longer matters.
-    """
-    inner = np.s_[1:-1, 1:-1]
-    noise = np.sqrt(variance)
-    rows, columns = np.nonzero((data[inner] > 50 * noise[inner]) & ~excluded[inner])
-    rows, columns = rows + 1, columns + 1
-    around = {(j, i): (rows + j, columns + i) for j in (-1, 0, 1) for i in (-1, 0, 1)}
-    peak = data[rows, columns]
-    good = np.ones(peak.size, dtype=np.bool_)
-    for place in around.values():
-        good &= (data[place] <= peak) & ~excluded[place] & (data[place] > 5 * noise[place])
-    logs = {step: np.log(data[place][good]) for step, place in around.items()}
-    along_x = np.maximum(logs[0, 0] - (logs[0, -1] + logs[0, 1]) / 2, 1e-3)
-    along_y = np.maximum(logs[0, 0] - (logs[-1, 0] + logs[1, 0]) / 2, 1e-3)
-    is_round = np.abs(np.log(along_x / along_y)) < np.log(1.8)
-    if is_round.sum() < 15:
-        return lowest
-    fwhm = 2.3548 / np.sqrt(along_x + along_y)[is_round]
-    return float(np.clip(0.8 * np.percentile(fwhm, 20), lowest, max(lowest, 3.0)))
-
-
 def find_cosmic_rays(
     data: Float32,
     variance: Float32,
     excluded: Bool,
     *,
     n_sigma: float = 4.5,
-    neighbour_sigma: float = 2.0,
+    neighbour_sigma: float = 3.0,
     star_fwhm_pix: float = 1.5,
     iterations: int = 4,
 ) -> Bool:
@@ -90,9 +63,11 @@ def find_cosmic_rays(
     n_sigma
         Significance of the Laplacian from which a pixel is looked at.
     neighbour_sigma
-        The same for pixels touching one that was found.
+        The same for pixels touching one that was found; at the end, what they must stand above the median of
+        the pixels around that were not hit.
     star_fwhm_pix
-        The sharpest star there can be; anything no sharper than that is left alone.
+        The sharpest star there can be (see `numerics.star_shape.sharp_star_fwhm`); anything no sharper than
+        that is left alone, and so is what has the shape of such a star.
     iterations
         Rounds; in each the hits found are replaced by their surroundings, which uncovers wider ones.
 
@@ -101,20 +76,29 @@ def find_cosmic_rays(
     ndarray
         (H, W) bool.
     """
-    clean = np.array(data, dtype=np.float32)
+    clean = np.array(data, dtype=np.float32, order="C")
     variance = np.ascontiguousarray(variance, dtype=np.float32)
     _fill(clean, excluded, excluded)
     hits = np.zeros(clean.shape, dtype=np.bool_)
     significance = np.empty(clean.shape, dtype=np.float32)
-    seeds = _laplacian_everywhere(clean, variance, excluded, significance, n_sigma)
-    limit = star_limit(star_fwhm_pix)
+    _laplacian_everywhere(clean, variance, excluded, significance)
+    seeds = np.argwhere(significance > n_sigma)
+    limit, templates = star_limit(star_fwhm_pix), star_templates(star_fwhm_pix)
+    steepest = 1.1 * float(np.exp(4 * np.log(2) / (star_fwhm_pix**2 + PIXEL_FWHM2)))
+    everything = []
     for _ in range(iterations):
-        fresh = _judge(clean, variance, significance, excluded, hits, seeds, n_sigma, limit)
+        fresh = _judge(
+            clean, variance, significance, excluded, hits, seeds, n_sigma, limit, steepest, templates
+        )
         if fresh.shape[0] == 0:
             break
         for threshold in (n_sigma, neighbour_sigma):
             fresh = _spread(clean, variance, significance, excluded, hits, fresh, threshold)
         seeds = _heal(clean, variance, significance, excluded, hits, fresh, n_sigma)
+        everything.append(fresh)
+    edge = np.concatenate([np.empty((0, 2), dtype=np.int64), *everything])
+    for _ in range(_EDGE_ROUNDS):
+        edge = _take_edges(data, variance, excluded, hits, edge, neighbour_sigma, templates)
     return hits
 
 
@@ -189,18 +173,22 @@ def _fill(clean: Float32, wanted: Bool, mask: Bool) -> None:
 
 @njit(cache=True, nogil=True)
 def _beyond(clean: Float32, excluded: Bool, y: int, x: int, dy: int, dx: int) -> float:
-    """Return a neighbour's value; of an unusable one, what a straight line through the pixel gives there.
+    """Return a neighbour's value; of an unusable one, what the pixel and the opposite neighbour let expect.
 
-    A defect beside a star's core would otherwise look like the core's sharp edge.
+    A defect beside a star's core would otherwise look like the core's sharp edge: towards a core a straight
+    line goes on, away from it an exponential.
     """
     height, width = clean.shape
     v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
     if not excluded[v, u]:
         return float(clean[v, u])
     v, u = min(max(y - dy, 0), height - 1), min(max(x - dx, 0), width - 1)
-    if not excluded[v, u]:
-        return float(2 * clean[y, x] - clean[v, u])
-    return float(clean[y, x])
+    here, there = float(clean[y, x]), float(clean[v, u])
+    if excluded[v, u]:
+        return here
+    if there <= here:
+        return 2 * here - there
+    return here * here / there if here > 0 else here
 
 
 @njit(cache=True, nogil=True)
@@ -223,40 +211,43 @@ def _laplacian(clean: Float32, excluded: Bool, y: int, x: int) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _laplacian_everywhere(
-    clean: Float32, variance: Float32, excluded: Bool, significance: Float32, threshold: float
-) -> Index:
-    """Fill `significance` with L+ / 2 over the background noise; return where it exceeds `threshold`."""
+def _laplacian_everywhere(clean: Float32, variance: Float32, excluded: Bool, significance: Float32) -> None:
+    """Fill `significance` with L+ / 2 over the background noise."""
     height, width = clean.shape
-    count = 0
+    zero, two, eighth = np.float32(0), np.float32(2), np.float32(0.125)
+    for y in range(height):
+        row, out, noise2 = clean[y], significance[y], variance[y]
+        below, above = clean[max(y - 1, 0)], clean[min(y + 1, height - 1)]
+        # Simple enough for the compiler to take several pixels at a time.
+        for x in range(1, width - 1):
+            twice = two * row[x]
+            left, right, down, up = twice - row[x - 1], twice - row[x + 1], below[x], above[x]
+            total = max(left - down, zero) + max(left - up, zero)
+            total += max(right - down, zero) + max(right - up, zero)
+            out[x] = eighth * total / np.sqrt(noise2[x])
+        for x in (0, width - 1):
+            out[x] = _laplacian(clean, excluded, y, x) / np.sqrt(noise2[x])
     for y in range(height):
         for x in range(width):
-            value = _laplacian(clean, excluded, y, x) / np.sqrt(variance[y, x])
-            significance[y, x] = value
-            if value > threshold:
-                count += 1
-    seeds = np.empty((count, 2), dtype=np.int64)
-    count = 0
-    for y in range(height):
-        for x in range(width):
-            if significance[y, x] > threshold:
-                seeds[count, 0] = y
-                seeds[count, 1] = x
-                count += 1
-    return seeds
+            if excluded[y, x]:
+                for j in range(max(0, y - 1), min(height, y + 2)):
+                    for i in range(max(0, x - 1), min(width, x + 2)):
+                        if j == y or i == x:
+                            significance[j, i] = _laplacian(clean, excluded, j, i) / np.sqrt(variance[j, i])
 
 
 @njit(cache=True, nogil=True)
 def _excess(
     clean: Float32, variance: Float32, significance: Float32, y: int, x: int, scratch: Float
-) -> tuple[float, float]:
-    """Return S' (S less its 5 x 5 median, equation 13) with source noise, and that noise."""
+) -> tuple[float, float, float]:
+    """Return S' (S less its 5 x 5 median, equation 13) with source noise, that noise, the light around."""
     background = np.sqrt(variance[y, x])
     # A single hit pixel raises neither median; a sharp star's core raises the smaller one.
-    source = max(_window_median(clean, y, x, 2, scratch), _window_median(clean, y, x, 1, scratch), 0.0)
+    around = _window_median(clean, y, x, 2, scratch)
+    source = max(around, _window_median(clean, y, x, 1, scratch), 0.0)
     noise = np.sqrt(variance[y, x] + source)
     smooth = _window_median(significance, y, x, 2, scratch)
-    return (significance[y, x] - smooth) * background / noise, noise
+    return (significance[y, x] - smooth) * background / noise, noise, around
 
 
 @njit(cache=True, nogil=True)
@@ -273,6 +264,26 @@ def _fine_structure(clean: Float32, y: int, x: int, scratch: Float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _steep(clean: Float32, excluded: Bool, y: int, x: int, noise: float, steepest: float) -> bool:
+    """Tell whether a pixel stands higher above two opposite neighbours than any sum of stars can.
+
+    Of a star, a pixel is at most `steepest` times the mean of its neighbours left and right (along the
+    diagonal: the square of this), and so of any sum of stars, the flank of a saturated one among them.
+    """
+    height, width = clean.shape
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        if not (y - dy >= 0 and y + dy < height and abs(dx) <= x < width - abs(dx)):
+            continue
+        if excluded[y - dy, x - dx] or excluded[y + dy, x + dx]:
+            continue
+        factor = steepest if dy * dx == 0 else steepest**2
+        most = factor * (clean[y - dy, x - dx] + clean[y + dy, x + dx]) / 2
+        if clean[y, x] - most > 2.5 * noise * np.sqrt(1 + factor**2 / 2):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
 def _judge(
     clean: Float32,
     variance: Float32,
@@ -282,6 +293,8 @@ def _judge(
     seeds: Index,
     n_sigma: float,
     limit: float,
+    steepest: float,
+    templates: Float,
 ) -> Index:
     """Keep the seeds that are significant and sharper than any star; mark them as hits."""
     scratch = np.empty(49)
@@ -291,12 +304,16 @@ def _judge(
         y, x = seeds[k, 0], seeds[k, 1]
         if excluded[y, x] or hits[y, x]:
             continue
-        excess, noise = _excess(clean, variance, significance, y, x, scratch)
+        excess, noise, around = _excess(clean, variance, significance, y, x, scratch)
         if excess <= n_sigma:
             continue
         # The fine structure may have come out low by chance: faint stars get the benefit of the doubt.
-        fine = max(_fine_structure(clean, y, x, scratch) / noise, 0.0) + _FINE_STRUCTURE_NOISE
-        if excess > limit * fine:
+        structure = max(_fine_structure(clean, y, x, scratch) / noise, 0.0)
+        if excess <= limit * (structure + _FINE_STRUCTURE_NOISE):
+            continue
+        if around > _FLANK * clean[y, x] and not _steep(clean, excluded, y, x, noise, steepest):
+            continue
+        if not belongs_to_star(clean, variance, excluded, y, x, templates):
             hits[y, x] = True
             fresh[count, 0] = y
             fresh[count, 1] = x
@@ -362,3 +379,43 @@ def _heal(
                     seeds[count, 1] = x
                     count += 1
     return seeds[:count]
+
+
+@njit(cache=True, nogil=True)
+def _take_edges(
+    data: Float32,
+    variance: Float32,
+    excluded: Bool,
+    hits: Bool,
+    places: Index,
+    threshold: float,
+    templates: Float,
+) -> Index:
+    """Add to hits the pixels around them that stand out of the median of what was not hit."""
+    height, width = data.shape
+    scratch = np.empty(25)
+    found = np.empty((places.shape[0] * 8, 2), dtype=np.int64)
+    total = 0
+    for k in range(places.shape[0]):
+        for y in range(max(0, places[k, 0] - 1), min(height, places[k, 0] + 2)):
+            for x in range(max(0, places[k, 1] - 1), min(width, places[k, 1] + 2)):
+                if hits[y, x] or excluded[y, x]:
+                    continue
+                count = 0
+                for j in range(max(0, y - 2), min(height, y + 3)):
+                    for i in range(max(0, x - 2), min(width, x + 3)):
+                        if not hits[j, i] and not excluded[j, i]:
+                            scratch[count] = data[j, i]
+                            count += 1
+                median = _median(scratch, count)
+                noise = np.sqrt(variance[y, x] + max(median, 0.0))
+                # On a star its own slopes spread more than the noise does; hits spread only the upper half.
+                spread = (median - scratch[count // 4]) / 0.67
+                if data[y, x] - median <= threshold * max(noise, spread):
+                    continue
+                if not belongs_to_star(data, variance, excluded, y, x, templates):
+                    hits[y, x] = True
+                    found[total, 0] = y
+                    found[total, 1] = x
+                    total += 1
+    return found[:total]

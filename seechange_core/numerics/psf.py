@@ -113,18 +113,6 @@ def spline_coefficients(stamps: npt.NDArray[np.floating]) -> Float32:
     return padded.astype(np.float32)
 
 
-def coefficients_at(psf: PsfModel, x: npt.ArrayLike, y: npt.ArrayLike) -> Float32:
-    """Return the spline coefficients of the PSF at image positions, for `shifted_stamp`.
-
-    Returns
-    -------
-    (n, size + 2 PAD, size + 2 PAD) float32.
-    """
-    weights = terms_at(psf, x, y).astype(np.float32)
-    found: Float32 = np.tensordot(weights, spline_coefficients(psf.coefficients), axes=1)
-    return found
-
-
 def shift(stamps: npt.NDArray[np.floating], dx: npt.ArrayLike, dy: npt.ArrayLike) -> Float32:
     """Move stamps by any distance: content at pixel p goes to p + (dx, dy).
 
@@ -159,7 +147,9 @@ def on_pixels(psf: PsfModel, x: npt.ArrayLike, y: npt.ArrayLike) -> Float32:
     (n, size, size) float32; unlike `evaluate`, shifted by the positions' fractions of a pixel.
     """
     x_n, y_n = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
-    return _shift_all(coefficients_at(psf, x_n, y_n), x_n - np.rint(x_n), y_n - np.rint(y_n))
+    stamps = np.zeros((len(x_n), psf.size, psf.size), np.float32)
+    _fill_stamps(spline_coefficients(psf.coefficients), terms_at(psf, x_n, y_n), x_n, y_n, stamps)
+    return stamps
 
 
 def draw(psf: PsfModel, x: Float, y: Float, flux: Float, shape: tuple[int, int]) -> Float32:
@@ -179,9 +169,10 @@ def draw(psf: PsfModel, x: Float, y: Float, flux: Float, shape: tuple[int, int])
     (H, W) float32, in the units of `flux`.
     """
     image = np.zeros(shape, np.float32)
-    finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(flux)
-    for rows in np.array_split(np.flatnonzero(finite), finite.sum() // 1000 + 1):
-        add_stamps(image, coefficients_at(psf, x[rows], y[rows]), x[rows], y[rows], flux[rows])
+    rows = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & np.isfinite(flux))
+    # One memory layout for the compiled kernel, whatever the caller has.
+    at_x, at_y, bright = (np.array(a[rows], float) for a in (x, y, flux))
+    _draw_all(image, spline_coefficients(psf.coefficients), terms_at(psf, at_x, at_y), at_x, at_y, bright)
     return image
 
 
@@ -231,36 +222,68 @@ def spline_weights(d: float, weights: Float) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def shifted_stamp(coefficients: Float32, dx: float, dy: float, out: Float) -> None:
+def local_coefficients(splines: Float32, weights: Float, out: Float32) -> None:
+    """Fill `out` with the spline coefficients of the PSF at one place, as many around its middle as it holds.
+
+    `splines` are the padded coefficients of every polynomial term, `weights` the terms there; `out` is square
+    with an odd side, and 0 beyond the padded stamp.
+    """
+    side, size = out.shape[0], splines.shape[1]
+    # Where the two squares overlap.
+    shared = min(side, size)
+    to, low = (side - shared) // 2, (size - shared) // 2
+    out[:] = np.float32(0.0)
+    for term in range(splines.shape[0]):
+        weight = np.float32(weights[term])
+        for j in range(shared):
+            source = splines[term, low + j, low : low + shared]
+            target = out[to + j, to : to + shared]
+            for i in range(shared):
+                target[i] += weight * source[i]
+
+
+@nb.njit(cache=True, nogil=True)
+def shifted_stamp(coefficients: Float32, dx: float, dy: float, out: Float32) -> None:
     """Fill `out[0]` with the stamp moved by (dx, dy), and `out[1]`, `out[2]` with its slopes by dx and dy.
 
-    `coefficients` is one padded array of `spline_coefficients`; `out` is (1 or 3, side, side), its odd side
-    at most the stamp's, centred on the stamp's middle pixel; abs(dx), abs(dy) <= 1.
+    `coefficients` are those of one stamp, around its middle pixel; `out` is (1 or 3, side, side), side odd,
+    around the same pixel. They must reach beyond it by 3 pixels and the shift.
     """
-    # Loops over planes and taps have lengths the compiler cannot see: unrolled, they take seconds to compile.
-    weights = np.empty((4, len(_BINOMIALS)))
-    spline_weights(dx, weights[:2])
-    spline_weights(dy, weights[2:])
-    taps = weights.shape[1]
     side = out.shape[1]
-    low = coefficients.shape[0] // 2 - side // 2
-    rows = np.zeros((1 + out.shape[0] // 2, side + taps - 1, side))
+    planes = out.shape[0]
+    whole_x, whole_y = math.floor(dx), math.floor(dy)
+    weights = np.empty((4, len(_BINOMIALS)))
+    spline_weights(dx - whole_x, weights[:2])
+    spline_weights(dy - whole_y, weights[2:])
+    w = weights.astype(np.float32)
+    top = coefficients.shape[0] // 2 - side // 2 - 3 - whole_y
+    left = coefficients.shape[0] // 2 - side // 2 - 3 - whole_x
+    rows = np.empty((1 + planes // 2, side + 5, side), np.float32)
     for plane in range(rows.shape[0]):
-        for j in range(side + taps - 1):
-            for tap in range(taps):
-                weight = weights[plane, tap]
-                for i in range(side):
-                    rows[plane, j, i] += weight * coefficients[low + j - 3, low + i + 3 - tap]
-    for plane in range(out.shape[0]):
-        source = 1 if plane == 1 else 0
-        slope = 3 if plane == 2 else 2
+        for j in range(side + 5):
+            _six(coefficients[top + j, left : left + side + 5], w[plane], rows[plane, j])
+    for plane in range(planes):
+        source = rows[1 if plane == 1 else 0]
+        v = w[3 if plane == 2 else 2]
         for j in range(side):
-            for i in range(side):
-                out[plane, j, i] = 0.0
-            for tap in range(taps):
-                weight = weights[slope, tap]
-                for i in range(side):
-                    out[plane, j, i] += weight * rows[source, j + taps - 1 - tap, i]
+            _six_rows(source[j : j + 6], v, out[plane, j])
+
+
+# The first of the seven weights is 0 for a shift from 0 to 1.
+@nb.njit(inline="always")
+def _six(line: Float32, w: Float32, out: Float32) -> None:
+    for i in range(out.shape[0]):
+        out[i] = (
+            w[1] * line[i + 5] + w[2] * line[i + 4] + w[3] * line[i + 3]
+            + w[4] * line[i + 2] + w[5] * line[i + 1] + w[6] * line[i]
+        )  # fmt: skip
+
+
+@nb.njit(inline="always")
+def _six_rows(lines: Float32, w: Float32, out: Float32) -> None:
+    a, b, c, d, e, f = lines[0], lines[1], lines[2], lines[3], lines[4], lines[5]
+    for i in range(out.shape[0]):
+        out[i] = w[1] * f[i] + w[2] * e[i] + w[3] * d[i] + w[4] * c[i] + w[5] * b[i] + w[6] * a[i]
 
 
 @nb.njit(cache=True, nogil=True)
@@ -268,7 +291,7 @@ def _shift_all(coefficients: Float32, dx: Float, dy: Float) -> Float32:
     n = coefficients.shape[0]
     size = coefficients.shape[1] - 2 * PAD
     moved = np.zeros((n, size, size), np.float32)
-    work = np.empty((1, size, size))
+    work = np.empty((1, size, size), np.float32)
     for k in range(n):
         whole_x = math.floor(dx[k] + 0.5)
         whole_y = math.floor(dy[k] + 0.5)
@@ -280,18 +303,40 @@ def _shift_all(coefficients: Float32, dx: Float, dy: Float) -> Float32:
 
 
 @nb.njit(cache=True, nogil=True)
-def add_stamps(image: Float32, coefficients: Float32, x: Float, y: Float, flux: Float) -> None:
-    """Add `flux` times each PSF (padded spline coefficients) to an image, in place, at its position."""
-    height, width = image.shape
-    size = coefficients.shape[1] - 2 * PAD
-    half = size // 2
-    work = np.empty((1, size, size))
+def _fill_stamps(splines: Float32, weights: Float, x: Float, y: Float, stamps: Float32) -> None:
+    """Fill `stamps` with the PSF around the pixels nearest to positions."""
+    coefficients = np.empty((stamps.shape[1] + 2 * PAD, stamps.shape[1] + 2 * PAD), np.float32)
     for k in range(len(x)):
-        column = math.floor(x[k] + 0.5)
-        row = math.floor(y[k] + 0.5)
-        if column + half < 0 or row + half < 0 or column - half >= width or row - half >= height:
-            continue
-        shifted_stamp(coefficients[k], x[k] - column, y[k] - row, work)
-        for j in range(max(0, half - row), min(size, height - row + half)):
-            for i in range(max(0, half - column), min(size, width - column + half)):
-                image[row - half + j, column - half + i] += flux[k] * work[0, j, i]
+        local_coefficients(splines, weights[k], coefficients)
+        shifted_stamp(
+            coefficients, x[k] - math.floor(x[k] + 0.5), y[k] - math.floor(y[k] + 0.5), stamps[k : k + 1]
+        )
+
+
+@nb.njit(cache=True, nogil=True)
+def _draw_all(image: Float32, splines: Float32, weights: Float, x: Float, y: Float, flux: Float) -> None:
+    coefficients = np.empty((splines.shape[1], splines.shape[1]), np.float32)
+    work = np.empty((1, splines.shape[1] - 2 * PAD, splines.shape[1] - 2 * PAD), np.float32)
+    for k in range(len(x)):
+        local_coefficients(splines, weights[k], coefficients)
+        add_star(image, coefficients, x[k], y[k], flux[k], work)
+
+
+@nb.njit(cache=True, nogil=True)
+def add_star(image: Float32, coefficients: Float32, x: float, y: float, flux: float, work: Float32) -> None:
+    """Add `flux` times a PSF to an image, in place, on a square of the side of `work`, (1, side, side)."""
+    height, width = image.shape
+    side = work.shape[1]
+    half = side // 2
+    column = math.floor(x + 0.5)
+    row = math.floor(y + 0.5)
+    if column + half < 0 or row + half < 0 or column - half >= width or row - half >= height:
+        return
+    shifted_stamp(coefficients, x - column, y - row, work)
+    scale = np.float32(flux)
+    left, right = max(0, half - column), min(side, width - column + half)
+    for j in range(max(0, half - row), min(side, height - row + half)):
+        line = image[row - half + j, column - half + left : column - half + right]
+        stamp = work[0, j, left:right]
+        for i in range(right - left):
+            line[i] += scale * stamp[i]

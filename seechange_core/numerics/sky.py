@@ -14,7 +14,7 @@ from astropy import units
 from astropy.coordinates import FK4, FK5, FK4NoETerms, SkyCoord
 from astropy.time import Time
 from astropy.wcs import WCS
-from astropy_healpix import healpix_to_lonlat, lonlat_to_healpix, neighbours
+from astropy_healpix import boundaries_lonlat, healpix_to_lonlat, lonlat_to_healpix, neighbours
 
 from seechange_core.frames import Bool, Float, Int
 
@@ -166,6 +166,15 @@ def cone_ranges(
     return [
         (int(run[0]) << shift, (int(run[-1]) + 1) << shift) for run in np.split(cells, breaks) if len(run)
     ]
+
+
+def cell_cone(cell: int, order: int) -> tuple[float, float, float]:
+    """Give a cone (ra, dec, radius_deg) around a nested HEALPix cell, little larger than it must be."""
+    lon, lat = boundaries_lonlat(cell, 8, 1 << order, order="nested")
+    centre = from_vectors(_cell_centres(np.array([cell]), order)[0])
+    ra, dec = float(centre[0]), float(centre[1])
+    border = separation(ra, dec, lon.to_value("deg").ravel(), lat.to_value("deg").ravel())
+    return ra, dec, 1.01 * float(np.max(border))
 
 
 def _cell_centres(cells: Int, order: int) -> Float:

@@ -3,17 +3,21 @@
 import numpy as np
 
 from seechange_core.frames import Bool, Float
-from seechange_core.numerics.detection import half_sample_mode
 
 _MIN_TOLERANCE = 0.05
 _MAX_TOLERANCE = 0.2
+#: True spread of the stars' sizes over a section; relative error of a size times the S/N; a crowd of at least
+#: this share of the largest one's density may be the stars'.
+_SPREAD, _SIZE_ERROR, _CROWD_SHARE = 0.015, 0.6, 0.4
+_STEP = 0.005
 
 
 def stellar_fwhm(fwhm_pix: Float, snr: Float, min_fwhm_pix: float) -> tuple[float, float]:
     """Return the FWHM at which the stars crowd, and the half width of that crowd.
 
     Stars share one size, galaxies and blends are spread over larger ones, hits of cosmic rays and hot pixels
-    are sharper than `min_fwhm_pix`.
+    are sharper than `min_fwhm_pix`. So of the maxima of the density of sizes (each source a Gaussian as wide
+    as its size is uncertain) the smallest is taken that is no mere ripple, though galaxies may be many more.
 
     Parameters
     ----------
@@ -33,12 +37,24 @@ def stellar_fwhm(fwhm_pix: Float, snr: Float, min_fwhm_pix: float) -> tuple[floa
         return float("nan"), 0.0
     # The brighter half is little scattered by noise and still has enough stars to make a crowd.
     bright = np.argsort(-noise, kind="stable")[: max(10, len(sizes) // 2)]
-    middle = half_sample_mode(sizes[bright])
+    middle = _smallest_crowd(sizes[bright], noise[bright])
     near = sizes[bright][np.abs(sizes[bright] - middle) < _MAX_TOLERANCE]
-    middle = float(np.median(near)) if near.size else middle
     below = middle - near[near <= middle]
     width = 3 * 1.4826 * float(np.median(below)) if below.size else 0.0
     return float(np.exp(middle)), float(np.clip(width, _MIN_TOLERANCE, _MAX_TOLERANCE))
+
+
+def _smallest_crowd(sizes: Float, snr: Float) -> float:
+    """Return the smallest size, ln FWHM, at which the density has a maximum worth the name."""
+    at = np.arange(sizes.min() - 3 * _STEP, sizes.max() + 4 * _STEP, _STEP)
+    error = np.hypot(_SPREAD, _SIZE_ERROR / np.maximum(snr, 1.0))
+    density = np.zeros(len(at))
+    for size, sigma in zip(sizes, error, strict=True):
+        low, high = np.searchsorted(at, (size - 4 * sigma, size + 4 * sigma))
+        density[low:high] += np.exp(-0.5 * ((at[low:high] - size) / sigma) ** 2) / sigma
+    peaks = (density[1:-1] >= density[:-2]) & (density[1:-1] > density[2:])
+    tall = np.flatnonzero(peaks & (density[1:-1] >= _CROWD_SHARE * density.max())) + 1
+    return float(at[tall[0]] if tall.size else at[np.argmax(density)])
 
 
 def point_like(fwhm_pix: Float, psf_fwhm_pix: Float, snr: Float) -> Bool:

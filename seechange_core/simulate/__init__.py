@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         true_illumination,
         true_linearity,
         true_sky_e,
+        true_trails_e,
         write_calibrators,
     )
 
@@ -57,6 +58,7 @@ __all__ = [
     "true_illumination",
     "true_linearity",
     "true_sky_e",
+    "true_trails_e",
     "write_calibrators",
 ]
 
@@ -80,6 +82,7 @@ _HOMES = {
             "true_illumination",
             "true_linearity",
             "true_sky_e",
+            "true_trails_e",
             "write_calibrators",
         ),
         "truth",

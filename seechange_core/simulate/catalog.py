@@ -14,8 +14,9 @@ from seechange_core.simulate.sky import DAYS_PER_YEAR, Sky
 CATALOG_EPOCH_MJD = 57388.5
 OUTLIER_ARCSEC = (0.2, 1.0)
 OUTLIER_MAG = (0.2, 1.0)
-#: Galaxies' centres are this much worse than stars' (mas), and their magnitudes (mag).
+#: Galaxies' centres are this much worse than stars' (mas), they do not move, and their magnitudes (mag).
 GALAXY_POSITION_ERR_MAS = 20.0
+GALAXY_MOTION_ERR_MAS_YR = 0.1
 GALAXY_MAG_ERR = 0.08
 
 
@@ -38,7 +39,7 @@ def make_catalog(camera: Camera, sky: Sky) -> Table:
 
     Returns
     -------
-    Columns ra, dec (deg, epoch 2016.0), pmra, pmdec (mas/yr), position_err_mas, mag_g, mag_r, mag_i,
+    Columns ra, dec (deg, epoch 2016.0), pmra, pmdec, pm_err (mas/yr), position_err_mas, mag_g, mag_r, mag_i,
     mag_g_err, mag_r_err, mag_i_err, is_star; in random order. With a z filter also mag_z, mag_z_err.
     """
     rng = np.random.default_rng([camera.options.seed, 401])
@@ -62,6 +63,7 @@ def _entries(camera: Camera, sky: Sky, rows: npt.NDArray[np.int64], is_star: npt
     ra, dec = move(o["ra"], o["dec"], o["pmra"] * years, o["pmdec"] * years)
     columns = {"ra": ra, "dec": dec, "pmra": o["pmra"], "pmdec": o["pmdec"]}
     columns["position_err_mas"] = position_err_mas(np.asarray(o["mag_r"]))
+    columns["pm_err"] = columns["position_err_mas"].copy()
     mags = {f"mag_{band}": sky.mag(band)[rows] for band in _bands(camera)}
     errors = {f"{name}_err": mag_err(value) for name, value in mags.items()}
     return Table({**columns, **mags, **errors, "is_star": is_star})
@@ -89,6 +91,7 @@ def _galaxies(camera: Camera, sky: Sky, rng: np.random.Generator) -> Table:
     is_star[order[:as_stars]] = True
     entries = _entries(camera, sky, rows, is_star)
     entries["position_err_mas"] = np.hypot(entries["position_err_mas"], GALAXY_POSITION_ERR_MAS)
+    entries["pm_err"] = GALAXY_MOTION_ERR_MAS_YR
     for band in _bands(camera):
         entries[f"mag_{band}_err"] = np.hypot(entries[f"mag_{band}_err"], GALAXY_MAG_ERR)
     return entries
@@ -105,7 +108,7 @@ def _scatter(camera: Camera, entries: Table, rng: np.random.Generator) -> None:
     far, angle = rng.uniform(*OUTLIER_ARCSEC, n) * 1e3, rng.uniform(0, 2 * np.pi, n)
     east, north = east + off * far * np.sin(angle), north + off * far * np.cos(angle)
     entries["ra"], entries["dec"] = move(entries["ra"], entries["dec"], east, north)
-    motion = np.where(error < GALAXY_POSITION_ERR_MAS, error, 0.0)
+    motion = np.asarray(entries["pm_err"])
     entries["pmra"] = entries["pmra"] + motion * rng.standard_normal(n)
     entries["pmdec"] = entries["pmdec"] + motion * rng.standard_normal(n)
     shift = off * rng.uniform(*OUTLIER_MAG, n) * rng.choice([-1, 1], n)

@@ -176,7 +176,8 @@ def write_table(table: Table, path: Path) -> None:
 
 def write_catalog(catalog: Table, path: Path) -> None:
     """Write the reference catalog as ECSV, with units."""
-    units = {"ra": "deg", "dec": "deg", "pmra": "mas / yr", "pmdec": "mas / yr", "position_err_mas": "mas"}
+    units = {"ra": "deg", "dec": "deg", "position_err_mas": "mas"}
+    units |= dict.fromkeys(("pmra", "pmdec", "pm_err"), "mas / yr")
     table = catalog.copy()
     for name in table.colnames:
         if name in units:

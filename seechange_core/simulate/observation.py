@@ -11,6 +11,7 @@ from seechange_core.simulate.cameras.layout import SectionId
 from seechange_core.simulate.geometry import SkyMap, deproject
 from seechange_core.simulate.options import SurveyOptions
 from seechange_core.simulate.psf import Float, PsfField
+from seechange_core.simulate.trails import Trail
 
 #: First day of the season that a survey without a start date is put in (2026-01-01).
 SEASON_MJD = 61041
@@ -22,16 +23,6 @@ AUREOLE_RADIUS_ARCSEC = 40.0
 #: Magnitudes per magnitude of g - r, and the colour at which the camera agrees with the catalog.
 COLOR_TERM = {"g": 0.04, "r": 0.025, "i": 0.02, "z": 0.015}
 COLOR_ZERO = 0.7
-
-
-@dataclass(frozen=True)
-class Trail:
-    """A satellite's path over the mosaic: a point, a direction and its light per pixel of length."""
-
-    x: float
-    y: float
-    angle_rad: float
-    flux_e_pix: float
 
 
 @dataclass(frozen=True)
@@ -299,13 +290,15 @@ def _cloud_waves(rng: np.random.Generator, clouds: float) -> tuple[tuple[float, 
 
 
 def _trails(camera: Camera, rng: np.random.Generator) -> tuple[Trail, ...]:
+    options = camera.options
     width, height = camera.extent_pix
+    faint, bright = np.log(options.satellite_faint_e_pix), np.log(options.satellite_bright_e_pix)
     return tuple(
         Trail(
             float(rng.uniform(-0.5, 0.5) * width),
             float(rng.uniform(-0.5, 0.5) * height),
             float(rng.uniform(0, np.pi)),
-            float(np.exp(rng.uniform(np.log(300.0), np.log(6000.0)))),
+            float(np.exp(rng.uniform(faint, bright))),
         )
-        for _ in range(rng.poisson(camera.options.satellites))
+        for _ in range(rng.poisson(options.satellites))
     )

@@ -84,6 +84,10 @@ class SurveyOptions(Params):
     transient_faint_mag: float = param(22.0, "Faintest peak of a transient", unit="mag")
     variables: int = param(16, "Variable stars", ge=0)
     asteroids: int = param(4, "Asteroids; each crosses the field in one night after the reference's", ge=0)
+    asteroid_slow_arcsec_h: float = param(8.0, "Motion of the slowest asteroid", unit="arcsec/h", gt=0)
+    asteroid_fast_arcsec_h: float = param(
+        60.0, "Motion of the fastest; near the Earth some thousands", unit="arcsec/h", gt=0
+    )
 
     n_bias: int = param(9, "Bias frames", ge=0)
     n_dark: int = param(5, "Dark frames", ge=0)
@@ -141,6 +145,10 @@ class SurveyOptions(Params):
     )
     cosmic_rays: float = param(0.4, "Cosmic-ray hits; 0 switches them off", unit="s^-1 Mpix^-1", ge=0)
     satellites: float = param(0.15, "Satellite trails per exposure; 0 switches them off", ge=0)
+    satellite_faint_e_pix: float = param(
+        300.0, "Light of the faintest trail per pixel of its length", unit="e-", gt=0
+    )
+    satellite_bright_e_pix: float = param(6000.0, "Light of the brightest trail", unit="e-", gt=0)
 
     @field_validator("dead_sections", "section_names", mode="before")
     @classmethod
@@ -156,6 +164,10 @@ class SurveyOptions(Params):
             raise ValueError("seeing_min_arcsec is larger than seeing_max_arcsec")
         if any(value <= 0 for value in self.seeing_arcsec):
             raise ValueError("seeing_arcsec must be positive")
+        if self.satellite_faint_e_pix > self.satellite_bright_e_pix:
+            raise ValueError("satellite_faint_e_pix is more than satellite_bright_e_pix")
+        if self.asteroid_slow_arcsec_h > self.asteroid_fast_arcsec_h:
+            raise ValueError("asteroid_slow_arcsec_h is more than asteroid_fast_arcsec_h")
         if self.transient_bright_mag > self.transient_faint_mag:
             raise ValueError("transient_bright_mag is fainter than transient_faint_mag")
         if self.cadence_min * 60 < self.exposure_time_s + 1:

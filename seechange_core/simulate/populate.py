@@ -206,7 +206,8 @@ def _asteroids(camera: Camera, observations: list[Observation], rng: np.random.G
         east = rng.uniform(-0.6, 0.6, n) * half_width
         north = rng.uniform(-0.6, 0.6, n) * half_height
         ra, dec = deproject(east, north, options.ra_deg, options.dec_deg)
-    rate, heading = rng.uniform(8.0, 60.0, n), rng.uniform(0, 2 * np.pi, n)
+    rate = rng.uniform(options.asteroid_slow_arcsec_h, options.asteroid_fast_arcsec_h, n)
+    heading = rng.uniform(0, 2 * np.pi, n)
     # Arcseconds an hour are many milliarcseconds a year: the same columns hold both.
     per_year = rate * 1e3 * 24 * DAYS_PER_YEAR
     pmra, pmdec = per_year * np.sin(heading), per_year * np.cos(heading)

@@ -11,9 +11,10 @@ from seechange_core.simulate.cameras.layout import SectionId
 from seechange_core.simulate.charge import add_cosmic_rays, bleed, read_out
 from seechange_core.simulate.galaxies import draw_galaxies
 from seechange_core.simulate.geometry import SkyMap
-from seechange_core.simulate.observation import COLOR_TERM, COLOR_ZERO, Observation, Trail
-from seechange_core.simulate.psf import Float, Float32, PsfField, core_transform
+from seechange_core.simulate.observation import COLOR_TERM, COLOR_ZERO, Observation
+from seechange_core.simulate.psf import Float, Float32, PsfField
 from seechange_core.simulate.sky import Sky
+from seechange_core.simulate.trails import draw_trail
 
 #: Objects are drawn when they lie within this many pixels of the section.
 _NEARBY_PIX = 160.0
@@ -130,7 +131,7 @@ def _draw_light(
         np.asarray(rows["dec"]), np.asarray(rows["flux_e"]), sky.objects[rows["id"]],
     )  # fmt: skip
     for trail in observation.trails:
-        _draw_trail(expected, trail, psf, offset)
+        draw_trail(expected, trail, psf, offset)
     return expected
 
 
@@ -218,25 +219,6 @@ def _draw_points(
         n = 1 + int(np.hypot(x1 - x0, y1 - y0) / (0.25 * observation.fwhm_pix))
         share = (np.arange(n) + 0.5) / n
         psf.draw(image, x0 + share * (x1 - x0), y0 + share * (y1 - y0), np.full(n, row["flux_e"] / n), offset)
-
-
-def _draw_trail(image: Float, trail: Trail, psf: PsfField, offset: tuple[float, float]) -> None:
-    """Draw a satellite: an endless line blurred by the core of the PSF."""
-    x = np.arange(image.shape[1]) + offset[0] - trail.x
-    y = (np.arange(image.shape[0]) + offset[1] - trail.y)[:, None]
-    distance = np.abs(x * np.sin(trail.angle_rad) - y * np.cos(trail.angle_rad))
-    reach = 8 * psf.fwhm_pix
-    near = distance < reach
-    if near.any():
-        grid = np.linspace(0, reach, 400)
-        profile = _line_profile(grid / psf.fwhm_pix) / psf.fwhm_pix
-        image[near] += trail.flux_e_pix * np.interp(distance[near], grid, profile)
-
-
-def _line_profile(distance: Float) -> Float:
-    """Sum the core along a line, at distances in FWHM (projection is a slice in Fourier space)."""
-    k = (np.arange(3000) + 0.5) * 0.01
-    return np.asarray(np.cos(np.outer(distance, k)) @ core_transform(k) * 0.01 / np.pi)
 
 
 def collect(

@@ -18,6 +18,7 @@ from seechange_core.simulate.files import write_ecsv, write_raw
 from seechange_core.simulate.observation import Observation
 from seechange_core.simulate.psf import Float
 from seechange_core.simulate.section import fringe_pattern, sky_level
+from seechange_core.simulate.trails import draw_trail
 
 __all__ = [
     "fringe_pattern",
@@ -25,6 +26,7 @@ __all__ = [
     "true_illumination",
     "true_linearity",
     "true_sky_e",
+    "true_trails_e",
     "write_calibrators",
 ]
 
@@ -59,6 +61,15 @@ def true_sky_e(camera: Camera, observation: Observation, section: SectionId) -> 
     """Return the expected sky, fringes included, (H, W) electrons in the flat-fielded system."""
     level = sky_level(camera, observation.under(camera, section), section)
     return level * (1 + fringe_pattern(camera, section)) if camera.options.fringing > 0 else level
+
+
+def true_trails_e(camera: Camera, observation: Observation, section: SectionId) -> Float:
+    """Return the expected light of satellites alone, (H, W) electrons in the flat-fielded system."""
+    light = np.zeros(camera.shape)
+    psf = observation.under(camera, section).psf_field(camera)
+    for trail in observation.trails:
+        draw_trail(light, trail, psf, camera.focal_offset(section))
+    return light
 
 
 def write_calibrators(folder: Path, camera: Camera) -> list[Path]:

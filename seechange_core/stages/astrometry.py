@@ -16,14 +16,13 @@ from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import Bool, CatalogStars, Float, PointingHint, Sources, WcsSolution
 from seechange_core.numerics import sky
 from seechange_core.numerics.asterism import Pose, PoseLimits, find_pose
-from seechange_core.numerics.distortion import PlateFit, fit_plate, powers
+from seechange_core.numerics.distortion import PlateFit, Projection, fit_plate
 from seechange_core.numerics.matching import match_plane
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _DEEPER = (1.0, 2.0)  # the search is repeated with this many times the bright stars
-_STARS_PER_TERM = 3
 _ENOUGH_ON_THE_WAY = 400
 _WILD = 2.0  # an error in the corners above this many times the residuals of a plain tangent plane
 
@@ -41,7 +40,13 @@ class AstrometryParams(Params):
         -13.0, "A pose that chance produces more often than 10 to this power is refused.", le=-6.0
     )
     match_radius_pix: float = param(2.0, "Largest distance of a match at the end.", unit="pix", gt=0.0)
-    max_order: int = param(3, "Highest degree of the distortion polynomial; 1 for none.", ge=1, le=5)
+    max_order: int = param(5, "Highest degree of the distortion polynomial; 1 for none.", ge=1, le=5)
+    distortion_prior_pix: float = param(
+        2.0, "How far a term of the distortion may bend the edges, 1 sigma.", unit="pix", gt=0.0
+    )
+    projection: Projection = param(
+        "TAN-SIP", "How distortion is written; SCAMP, SWarp and SExtractor take no notice of SIP."
+    )
     centroid_floor_pix: float = param(
         0.005, "Error of every centroid, added in quadrature to the measured one.", unit="pix", ge=0.0
     )
@@ -106,7 +111,8 @@ def solve(
     Returns
     -------
     WcsSolution
-        TAN, or TAN-SIP where the stars carry a distortion, with its reference pixel at the section's centre.
+        TAN, or what `projection` says where the stars carry a distortion, with its reference pixel at the
+        section's centre.
 
     Raises
     ------
@@ -122,7 +128,7 @@ def solve(
     pose = _find_pose(field, params)
     plate = _refine(field, pose, params)
     solution = WcsSolution(
-        plate.cards(),
+        plate.cards(shape, params.projection),
         shape,
         rms_mas=plate.fit.rms * 1e3,
         n_matched=int(np.count_nonzero(plate.fit.used)),
@@ -259,10 +265,12 @@ def _match_and_fit(
     positions = field.ra[stars], field.dec[stars]
     errors = np.hypot(field.error_pix[rows] * field.hint.pixel_scale_arcsec, field.error_arcsec[stars])
     fits = [
-        fit_plate(pixels, positions, errors, field.centre, centre, order, params.clip_sigma)
+        fit_plate(
+            pixels, positions, errors, field.centre, centre, order, params.clip_sigma,
+            params.distortion_prior_pix * field.hint.pixel_scale_arcsec,
+        )
         for order in range(1, min(top_order, params.max_order) + 1)
-        if order == 1 or len(rows) >= _STARS_PER_TERM * len(powers(order))
-    ]
+    ]  # fmt: skip
     return _choose(fits, errors, field.shape, params.clip_sigma)
 
 
@@ -276,19 +284,29 @@ def _deproject(xi: npt.ArrayLike, eta: npt.ArrayLike, ra0: float, dec0: float) -
 
 
 def _choose(fits: list[PlateFit], errors: Float, shape: tuple[int, int], clip_sigma: float) -> PlateFit:
-    """Take the order that predicts left-out stars best and does not run wild in the corners."""
+    """Take the lowest order that predicts left-out stars as well as any, and is not wild in the corners.
+
+    A higher order must gain more than the 1-sigma error of the gain (Breiman et al. 1984, section 3.4.3).
+    """
     total = np.hypot(errors, min(f.fit.scatter for f in fits))
     corners = np.array([0, shape[1], shape[1], 0]), np.array([0, 0, shape[0], shape[0]])
-    best, lowest = fits[0], np.inf
-    for plate in fits:
-        if plate is not fits[0] and np.max(plate.plane_error(*corners)) > _WILD * fits[0].fit.rms:
+    best, lowest = fits[0], _left_out_loss(fits[0], total, clip_sigma)
+    for plate in fits[1:]:
+        if np.max(plate.plane_error(*corners)) > _WILD * fits[0].fit.rms:
             continue
-        left_out = plate.fit.residuals / (1 - np.minimum(plate.fit.leverage, 0.99))[:, None]
-        # An outlier costs the same whatever the order, so it cannot decide.
-        loss = float(np.sum(np.minimum(np.sum((left_out / total[:, None]) ** 2, axis=1), 2 * clip_sigma**2)))
-        if loss < lowest:
+        loss = _left_out_loss(plate, total, clip_sigma)
+        gain = lowest - loss
+        if np.mean(gain) > np.std(gain) / np.sqrt(len(gain)):
             best, lowest = plate, loss
     return best
+
+
+def _left_out_loss(plate: PlateFit, errors: Float, clip_sigma: float) -> Float:
+    """Give each star's squared distance, in sigma, from the fit to the others."""
+    left_out = plate.fit.residuals / (1 - np.minimum(plate.fit.leverage, 0.99))[:, None]
+    # An outlier costs the same whatever the order, so it cannot decide.
+    squared = np.sum((left_out / errors[:, None]) ** 2, axis=1)
+    return np.asarray(np.minimum(squared, 2 * clip_sigma**2), float)
 
 
 def _check(solution: WcsSolution, params: AstrometryParams) -> None:

@@ -1,33 +1,28 @@
 """From a calibrated image to its sources, its background and its PSF."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from seechange_core.errors import DeadSection, NoStars
-from seechange_core.flags import UNUSABLE, PixelFlag
+from seechange_core.flags import PixelFlag
 from seechange_core.frames import Background, Bool, Float, Float32, ImageFrame, Int, PsfModel, Sources
 from seechange_core.numerics import background as sky
-from seechange_core.numerics import psf_build
-from seechange_core.numerics.aperture import Moments, adaptive_moments, sum_circles
-from seechange_core.numerics.detection import Peaks, find
+from seechange_core.numerics.aperture import Moments, adaptive_moments
+from seechange_core.numerics.detection import Peaks, bright_peaks, find
 from seechange_core.numerics.flag_sums import flags_within
-from seechange_core.numerics.scene import (
-    SceneFit,
-    apertures,
-    fit_scene,
-    psf_moments,
-    without_position_bias,
-)
+from seechange_core.numerics.psf_making import PsfRules, fit_sources, make_psf, refine_psf
+from seechange_core.numerics.scene import SceneFit, apertures, psf_moments, without_position_bias
+from seechange_core.numerics.star_choice import StarChoice, StarRules, choose_stars
 from seechange_core.numerics.star_locus import point_like, stellar_fwhm
+from seechange_core.numerics.watershed import Labels
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
-_MIN_STAMP_PIX, _MAX_STAMP_PIX = 15, 101
 _MIN_FWHM_PIX = 1.2
-_ISOLATION_FWHM = 2.5
+#: The seeing is taken from at most so many bright peaks.
+_SEEING_PEAKS = 500
 
 
 class ExtractParams(Params):
@@ -35,10 +30,12 @@ class ExtractParams(Params):
 
     background_step_pix: int = param(128, "side of a cell of the background mesh", unit="pix", ge=16)
     detection_sigma: float = param(
-        4.0, "detection threshold on the matched-filtered image", unit="sigma", ge=1.5, le=100
+        4.5, "detection threshold on the matched-filtered image", unit="sigma", ge=1.5, le=100
     )
-    detection_min_area_pix: int = param(3, "contiguous pixels above the threshold", unit="pix", ge=1)
-    deblend_contrast: float = param(0.005, "smallest share of light of a deblended source", gt=0, le=1)
+    detection_min_area_pix: int = param(1, "contiguous pixels above the threshold", unit="pix", ge=1)
+    deblend_contrast: float = param(
+        0.01, "a second peak rises above the saddle by this share of the saddle's height", gt=0, le=1
+    )
     fwhm_guess_pix: float = param(3.5, "FWHM to start from, before it is measured", unit="pix", gt=1, le=30)
     min_snr: float = param(3.0, "sources whose fitted S/N is below this are dropped", ge=0)
     psf_min_stars: int = param(5, "fewer PSF stars than this stop the section", ge=1)
@@ -55,7 +52,7 @@ class ExtractParams(Params):
     fit_radius_fwhm: float = param(
         2.0, "pixels within this radius enter a PSF fit", unit="FWHM", ge=0.5, le=5
     )
-    fit_passes: int = param(3, "times all sources are fitted, neighbours subtracted", ge=1, le=10)
+    fit_passes: int = param(3, "times all sources are fitted, neighbours subtracted", ge=2, le=10)
     aperture_radii_fwhm: tuple[float, ...] = param(
         (1.0, 2.0, 3.0, 5.0), "aperture radii", unit="FWHM", min_length=1
     )
@@ -124,16 +121,21 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     field = _field(image, background)
     _check_alive(field)
     peaks, segmentation = _detect(field, params)
-    stars, fwhm_pix = _choose_stars(field, peaks, params)
-    psf, scene, stars = _model(field, peaks, segmentation, stars, fwhm_pix, params)
+    stars = _choose_stars(field, peaks, params)
+    rules, gain = _psf_rules(params), image.gain
+    made = make_psf(field.data, field.weight, gain, peaks, segmentation, stars, rules)
+    scene = _fit_all(field, made.psf, peaks.x, peaks.y, peaks.flux, 1, params)
     # With the models gone, the wings no mask reached are gone as well.
     background = sky.estimate(
         image.data - scene.model, image.weight, image.flags, step_pix=params.background_step_pix
     )
     field = _field(image, background)
-    psf, scene = _final(field, scene, psf, stars, params)
-    sources = _measure(field, peaks, scene, psf, stars, params)
-    return Extraction(sources, background, psf)
+    scene = replace(scene, residual=field.data - scene.model)
+    made = refine_psf(scene, field.weight, gain, made, rules)
+    fits = scene.fits
+    scene = _fit_all(field, made.psf, fits.x, fits.y, fits.flux, params.fit_passes - 1, params)
+    sources = _measure(field, peaks, scene, made.psf, made.stars, params)
+    return Extraction(sources, background, made.psf)
 
 
 def _field(image: ImageFrame, background: Background) -> _Field:
@@ -152,30 +154,47 @@ def _check_alive(field: _Field) -> None:
         )
 
 
-def _detect(field: _Field, params: ExtractParams) -> tuple[Peaks, Int]:
-    """Detect twice: bright sources tell the seeing, the matched filter of that seeing finds all."""
-    error = np.sqrt(1 / np.where(field.weight > 0, field.weight, np.inf)).astype(np.float32)
-    # The cores of saturated stars stay in, so that a star is found as one source and not as a ring of them.
-    saturated = (field.image.flags & np.uint16(PixelFlag.SATURATED)) > 0
-    mask = (field.weight <= 0) & ~saturated
-    error[field.weight <= 0] = float(np.median(field.background.rms))
-    seek = partial(
-        find,
-        field.data,
-        error,
-        mask,
-        min_area_pix=params.detection_min_area_pix,
-        deblend_contrast=params.deblend_contrast,
+def _detect(field: _Field, params: ExtractParams) -> tuple[Peaks, Labels]:
+    """Bright pixels tell the seeing, the matched filter of that seeing finds all sources."""
+    x, y, value = bright_peaks(field.data, field.weight, _SEEING_PEAKS)
+    shapes = adaptive_moments(
+        field.data, field.weight, x, y, params.fwhm_guess_pix, max_shift_pix=params.fwhm_guess_pix
     )
-    bright, _ = seek(sigma=2 * params.detection_sigma, fwhm_pix=None)
-    shapes = adaptive_moments(field.data, field.weight, bright.x, bright.y, params.fwhm_guess_pix)
-    fwhm_pix, _ = stellar_fwhm(shapes.fwhm_pix[~bright.merged], bright.flux[~bright.merged], _MIN_FWHM_PIX)
+    fwhm_pix, _ = stellar_fwhm(shapes.fwhm_pix, value, _MIN_FWHM_PIX)
     if not np.isfinite(fwhm_pix):
         fwhm_pix = params.fwhm_guess_pix
-    peaks, segmentation = seek(sigma=params.detection_sigma, fwhm_pix=fwhm_pix)
+    data, weight, plateau_e = _with_saturated(field)
+    peaks, segmentation = find(
+        data,
+        weight,
+        sigma=params.detection_sigma,
+        fwhm_pix=fwhm_pix,
+        min_area_pix=params.detection_min_area_pix,
+        deblend_contrast=params.deblend_contrast,
+        gain=field.image.gain,
+        plateau_e=plateau_e,
+    )
     if not len(peaks):
         _nothing_found(field)
     return peaks, segmentation
+
+
+def _with_saturated(field: _Field) -> tuple[Float32, Float32, float]:
+    """Return data and weight for the search, and the level of saturated pixels in them.
+
+    Saturated pixels take part, all at one level, so that a star is found as one source and not as a ring of
+    them.
+    """
+    saturated = np.flatnonzero(field.image.flags & np.uint16(PixelFlag.SATURATED))
+    if not saturated.size:
+        return field.data, field.weight, np.inf
+    data, weight = field.data.copy(), field.weight.copy()
+    level = float(np.max(data, initial=0.0, where=weight > 0))
+    full = data.ravel()[saturated]
+    plateau_e = max(level, float(np.median(full)))
+    data.ravel()[saturated] = plateau_e
+    weight.ravel()[saturated] = 1 / float(np.median(field.background.rms)) ** 2
+    return data, weight, float(np.float32(plateau_e))
 
 
 def _nothing_found(field: _Field) -> None:
@@ -190,130 +209,30 @@ def _nothing_found(field: _Field) -> None:
     )
 
 
-def _choose_stars(field: _Field, peaks: Peaks, params: ExtractParams) -> tuple[Int, float]:
-    """Return which sources can make the PSF (indices, brightest first) and the FWHM of stars."""
-    guess = float(np.median(peaks.fwhm_pix))
-    shapes = adaptive_moments(field.data, field.weight, peaks.x, peaks.y, min(guess, 10.0))
-    rms = float(np.median(field.background.rms))
-    snr = peaks.flux / np.sqrt(peaks.n_pixels * rms**2 + np.maximum(peaks.flux, 0) / field.image.gain)
-    reach = 1.5 * np.where(np.isfinite(shapes.fwhm_pix), shapes.fwhm_pix, 3.0)
-    clean = flags_within(field.image.flags, peaks.x, peaks.y, float(np.clip(np.median(reach), 2, 30)))
-    clean_bits = int(UNUSABLE) | int(PixelFlag.NON_LINEAR)
-    limit = params.saturation_margin * field.image.saturation_e
-    fit = (
-        ~peaks.merged
-        & (clean & clean_bits == 0)
-        & (peaks.peak + float(np.median(field.background.level)) < limit)
-        & (shapes.elongation < 2)
-        & (snr > params.psf_star_min_snr)
-        & np.isfinite(shapes.fwhm_pix)
+def _choose_stars(field: _Field, peaks: Peaks, params: ExtractParams) -> StarChoice:
+    sky_e, rms_e = (float(np.median(a)) for a in (field.background.level, field.background.rms))
+    rules = StarRules(
+        min_snr=params.psf_star_min_snr,
+        peak_limit_e=params.saturation_margin * field.image.saturation_e,
+        min_stars=params.psf_min_stars,
+        max_stars=params.psf_max_stars,
     )
-    fwhm_pix, tolerance = stellar_fwhm(shapes.fwhm_pix[fit], snr[fit], _MIN_FWHM_PIX)
-    with np.errstate(invalid="ignore"):
-        fit &= np.abs(np.log(shapes.fwhm_pix / fwhm_pix)) < tolerance
-    alone = fit & _isolated(peaks, _ISOLATION_FWHM * fwhm_pix)
-    # In a crowd there may be none: neighbours are masked at first and subtracted later, at some cost.
-    fit = alone if np.count_nonzero(alone) >= 2 * params.psf_min_stars else fit
-    chosen = np.flatnonzero(fit)
-    chosen = chosen[np.argsort(-peaks.flux[chosen], kind="stable")][: params.psf_max_stars]
-    _require(len(chosen), params)
-    return chosen, fwhm_pix
+    return choose_stars(field.data, field.weight, field.image, peaks, sky_e, rms_e, rules)
 
 
-def _require(n_stars: int, params: ExtractParams) -> None:
-    if n_stars < params.psf_min_stars:
-        raise NoStars(
-            f"{n_stars} stars fit for a PSF, {params.psf_min_stars} are needed",
-            cure="clouds, or a field too poor; lower extract.psf_min_stars or psf_star_min_snr",
-        )
-
-
-def _isolated(peaks: Peaks, radius_pix: float) -> Bool:
-    """Return which sources have no neighbour of a tenth of their flux within a radius."""
-    alone = np.ones(len(peaks), bool)
-    order = np.argsort(peaks.x, kind="stable")
-    x, y, flux = peaks.x[order], peaks.y[order], peaks.flux[order]
-    for step in range(1, len(x)):
-        dx = x[step:] - x[:-step]
-        close = np.hypot(dx, y[step:] - y[:-step]) < radius_pix
-        alone[order[:-step][close & (flux[step:] > 0.1 * flux[:-step])]] = False
-        alone[order[step:][close & (flux[:-step] > 0.1 * flux[step:])]] = False
-        if dx.min() > radius_pix:
-            break
-    return alone
-
-
-def _stamp_size(fwhm_pix: float, params: ExtractParams) -> int:
-    side = 2 * int(np.ceil(params.psf_stamp_fwhm * fwhm_pix / 2)) + 1
-    return int(np.clip(side, _MIN_STAMP_PIX, _MAX_STAMP_PIX))
+def _psf_rules(params: ExtractParams) -> PsfRules:
+    return PsfRules(
+        params.psf_stamp_fwhm, params.fit_radius_fwhm, params.psf_max_degree, params.psf_min_stars
+    )
 
 
 def _fit_all(
     field: _Field, psf: PsfModel, x: Float, y: Float, flux: Float, passes: int, params: ExtractParams
 ) -> SceneFit:
-    return fit_scene(
-        field.data,
-        field.weight,
-        psf,
-        x,
-        y,
-        flux,
-        radius_pix=max(params.fit_radius_fwhm * psf.fwhm_pix, 1.5),
-        gain=field.image.gain,
-        passes=passes,
-        max_shift_pix=max(1.0, 0.4 * psf.fwhm_pix),
-    )
-
-
-def _model(
-    field: _Field, peaks: Peaks, segmentation: Int, stars: Int, fwhm_pix: float, params: ExtractParams
-) -> tuple[PsfModel, SceneFit, Int]:
-    """Build the PSF from masked stars, then again from stars whose neighbours are subtracted."""
-    size = _stamp_size(fwhm_pix, params)
-    gain = field.image.gain
-    # Isophotes miss some of the light: all that matters here is that the stars are on one scale.
-    flux, _, _ = sum_circles(field.data, field.weight, peaks.x, peaks.y, [1.5 * fwhm_pix])
-    flux = np.maximum(np.nan_to_num(flux[:, 0]), 0.0)
-    cut = psf_build.cut_stars(
-        field.data, field.weight, peaks.x[stars], peaks.y[stars], np.maximum(flux[stars], 1.0), size, gain
-    )
-    cut = psf_build.without_others(cut, segmentation, stars + 1)
-    psf = psf_build.build(cut, 0, field.shape, fwhm_pix)
-    scene = _fit_all(field, psf, peaks.x, peaks.y, flux, 2, params)
-    cut, kept = _stars_of(field, scene, psf, stars)
-    good = psf_build.good_stars(cut, psf, params.fit_radius_fwhm * fwhm_pix, 3.0)
-    _require(int(good.sum()), params)
-    cut, stars = cut.select(good), kept[good]
-    degree = psf_build.choose_degree(len(stars), params.psf_max_degree)
-    psf = psf_build.build(cut, degree, field.shape, fwhm_pix, start=psf)
-    fits = scene.fits
-    scene = _fit_all(field, psf, fits.x, fits.y, np.nan_to_num(fits.flux), 1, params)
-    return psf, scene, stars
-
-
-def _stars_of(field: _Field, scene: SceneFit, psf: PsfModel, stars: Int) -> tuple[psf_build.StarStamps, Int]:
-    """Return the PSF stars as cut from the image without their neighbours, and which ones they are."""
-    fits = scene.fits
-    kept = stars[np.isfinite(fits.flux[stars]) & (fits.flux[stars] > 0)]
-    cut = psf_build.cut_stars(
-        scene.residual, field.weight, fits.x[kept], fits.y[kept], fits.flux[kept], psf.size, field.image.gain
-    )
-    return psf_build.with_own_light(cut, psf), kept
-
-
-def _final(
-    field: _Field, scene: SceneFit, psf: PsfModel, stars: Int, params: ExtractParams
-) -> tuple[PsfModel, SceneFit]:
-    """Refine the PSF on the better background, fit all sources with it and measure its floor."""
-    fits = scene.fits
-    scene = _fit_all(field, psf, fits.x, fits.y, np.nan_to_num(fits.flux), 1, params)
-    cut, _ = _stars_of(field, scene, psf, stars)
-    psf = psf_build.build(cut, psf.degree, field.shape, psf.fwhm_pix, start=psf)
-    fits = scene.fits
-    scene = _fit_all(field, psf, fits.x, fits.y, np.nan_to_num(fits.flux), params.fit_passes, params)
-    cut, _ = _stars_of(field, scene, psf, stars)
-    radius_pix = params.fit_radius_fwhm * psf.fwhm_pix
-    return replace(psf, floor=psf_build.measure_floor(cut, psf, radius_pix)), scene
+    return fit_sources(
+        field.data, field.weight, psf, x, y, flux,
+        gain=field.image.gain, passes=passes, fit_radius_fwhm=params.fit_radius_fwhm,
+    )  # fmt: skip
 
 
 def _measure(
@@ -376,4 +295,6 @@ def _shapes(field: _Field, peaks: Peaks, psf: PsfModel, x: Float, y: Float) -> M
         fwhm_pix=np.where(known, found.fwhm_pix, peaks.fwhm_pix),
         elongation=np.where(known, found.elongation, peaks.elongation),
         theta_rad=np.where(known, found.theta_rad, peaks.theta_rad),
+        x=x,
+        y=y,
     )

@@ -11,12 +11,13 @@ from seechange_core.numerics import detector
 from seechange_core.numerics.coarse_sky import SkyMesh
 from seechange_core.numerics.fringe import fit_fringes
 from seechange_core.numerics.image_noise import background_variance, map_skies
-from seechange_core.numerics.lacosmic import find_cosmic_rays, sharp_star_fwhm
+from seechange_core.numerics.lacosmic import find_cosmic_rays
 from seechange_core.numerics.noise_model import divide, strips
+from seechange_core.numerics.star_shape import sharp_star_fwhm
 from seechange_core.numerics.working_image import WorkingImage, read_out, steps_settled
 from seechange_core.params import Params, param
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 #: The bit that each kind of calibrator sets.
 STEPS = {
@@ -90,7 +91,7 @@ class PreprocessParams(Params):
     sky_cell_pix: int = param(64, "Mesh of the sky level in the noise model.", unit="pix", ge=16)
     cosmic_ray_sigma: float = param(4.5, "Significance of a cosmic-ray pixel.", unit="sigma", gt=0)
     cosmic_ray_neighbour_sigma: float = param(
-        2.0, "Significance of pixels touching a cosmic-ray pixel.", unit="sigma", gt=0
+        3.0, "Significance of pixels touching a cosmic-ray pixel.", unit="sigma", gt=0
     )
     cosmic_ray_star_fwhm_pix: float = param(
         1.5,

@@ -55,7 +55,7 @@ def test_a_parameter_changes_what_it_can_change_and_nothing_else(stage, kind, na
     before = provenances(DEFAULTS, "demo")
     after = provenances(changed(stage, kind, name), "demo")
     differing = {process for process in PROCESSES if before[process].id != after[process].id}
-    users = {process for process, of in PROCESSES.items() if stage in [s for s, _, _ in of.stages]}
+    users = {process for process, of in PROCESSES.items() if (stage, kind) in [s[:2] for s in of.stages]}
     assert differing == (downstream(users) if changes_results(kind, name) else set())
 
 

@@ -124,6 +124,25 @@ def test_show_gives_an_overview(rows, capsys):
     assert "e1        1 stopped at source_list (no_stars)" in capsys.readouterr().out
 
 
+def test_show_says_what_is_bad(rows, capsys):
+    """In the overview once for each section, with the figures at each step, as names in JSON."""
+    trailed = {"quality": ("trailed",), "message": "the stars' common elongation is 1.7, at most 1.3 wanted"}
+    rows(
+        status("image", metrics={"median_e": 200.0}),
+        status("source_list", metrics={"fwhm_pix": 3.0}, **trailed),
+        status("world_coordinates", "stopped", reason="no_solution", message="no", quality=("match_failed",)),
+    )
+    assert run(["show"]) == 0
+    out = capsys.readouterr().out
+    assert "1 stopped at world_coordinates (no_solution), flagged: trailed (1), match_failed (1)" in out
+    assert run(["show", "e1"]) == 0
+    header, good, bad, _ = capsys.readouterr().out.splitlines()
+    assert "quality" in header and "trailed" not in good
+    assert "trailed" in bad and "fwhm_pix 3" in bad and bad.endswith("1.7, at most 1.3 wanted")
+    assert run(["show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[1]["quality"] == ["trailed"]
+
+
 def test_show_gives_every_step_of_an_exposure(rows, capsys):
     rows(
         status("image", metrics={"fwhm_pix": 2.5, "other": 1.0}),
@@ -148,6 +167,7 @@ def curve(settings, monkeypatch):
         mjd_mid=np.array([60000.123456, 60001.0]), bjd_tdb=np.array([2460000.5, nan]),
         flux=np.array([1000.0, -5.0]), flux_err=np.array([10.0, 10.0]),
         zp=np.array([30.0, 30.0]), zp_err=np.array([0.01, 0.01]), flags=np.array([0, 4]),
+        quality=np.array([0, 1024]),
     )  # fmt: skip
     monkeypatch.setattr(seechange_core.chain, "position_light_curve", lambda *_: table)
     monkeypatch.setattr(seechange_core.chain, "object_near", lambda *_: None)

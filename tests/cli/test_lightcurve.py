@@ -23,6 +23,7 @@ def asked(settings, monkeypatch):
         mjd_mid=np.array([60000.0, 60001.0, 60002.0]), bjd_tdb=np.array([2460000.5, 2460001.5, 2460002.5]),
         flux=np.array([1000.0, 20.0, nan]), flux_err=np.array([10.0, 10.0, nan]),
         zp=np.array([30.0, 30.0, 30.0]), zp_err=np.full(3, 0.1), flags=np.zeros(3, int),
+        quality=np.zeros(3, int),
     )  # fmt: skip
     known = SimpleNamespace(name="obj2026aaa", ra=150.1, dec=2.2001)
 
@@ -78,7 +79,7 @@ def test_people_read_limits_and_programs_read_numbers(asked, capsys):
     assert lost.split()[-3:] == ["-", "-", "nan"]
     assert run([*PLACE, "--format", "csv"]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert rows[2].split(",")[10] == str(30 - 2.5 * np.log10(20))
+    assert rows[2].split(",")[11] == str(30 - 2.5 * np.log10(20))
 
 
 def test_ensemble_zero_points_take_the_place_of_the_catalogs(asked, capsys):

@@ -62,3 +62,32 @@ def test_powers_of_pixels_stay_well_conditioned():
 def test_too_few_data_are_refused():
     with pytest.raises(ValueError, match="2 data cannot fit 2 terms"):
         fit_linear(np.eye(2), [1.0, 2.0], [1.0, 1.0])
+
+
+def test_a_prior_is_one_more_datum():
+    """Against the closed form of ridge regression, and its covariance."""
+    design, y, errors = _line(np.random.default_rng(2))
+    fit = fit_linear(design, y, errors, clip_sigma=10.0, prior_errors=[np.inf, 0.1])
+    weighted = design / fit.errors[:, None]
+    normal = weighted.T @ weighted + np.diag([0.0, 1 / 0.1**2])
+    assert fit.coefficients[:, 0] == pytest.approx(np.linalg.solve(normal, weighted.T @ (y / fit.errors)))
+    assert fit.covariance == pytest.approx(np.linalg.inv(normal))
+    assert abs(fit.coefficients[1, 0]) < 2.0
+    free = fit_linear(design, y, errors, clip_sigma=10.0)
+    loose = fit_linear(design, y, errors, clip_sigma=10.0, prior_errors=[np.inf, 1e6])
+    assert loose.coefficients == pytest.approx(free.coefficients, rel=1e-6)
+
+
+def test_terms_with_a_prior_may_outnumber_the_data_but_not_the_others():
+    rng = np.random.default_rng(1)
+    design, y = rng.normal(size=(6, 9)), rng.normal(size=6)
+    prior = np.where(np.arange(9) < 3, np.inf, 0.5)
+    assert np.isfinite(fit_linear(design, y, np.ones(6), prior_errors=prior).coefficients).all()
+    with pytest.raises(ValueError, match="3 data cannot fit 3 terms"):
+        fit_linear(design[:3], y[:3], np.ones(3), prior_errors=prior)
+
+
+def test_a_degenerate_design_gives_the_smallest_answer():
+    x = np.linspace(-1, 1, 30)
+    fit = fit_linear(np.column_stack([np.ones(30), x, x]), 1.0 + 2.0 * x, np.ones(30))
+    assert fit.coefficients[:, 0] == pytest.approx([1.0, 1.0, 1.0])

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from seechange_core.numerics.lacosmic import find_cosmic_rays, sharp_star_fwhm, star_limit
+from seechange_core.numerics.lacosmic import find_cosmic_rays, star_limit
+from seechange_core.numerics.star_shape import sharp_star_fwhm
 
 
 def star_stamp(fwhm, dx, dy, beta=None, size=25, fine=7):
@@ -85,12 +86,12 @@ def test_sharpest_star_is_measured_carefully():
         for hits in (0, tracks(rng, n_events=300)):
             data, variance = observe(rng, star_field(rng, fwhm, beta), hits)
             result = sharp_star_fwhm(data, variance, excluded)
-            assert 1.5 <= result <= max(1.5, fwhm)
+            assert 1.5 <= result <= 1.1 * fwhm
             if fwhm >= 4 and not np.any(hits):
                 assert result > 2.5
     # Half as many bright galaxies as sharp stars do not fool it.
     mixed = star_field(rng, 1.6, 3.0) + star_field(rng, 5.0, 3.0, n_stars=100)
-    assert sharp_star_fwhm(*observe(rng, mixed, 0), excluded) <= 1.6
+    assert sharp_star_fwhm(*observe(rng, mixed, 0), excluded) <= 1.1 * 1.6
     assert sharp_star_fwhm(*observe(rng, 0 * mixed, 0), excluded, 1.8) == 1.8
 
 

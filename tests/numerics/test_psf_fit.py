@@ -110,3 +110,16 @@ def test_no_source_noise_with_infinite_gain(psf, places, weight):
     core = np.hypot(*np.indices((41, 41)) - 20) <= 8
     expected = np.sqrt(SKY / np.sum(psf.coefficients[0][core].astype(float) ** 2))
     assert error.mean() == pytest.approx(expected, rel=0.01)
+
+
+def test_a_start_nearly_two_pixels_off_costs_nothing(psf):
+    image = draw(psf, np.array([60.2]), np.array([60.4]), np.array([1e5]), (121, 121))
+    weights = np.full(image.shape, 1 / SKY, np.float32)
+    start = np.array([58.3]), np.array([62.3])
+    fits = fit(
+        image, weights, psf, *start, np.zeros(1), radius_pix=8, gain=np.inf, free_position=True,
+        max_shift_pix=2.0,
+    )  # fmt: skip
+    assert fits.x[0] == pytest.approx(60.2, abs=1e-3)
+    assert fits.y[0] == pytest.approx(60.4, abs=1e-3)
+    assert fits.flux[0] == pytest.approx(1e5, rel=1e-4)

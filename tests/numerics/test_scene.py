@@ -66,3 +66,18 @@ def test_moments_of_the_psf_do_not_depend_on_its_phase(psf):
 
 def test_bias_is_a_small_correction():
     assert without_position_bias(np.array([10.0, 1.0, -5.0]), np.ones(3)).tolist() == [9.9, 0.5, -5.0]
+
+
+def test_stars_one_fwhm_apart_are_separated(psf):
+    x, y = np.array([60.0, 64.0, 140.3]), np.array([60.3, 60.1, 60.0])
+    flux = np.array([1e5, 6e4, 2e4])
+    image = draw(psf, x, y, flux, (121, 201))
+    weight = np.full(image.shape, 1 / SKY, np.float32)
+    found = fit_scene(
+        image, weight, psf, x + 0.3, y - 0.3, 0.7 * flux, radius_pix=8, gain=1, passes=12, max_shift_pix=1.6
+    )
+    assert np.abs(found.fits.flux - flux).max() < 0.15 * found.fits.flux_err.min()
+    # The model and what is left of the image were kept up to date source by source.
+    assert found.model + found.residual == pytest.approx(image, abs=0.05)
+    drawn = draw(psf, found.fits.x, found.fits.y, found.fits.flux, image.shape)
+    assert found.model == pytest.approx(drawn, abs=0.05)

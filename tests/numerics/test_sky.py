@@ -86,6 +86,27 @@ def test_cone_cells_match_brute_force_at_base_corners(rng):
         assert np.isin(near, sky.cone_cells(ra, dec, 2.0, centres_order)).all()
 
 
+@pytest.mark.parametrize("order", [0, 3, 6, 10])
+def test_a_cone_around_a_cell_holds_it_and_little_more(rng, order):
+    ra, dec = rng.uniform(0, 360, 40_000), np.rad2deg(np.arcsin(rng.uniform(-1, 1, 40_000)))
+    cells = [
+        0,
+        12 * 4**order - 1,
+        int(sky.healpix_of(0.0, 90.0, order)),
+        int(sky.healpix_of(10.0, 1.0, order)),
+    ]
+    for cell in cells:
+        centre_ra, centre_dec, radius = sky.cell_cone(cell, order)
+        if order > 3:  # points near by, or none would hit
+            ra, dec = sky.offset(centre_ra, centre_dec, *(rng.uniform(-2, 2, (2, 40_000)) * radius))
+        inside = sky.healpix_of(ra, dec, order) == cell
+        assert inside.sum() > 20
+        distance = sky.separation(centre_ra, centre_dec, ra, dec)
+        assert distance[inside].max() <= radius
+        area = 41253 / (12 * 4**order)
+        assert np.pi * radius**2 < 3.6 * area
+
+
 @pytest.mark.parametrize("place", [*PLACES, (0.001, 33.0)])
 def test_projection_is_the_fits_tangent_plane(rng, place):
     wcs = WCS(naxis=2)

@@ -9,7 +9,8 @@ from seechange_core.errors import NoCatalog, NoSolution, NoStars
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import CatalogStars, PointingHint, Sources
 from seechange_core.numerics import sky
-from seechange_core.stages.astrometry import query_radius_deg, solve
+from seechange_core.numerics.matching import match_plane
+from seechange_core.stages.astrometry import AstrometryParams, query_radius_deg, solve
 
 SCALE = 0.27
 
@@ -242,3 +243,62 @@ def test_query_radius_covers_the_search():
     assert query_radius_deg(hint, (1024, 1024)) * 60 == pytest.approx(
         3 + 1024 / np.sqrt(2) * SCALE / 60 * 1.03
     )
+
+
+def hard_field(seed, *, n_stars, related=True, distortion=0.3):
+    """3' off, any rotation and parity, scale 3 % wrong, a third of either list without partner."""
+    rng = np.random.default_rng(seed)
+    place = [(150.0, 2.2), (0.01, -30.0), (40.0, 89.97), (300.0, -89.99)][seed % 4]
+
+    def field():
+        wcs = true_wcs(
+            *place, rotation_deg=rng.uniform(0, 360), parity=int(rng.choice([-1, 1])),
+            scale=SCALE * rng.uniform(0.97, 1.03), distortion=distortion,
+        )  # fmt: skip
+        return wcs, *make_field(rng, wcs, n_stars=n_stars)
+
+    wcs, sources, catalog = field()
+    if not related:
+        _, _, catalog = field()
+    x, y = wcs.all_world2pix(catalog.ra, catalog.dec, 0, quiet=True)
+    common = len(match_plane(sources.x, sources.y, x, y, 1.0).first)
+    return wcs, sources, catalog, hint_near(rng, wcs), common
+
+
+@pytest.mark.parametrize("first", [0, 40])
+def test_no_wrong_solution_is_returned_and_twelve_common_stars_are_enough(first):
+    """A wrong pose is off by many pixels; a dozen stars leave the distortion unsure by a part of one."""
+    solved, solvable = 0, 0
+    for seed in range(first, first + 40):
+        wcs, sources, catalog, hint, common = hard_field(seed, n_stars=[28, 28, 60, 400][seed // 4 % 4])
+        solvable += common >= 12
+        try:
+            solution = solve(sources, catalog, hint, (1024, 1024))
+        except NoSolution:
+            continue
+        assert grid_error_mas(solution, wcs) < 0.25 * SCALE * 1e3
+        solved += common >= 12
+    assert solvable >= 25
+    assert solved >= 0.97 * solvable
+
+
+def test_unrelated_fields_give_no_solution_however_dense():
+    for seed in range(24):
+        _, sources, catalog, hint, _ = hard_field(seed, n_stars=[28, 100, 600][seed % 3], related=False)
+        with pytest.raises(NoSolution):
+            solve(sources, catalog, hint, (1024, 1024))
+
+
+def test_tpv_is_the_same_solution():
+    rng = np.random.default_rng(4)
+    wcs = true_wcs(10.0, 40.0)
+    sources, catalog = make_field(rng, wcs)
+    hint = hint_near(rng, wcs)
+    sip, tpv = (
+        solve(sources, catalog, hint, (1024, 1024), AstrometryParams(projection=p))
+        for p in ("TAN-SIP", "TPV")
+    )
+    assert tpv.cards["CTYPE1"] == "RA---TPV"
+    assert not any(key.startswith(("A_", "B_", "AP_", "BP_")) for key in tpv.cards)
+    x, y = rng.uniform(0, 1023, (2, 50))
+    assert np.max(sky.separation(*sip.to_sky(x, y), *tpv.to_sky(x, y))) * 3.6e6 < 1e-3

@@ -1,0 +1,144 @@
+"""Real nights through zero_point: how many frames calibrate, how well, and how bright stars repeat.
+
+    SEECHANGE_REAL_DATA=FOLDER python -m benchmarks.real_data [tres1] [kb13475]
+
+Writes ``benchmarks/out/<name>_scatter.png`` and prints one line for each night.
+"""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+
+from seechange_assets.cli import run
+from seechange_core import chain
+from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
+from seechange_core.frames import Sources, WcsSolution
+from seechange_core.numerics.matching import match_sky
+from seechange_core.products import ZeroPoint
+from seechange_core.qa.style import Figure
+from seechange_core.settings import Settings, load_settings, use_settings
+from seechange_core.storage.archive import Archive
+from seechange_core.storage.engine import open_session
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+#: What a person would type after `init`.
+COMMANDS = {
+    "tres1": (
+        ["catalog", "import", "{data}/catalogs/tres1_tycho2.ecsv", "--as", "tycho2"],
+        ["ingest", "{data}/tres1/*.fit.gz"],
+        ["process", "--through", "zero_point", "-j", "1"],
+    ),
+    "kb13475": (
+        ["ingest", "{data}/kb13475/*.fits.gz"],
+        ["catalog", "bootstrap", "--name", "kb13475", "-j", "1"],
+        ["process", "--through", "zero_point", "-j", "1"],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Stars seen in most frames: mean magnitude, scatter and the scatter that the errors promise, mag."""
+
+    mag: np.ndarray
+    scatter: np.ndarray
+    promised: np.ndarray
+
+
+def cpu_s() -> float:
+    """Return the CPU seconds of this process and of the workers it has had."""
+    return sum(os.times()[:4])
+
+
+def process(name: str, data: Path, root: Path) -> tuple[Settings, float]:
+    """Process a night in a folder; return its settings and the CPU seconds it took."""
+    config = root / f"{name}.yaml"
+    text = (DOCS / f"{name}.yaml").read_text()
+    config.write_text(text.replace(f"../seechange_data/{name}", str(root / "data")))
+    settings = load_settings(config, environ={})
+    start = cpu_s()
+    with use_settings(settings):
+        for command in (["init"], *COMMANDS[name]):
+            words = [word.format(data=data) for word in command]
+            patterns = [Path(word) for word in words if "*" in word]
+            files = [str(file) for p in patterns for file in sorted(p.parent.glob(p.name))]
+            run([word for word in words if "*" not in word] + files)
+    return settings, cpu_s() - start
+
+
+def repeats(settings: Settings) -> tuple[Repeats, dict[str, float]]:
+    """Compare what the calibrated frames say of the stars of the best one."""
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        present = chain.provenances(settings, chain.exposures(settings)[0].instrument)["zero_point"].id
+        query = select(ZeroPoint.id).where(ZeroPoint.provenance_id == present)
+        rows = rows_of_zero_points(session, list(session.scalars(query)))
+        seen = [_clean(row, Archive(settings)) for row in rows]
+    stars, there = max(seen, key=lambda own: len(own[0]))
+    star_ra, star_dec = there.to_sky(stars.x, stars.y)
+    mags = np.full((len(rows), len(stars)), np.nan)
+    errors = mags.copy()
+    for i, (s, wcs) in enumerate(seen):
+        pairs = match_sky(*wcs.to_sky(s.x, s.y), star_ra, star_dec, 1.5 * wcs.pixel_scale_arcsec)
+        mags[i, pairs.second] = rows[i].zero_point.zp - 2.5 * np.log10(s.flux_psf[pairs.first])
+        errors[i, pairs.second] = 1.0857 / s.snr[pairs.first]
+    often = np.count_nonzero(np.isfinite(mags), axis=0) >= 0.7 * len(rows)
+    mags, errors = mags[:, often], errors[:, often]
+    mean = np.nanmedian(mags, axis=0)
+    best = mean <= np.sort(mean)[min(50, len(mean) - 1)]
+    # The frames are tied together by their brightest stars, as an ensemble does.
+    mags -= np.nanmedian((mags - mean)[:, best], axis=1, keepdims=True)
+    mean = np.nanmedian(mags, axis=0)
+    scatter = 1.4826 * np.nanmedian(np.abs(mags - mean), axis=0)
+    figures = {
+        "frames": len(rows),
+        "rms_mas_median": float(np.median([r.wcs.rms_mas for r in rows])),
+        "rms_mas_max": float(np.max([r.wcs.rms_mas for r in rows])),
+        "matched_min": float(min(r.wcs.n_matched for r in rows)),
+        "zp_err_mmag_median": 1e3 * float(np.median([r.zero_point.zp_err for r in rows])),
+        "scatter_10_brightest_mmag": 1e3 * float(np.median(scatter[np.argsort(mean)[:10]])),
+        "scatter_50_brightest_mmag": 1e3 * float(np.median(scatter[np.argsort(mean)[:50]])),
+    }
+    return Repeats(mean, scatter, np.nanmedian(errors, axis=0)), figures
+
+
+def _clean(row: CalibratedRows, archive: Archive) -> tuple[Sources, WcsSolution]:
+    s = row.source_list.read(archive)
+    return s.select((s.flags == 0) & (s.snr > 5)), row.wcs.solution()
+
+
+def draw(found: Repeats, title: str, path: Path) -> None:
+    """Plot scatter against magnitude, with what the error bars promise."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy(found.mag, 1e3 * found.scatter, ".", ms=4, label="stars, frame to frame")
+    order = np.argsort(found.mag)
+    axes.semilogy(found.mag[order], 1e3 * found.promised[order], "-", lw=1, label="their error bars")
+    axes.set(xlabel="magnitude", ylabel="scatter [mmag]", title=title, ylim=(1, 1000))
+    axes.legend(frameon=False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def main(names: list[str]) -> None:
+    """Process and judge the nights."""
+    data = Path(os.environ["SEECHANGE_REAL_DATA"])
+    for name in names or list(COMMANDS):
+        with tempfile.TemporaryDirectory() as folder:
+            settings, seconds = process(name, data, Path(folder))
+            found, figures = repeats(settings)
+            n = len(chain.exposures(settings))
+            draw(
+                found, f"{name}: {figures['frames']:.0f} of {n} frames", HERE / "out" / f"{name}_scatter.png"
+            )
+        words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        print(f"{name}: {n} frames taken, {words}, {len(found.mag)} stars, {seconds / n:.2f} CPU s per frame")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,180 @@
+"""Choosing the stars a PSF is made from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from seechange_core.errors import NoStars
+from seechange_core.flags import UNUSABLE, PixelFlag
+from seechange_core.frames import Bool, Float, Float32, ImageFrame, Int
+from seechange_core.numerics.aperture import adaptive_moments
+from seechange_core.numerics.detection import Peaks
+from seechange_core.numerics.flag_sums import flags_within
+from seechange_core.numerics.star_locus import stellar_fwhm
+
+_MIN_FWHM_PIX = 1.2
+_MAX_ELONGATION = 2.0
+#: Neighbours, see `others_light`: little is a tenth of the light at 2.5 FWHM, too much as much at 1 FWHM.
+_ISOLATION_FWHM, _REACH_FWHM = 2.5, 10.0
+_LITTLE_LIGHT, _MAX_OTHERS_LIGHT = 0.1, 15.0
+#: Fewer than these are not all there is: sources with some trouble are taken as well.
+_LOCUS_STARS, _ENOUGH_STARS = 10, 60
+#: What no star may have near its centre, and what it may have if need be: such pixels are left out.
+_SPOILT_BITS = int(PixelFlag.SATURATED | PixelFlag.BLEED | PixelFlag.NON_LINEAR | PixelFlag.OUT_OF_BOUNDS)
+_MASKED_BITS = int(UNUSABLE)
+
+
+@dataclass(frozen=True)
+class StarRules:
+    """What a PSF star must be.
+
+    Attributes
+    ----------
+    min_snr
+        S/N.
+    peak_limit_e
+        Highest pixel, sky included, electrons.
+    min_stars, max_stars
+        How many are needed, and the most that are taken.
+    """
+
+    min_snr: float
+    peak_limit_e: float
+    min_stars: int
+    max_stars: int
+
+
+@dataclass(frozen=True, eq=False)
+class StarChoice:
+    """The chosen stars.
+
+    Attributes
+    ----------
+    rows
+        Which sources, the best first.
+    fwhm_pix
+        Of stars, from adaptive moments.
+    """
+
+    rows: Int
+    fwhm_pix: float
+
+
+def choose_stars(
+    data: Float32,
+    weight: Float32,
+    image: ImageFrame,
+    peaks: Peaks,
+    sky_e: float,
+    rms_e: float,
+    rules: StarRules,
+) -> StarChoice:
+    """Return which sources can make the PSF.
+
+    Of the sources that are bright, unsaturated and as wide as stars are, the brightest of those that nothing
+    disturbs; where these are few, as in a crowd or under many bad pixels, also those whose neighbours have to
+    be subtracted and whose pixels have to be left out.
+
+    Parameters
+    ----------
+    data, weight
+        (H, W), background removed, 1 / background variance, 0 where unusable.
+    image
+        Its flags and its gain are used.
+    peaks
+        The sources.
+    sky_e, rms_e
+        Typical level and noise of the sky, electrons per pixel.
+    rules
+        What makes a star fit.
+
+    Raises
+    ------
+    NoStars
+        If there are too few; the message counts why the candidates failed.
+    """
+    guess = float(np.clip(np.median(peaks.fwhm_pix), 1.5, 10.0))
+    snr = peaks.flux / np.sqrt(peaks.n_pixels * rms_e**2 + np.maximum(peaks.flux, 0) / image.gain)
+    around = flags_within(image.flags, peaks.x, peaks.y, float(np.clip(1.5 * guess, 2, 30)))
+    sieve = _Sieve(len(peaks))
+    sieve.keep(snr > rules.min_snr, "too faint")
+    sieve.keep(peaks.peak + sky_e < rules.peak_limit_e, "too bright")
+    sieve.keep(around & _SPOILT_BITS == 0, "saturated or without data")
+    fwhm_pix, elongation = _shapes(data, weight, peaks, sieve.kept, guess)
+    sieve.keep(elongation < _MAX_ELONGATION, "elongated or without a shape")
+    whole = around & _MASKED_BITS == 0
+    # The locus from the cleanest there are.
+    pure = sieve.kept & whole & ~peaks.merged
+    pure = pure if np.count_nonzero(pure) >= _LOCUS_STARS else sieve.kept
+    width, tolerance = stellar_fwhm(fwhm_pix[pure], snr[pure], _MIN_FWHM_PIX)
+    with np.errstate(invalid="ignore"):
+        sieve.keep(np.abs(np.log(fwhm_pix / width)) < tolerance, "of another width")
+    light = np.full(len(peaks), np.inf) if np.isnan(width) else others_light(peaks, width)
+    sieve.keep(light < _MAX_OTHERS_LIGHT, "merged")
+    sieve.require(rules.min_stars)
+    trouble = 4 * ~whole + 2 * (light > _LITTLE_LIGHT) + peaks.merged
+    return StarChoice(_least_troubled(sieve.kept, trouble, peaks.flux, rules), width)
+
+
+class _Sieve:
+    """Which sources are still in the running, and how many fell out at each step."""
+
+    def __init__(self, n: int) -> None:
+        self.kept: Bool = np.ones(n, bool)
+        self.lost: dict[str, int] = {}
+
+    def keep(self, fit: Bool, reason: str) -> None:
+        """Drop the sources that are not fit for a reason."""
+        self.lost[reason] = int(np.count_nonzero(self.kept & ~fit))
+        self.kept &= fit
+
+    def require(self, min_stars: int) -> None:
+        """Raise `NoStars` if fewer are left than needed."""
+        n_left = int(np.count_nonzero(self.kept))
+        if n_left < min_stars:
+            why = ", ".join(f"{n} {reason}" for reason, n in self.lost.items() if n) or "no source at all"
+            raise NoStars(
+                f"{n_left} of {len(self.kept)} sources fit for a PSF, {min_stars} are needed: {why}",
+                cure="clouds, or a field too poor; lower extract.psf_min_stars or psf_star_min_snr",
+            )
+
+
+def _shapes(
+    data: Float32, weight: Float32, peaks: Peaks, rows: Bool, guess_pix: float
+) -> tuple[Float, Float]:
+    """Return FWHM (pixels) and elongation of some sources, NaN for the others."""
+    shapes = adaptive_moments(data, weight, peaks.x[rows], peaks.y[rows], guess_pix)
+    fwhm_pix, elongation = np.full((2, len(peaks)), np.nan)
+    fwhm_pix[rows], elongation[rows] = shapes.fwhm_pix, shapes.elongation
+    return fwhm_pix, elongation
+
+
+def _least_troubled(fit: Bool, trouble: Int, flux: Float, rules: StarRules) -> Int:
+    """Return the rows, brightest first, of the least troubled sources that are enough together."""
+    counts = np.cumsum(np.bincount(trouble[fit], minlength=int(trouble.max()) + 1))
+    enough = max(rules.min_stars, min(_ENOUGH_STARS, rules.max_stars, int(counts[-1])))
+    worst = int(np.searchsorted(counts, enough))
+    chosen = np.flatnonzero(fit & (trouble <= worst))
+    return chosen[np.argsort(-flux[chosen], kind="stable")][: rules.max_stars]
+
+
+def others_light(peaks: Peaks, fwhm_pix: float) -> Float:
+    """Return how much the worst neighbour of each source disturbs it, relative to its flux.
+
+    Parameters
+    ----------
+    peaks
+        The sources.
+    fwhm_pix
+        Of stars: a neighbour counts with its relative flux at 2.5 FWHM, falling as the cube of the distance.
+    """
+    light = np.zeros(len(peaks))
+    places = np.c_[peaks.x, peaks.y]
+    pairs = cKDTree(places).query_pairs(_REACH_FWHM * fwhm_pix, output_type="ndarray")
+    distance = np.hypot(*(places[pairs[:, 0]] - places[pairs[:, 1]]).T)
+    share = (_ISOLATION_FWHM * fwhm_pix / np.maximum(distance, 0.5)) ** 3
+    flux = np.maximum(peaks.flux, 1e-9)
+    for one, other in (pairs.T, pairs.T[::-1]):
+        np.maximum.at(light, one, share * flux[other] / flux[one])
+    return light

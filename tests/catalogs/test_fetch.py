@@ -1,0 +1,239 @@
+"""Fetching from a service that fails in every way, from many processes at once, against the table it has."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tap_server import make_stars, serving
+
+from seechange_core.catalogs import LocalCatalog, installed
+from seechange_core.catalogs.fetch import fetch_catalog
+from seechange_core.catalogs.services import SERVICES, known_service, recipe_for
+from seechange_core.catalogs.tap import TapClient
+from seechange_core.errors import ConflictError, NoCatalog, NotFoundError, UserError
+from seechange_core.numerics import sky
+
+CONE = (0.05, -30.1, 0.4)
+
+
+@pytest.fixture(scope="module")
+def stars():
+    return make_stars()
+
+
+@pytest.fixture
+def service(stars):
+    with serving(stars) as server:
+        yield server
+
+
+def recipe_of(server, **changes):
+    return known_service("gaia_dr3").model_copy(update={"url": server.url, **changes})
+
+
+def client_of(server, **changes):
+    return TapClient(server.url, **{"quiet_s": 0.4, "answer_s": 5.0, "pause_s": 0.01, **changes})
+
+
+def fetch(server, root, cone=CONE, **changes):
+    return fetch_catalog(root, "gaia", recipe_of(server, **changes), [cone], client=client_of(server))
+
+
+def check_against(stars, root, cone=CONE, epoch=2016.0):
+    """Compare a cone search in the store with brute force in the service's table."""
+    found = LocalCatalog(root, "gaia").query(*cone, "G", "BP-RP", epoch)
+    there = stars[sky.separation(cone[0], cone[1], stars["ra"], stars["dec"]) <= cone[2]]
+    assert len(found) == len(there) > 10
+    mine, theirs = np.argsort(found.dec), np.argsort(there["dec"])
+    assert sky.separation(
+        found.ra[mine], found.dec[mine], there["ra"][theirs], there["dec"][theirs]
+    ) * 3.6e6 == pytest.approx(0.0, abs=0.01)
+    error = 1e3 * np.sqrt((there["ra_error"] ** 2 + there["dec_error"] ** 2) / 2)  # it gives arcsec
+    assert found.position_err_mas[mine] == pytest.approx(np.asarray(error[theirs]), rel=1e-6)
+    snr = np.asarray(there["phot_g_mean_flux_over_error"][theirs])
+    assert found.mag_err[mine] == pytest.approx(1.0857 / snr, rel=1e-4)
+
+
+def test_a_fetched_field_is_what_the_service_has_and_is_not_fetched_again(stars, service, tmp_path):
+    made = fetch(service, tmp_path)
+    assert made.tiles == made.new == len(service.queries) > 1
+    check_against(stars, tmp_path)
+    again = fetch(service, tmp_path)
+    assert (again.new, again.n_stars, len(service.queries)) == (0, made.n_stars, made.tiles)
+    LocalCatalog(tmp_path, "gaia").verify()
+    assert installed(tmp_path) == ["gaia"]
+
+
+def test_an_empty_tile_is_known_to_be_empty(service, tmp_path):
+    far = (100.0, 40.0, 0.1)
+    made = fetch(service, tmp_path, far)
+    assert (made.n_stars, made.new) == (0, made.tiles)
+    assert fetch(service, tmp_path, far).new == 0
+    catalog = LocalCatalog(tmp_path, "gaia")
+    with pytest.raises(NoCatalog, match="no star within"):
+        catalog.query(*far, "G", None, 2016.0)
+    with pytest.raises(
+        NoCatalog, match=r"has not been fetched at .*seechange catalog fetch --name gaia --ra"
+    ):
+        catalog.query(200.0, 40.0, 0.1, "G", None, 2016.0)
+
+
+def test_what_is_fetched_elsewhere_changes_nothing_here(service, tmp_path):
+    fetch(service, tmp_path)
+    before = LocalCatalog(tmp_path, "gaia").release(*CONE)
+    far = (100.0, 40.0, 0.1)
+    unknown = LocalCatalog(tmp_path, "gaia").release(*far)
+    fetch(service, tmp_path, far)
+    after = LocalCatalog(tmp_path, "gaia")
+    assert after.release(*CONE) == before
+    assert after.release(*far).checksum != unknown.checksum  # what had stopped there is tried again
+    assert before.n_stars > 0
+
+
+def test_the_same_sky_fetched_twice_is_the_same_content(stars, service, tmp_path):
+    fetch(service, tmp_path / "a")
+    with serving(stars[::-1]) as other:  # a mirror that gives rows in another order
+        fetch(other, tmp_path / "b")
+    a, b = (LocalCatalog(tmp_path / name, "gaia").release(*CONE) for name in "ab")
+    assert a.checksum == b.checksum
+
+
+@pytest.mark.parametrize("fault", [500, 503, "slow", "reset", "truncated", "cut off", "empty"])
+def test_what_passes_is_waited_for(stars, service, tmp_path, fault):
+    pauses = []
+    service.faults = [fault, fault]
+    client = client_of(service, sleep=pauses.append)
+    made = fetch_catalog(tmp_path, "gaia", recipe_of(service), [CONE], client=client)
+    assert len(service.queries) == made.tiles + 2
+    assert len(pauses) == 2 and (fault != 503 or min(pauses) >= 7.0)  # as it asks
+    check_against(stars, tmp_path)
+
+
+def test_a_service_that_is_down_stops_in_one_line_and_what_was_fetched_stays(service, tmp_path):
+    service.faults = [None, *[500] * 5]
+    with pytest.raises(NoCatalog, match=r"does not answer \(5 tries; the last: HTTP 500: sorry\).*--service"):
+        fetch(service, tmp_path)
+    assert LocalCatalog(tmp_path, "gaia").tiles()[0] == 1
+    assert not list((tmp_path / "gaia").glob("tiles-*/.*"))
+    fetch(service, tmp_path)
+
+
+def test_a_service_that_trickles_is_given_up(service):
+    service.always = "trickle"
+    start = time.monotonic()
+    with pytest.raises(NoCatalog, match=r"not complete after 0\.5 s"):
+        client_of(service, answer_s=0.5, tries=2).query("SELECT ra FROM gaiadr3.gaia_source", 10_000)
+    assert time.monotonic() - start < 5
+
+
+def test_nothing_listens():
+    with pytest.raises(NoCatalog, match="refused"):
+        TapClient("http://127.0.0.1:9/tap", tries=2, pause_s=0.0).query("SELECT 1", 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (400, "refuses the query: HTTP 400: sorry"),
+        ("error", "refuses the query: unknown column: phot_x"),
+        ("page", "no VOTable: <html><body>please log in"),
+        ("columns", "answers without the columns dec"),
+    ],
+)
+def test_what_does_not_pass_is_said_at_once(service, tmp_path, fault, words):
+    service.always = fault
+    with pytest.raises(UserError, match=words):
+        fetch(service, tmp_path)
+    assert len(service.queries) == 1
+    assert LocalCatalog(tmp_path, "gaia").tiles() == (0, 0)
+
+
+def test_what_is_too_much_is_fetched_in_parts(stars, tmp_path):
+    with serving(stars, limit=20) as server:
+        made = fetch(server, tmp_path)
+        assert len(server.queries) > 2 * made.tiles
+    check_against(stars, tmp_path)
+    assert (
+        len({round(d, 12) for d in LocalCatalog(tmp_path, "gaia").query(*CONE, "G", None, 2016.0).dec}) > 10
+    )
+
+
+def test_a_service_that_gives_nothing_at_a_time_is_named(stars, tmp_path):
+    with serving(stars, limit=0) as server, pytest.raises(NoCatalog, match="gives only 0 stars at a time"):
+        fetch(server, tmp_path)
+
+
+def test_fainter_stars_can_be_left_out(stars, service, tmp_path):
+    fetch(service, tmp_path, faint_band="G", faint_limit=15.5)
+    check_against(stars[stars["phot_g_mean_mag"] <= 15.5], tmp_path)
+    with pytest.raises(ConflictError, match="was fetched otherwise"):
+        fetch(service, tmp_path)
+
+
+def test_any_table_of_any_service(stars, service, tmp_path):
+    client = client_of(service)
+    recipe = recipe_for(client, "my.table", layout="gaia_dr3")
+    assert recipe.epoch == 2016.0 and recipe.columns["mag_BP"] == "phot_bp_mean_mag"
+    fetch_catalog(tmp_path, "gaia", recipe, [CONE], client=client)
+    check_against(stars, tmp_path)
+    with pytest.raises(UserError, match="--epoch"):
+        recipe_for(client, "my.table")
+    with pytest.raises(NotFoundError, match="lacks the columns ra, dec"):
+        recipe_for(client, "my.table", layout="apass")
+    with pytest.raises(NotFoundError, match="known are gaia_dr3"):
+        known_service("gaia")
+
+
+def test_recipes_of_known_services_have_what_it_takes():
+    for name, recipe in SERVICES.items():
+        assert {"ra", "dec"} <= recipe.columns.keys(), name
+        assert any(key.startswith("mag_") for key in recipe.columns), name
+
+
+# --- many at once -------------------------------------------------------------------------------------
+
+
+WORK = """
+import sys
+from pathlib import Path
+from seechange_core.catalogs.fetch import fetch_catalog
+from seechange_core.catalogs.services import known_service
+from seechange_core.catalogs.tap import TapClient
+url, root, *cone = sys.argv[1:]
+recipe = known_service("gaia_dr3").model_copy(update={"url": url})
+client = TapClient(url, quiet_s=20.0, pause_s=0.01)
+print(fetch_catalog(Path(root), "gaia", recipe, [tuple(map(float, cone))], client=client).new)
+"""
+
+
+def start_worker(server, root):
+    arguments = [sys.executable, "-c", WORK, server.url, str(root), *map(str, CONE)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_of_many_workers_each_tile_is_fetched_by_one(stars, service, tmp_path):
+    service.seconds_per_query = 0.5
+    workers = [start_worker(service, tmp_path) for _ in range(4)]
+    new = [int(worker.communicate(timeout=60)[0]) for worker in workers]
+    assert sum(new) == len(service.queries) == LocalCatalog(tmp_path, "gaia").tiles()[0]
+    check_against(stars, tmp_path)
+
+
+def test_a_worker_that_is_killed_leaves_nothing_that_stops_others(stars, service, tmp_path):
+    service.seconds_per_query = 15.0
+    worker = start_worker(service, tmp_path)
+    while not service.queries:
+        time.sleep(0.01)
+    waiting = start_worker(service, tmp_path)  # for the tile that the first one has locked
+    time.sleep(0.5)
+    worker.kill()
+    worker.communicate(timeout=10)
+    service.seconds_per_query = 0.0
+    made = fetch(service, tmp_path)
+    waiting.kill()
+    waiting.communicate(timeout=10)
+    assert fetch(service, tmp_path).new == 0
+    assert made.tiles == LocalCatalog(tmp_path, "gaia").tiles()[0]
+    check_against(stars, tmp_path)

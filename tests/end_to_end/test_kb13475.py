@@ -1,0 +1,79 @@
+"""A crowded field without any catalog: 62 frames of the Galactic bulge, calibrated on their own best one.
+
+Runs where ``SEECHANGE_REAL_DATA`` names a folder with ``kb13475/``.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from seechange_assets.cli import run
+from seechange_core import chain
+from seechange_core.chain.bootstrap import bootstrap_catalog
+from seechange_core.chain.catalogs import catalog_of
+from seechange_core.chain.load import rows_of_zero_points
+from seechange_core.numerics.matching import match_sky
+from seechange_core.products import CatalogRelease, ZeroPoint
+from seechange_core.settings import Settings, load_settings, use_settings
+from seechange_core.storage.archive import Archive
+from seechange_core.storage.engine import dispose_engines, open_session
+
+ROOT = Path(os.environ.get("SEECHANGE_REAL_DATA", "/nowhere"))
+YAML = Path(__file__).parents[2] / "docs" / "kb13475.yaml"
+STEPS = ("exposure", "image", "source_list")
+PIXEL_MAS = 310.0
+
+pytestmark = pytest.mark.skipif(not (ROOT / "kb13475").is_dir(), reason="SEECHANGE_REAL_DATA is not set")
+
+
+@pytest.fixture(scope="module")
+def season(tmp_path_factory) -> Iterator[Settings]:
+    """The frames, processed as docs/kb13475.yaml says, without the workers' start and Dagster."""
+    folder = tmp_path_factory.mktemp("kb13475")
+    text = YAML.read_text().replace("../seechange_data/kb13475", str(folder / "data"))
+    (folder / "kb13475.yaml").write_text(text)
+    with use_settings(load_settings(folder / "kb13475.yaml", environ={})) as settings:
+        assert run(["init"]) == run(["ingest", str(ROOT / "kb13475")]) == 0
+        exposures = chain.exposures(settings)
+        for steps in (STEPS, (*STEPS, "world_coordinates", "zero_point")):
+            for exposure in exposures:
+                report = chain.walk(settings, exposure.name, "0", steps)[-1]
+                assert report.outcome.has_product, f"{exposure.name}: {report.message}"
+            if steps == STEPS:
+                bootstrap_catalog(settings, exposures, "kb13475")
+        yield settings
+    dispose_engines()
+
+
+def test_every_frame_calibrates_relative_to_the_best_one(season):
+    with open_session(season, read_only=True) as session:
+        rows = rows_of_zero_points(session, list(session.scalars(select(ZeroPoint.id))))
+        (release,) = session.scalars(select(CatalogRelease))
+    assert len(rows) == 62
+    assert release.is_relative
+    rms = np.array([row.wcs.rms_mas for row in rows]) / PIXEL_MAS
+    assert np.median(rms) < 0.3 and rms.max() < 0.7
+    assert min(row.wcs.n_matched for row in rows) > 100
+    assert np.median([row.zero_point.zp_err for row in rows]) < 0.01
+
+
+def test_bright_stars_repeat_from_frame_to_frame(season):
+    stars = catalog_of(season).query(273.8708, -25.285, 1.0, "I", None, 2013.5)
+    bright = stars.select(np.argsort(stars.mag)[:100])
+    with open_session(season, read_only=True) as session:
+        rows = rows_of_zero_points(session, list(session.scalars(select(ZeroPoint.id))))
+    mags = np.full((len(rows), len(bright)), np.nan)
+    for i, row in enumerate(rows):
+        s, wcs = row.source_list.read(Archive(season)), row.wcs.solution()
+        s = s.select(s.flags == 0)
+        pairs = match_sky(*wcs.to_sky(s.x, s.y), bright.ra, bright.dec, 0.5)
+        mags[i, pairs.second] = row.zero_point.zp - 2.5 * np.log10(s.flux_psf[pairs.first])
+    often = np.count_nonzero(np.isfinite(mags), axis=0) > 40
+    assert np.count_nonzero(often) > 25
+    mags = mags[:, often] - np.nanmedian(mags[:, often], axis=0)
+    scatter = 1.4826 * np.nanmedian(np.abs(mags), axis=0)
+    assert np.median(scatter) < 0.03
