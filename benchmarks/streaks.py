@@ -1,6 +1,6 @@
 """Trails put into images of which everything is known: what of them is flagged, and what else.
 
-Satellites across the CCD and short trails of 5 to 25 FWHM, at random places and angles, their photon noise
+Satellites across the CCD and short trails of 6 to 25 FWHM, at random places and angles, their photon noise
 added. The *surface S/N* is the height of the ridge over the noise of one pixel. Nothing that can be installed
 from a package index without an image-display or plotting stack does the same from an array (acstools'
 `satdet` and ASTRiDE look for edges and contours in whole files): there is no peer.
@@ -19,10 +19,10 @@ from seechange_core.numerics.streaks import Streaks, find_streaks
 from seechange_core.simulate import PsfField
 from seechange_core.simulate.trails import Trail, draw_trail, line_profile
 
-SURFACE_SNR = (1.0, 2.0, 3.0, 5.0, 10.0)
+SURFACE_SNR = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 #: Of each brightness, in each image.
 SATELLITES, ASTEROIDS = 2, 12
-LENGTH_FWHM = (5.0, 25.0)
+LENGTH_FWHM = (6.0, 25.0)
 #: A flagged pixel is false beyond this many FWHM from where there is any light to speak of.
 FAINT_SIGMA = 0.05
 
@@ -76,10 +76,9 @@ def inject(frame: Frame, snr: float, length: float, rng: np.random.Generator) ->
 
 def measure(frame: Frame, snr: float, satellites: bool, rng: np.random.Generator) -> dict[str, float]:
     """Put trails of one brightness into an image: shares of trails found and of their pixels flagged."""
-    trails = []
-    lengths = LENGTH_FWHM[0] + (LENGTH_FWHM[1] - LENGTH_FWHM[0]) * rng.uniform(size=ASTEROIDS)
-    for length in [np.inf] * SATELLITES if satellites else lengths * frame.psf.fwhm_pix:
-        trails.append(inject(frame, snr, float(length), rng)[1])
+    lengths = frame.psf.fwhm_pix * rng.uniform(*LENGTH_FWHM, ASTEROIDS)
+    lengths = np.full(SATELLITES, np.inf) if satellites else lengths
+    trails = [inject(frame, snr, float(length), rng)[1] for length in lengths]
     total = np.sum(trails, axis=0)
     data = frame.data + rng.poisson(total).astype(np.float32)
     mask = search_in(data, frame.variance, frame.excluded).mask

@@ -89,8 +89,8 @@ def _make_image(section: Section) -> Made:
     # What others have settled before the section came to us is not read.
     wanted = wanted_kinds(params, raw, section.band)
     rows = {slot: row for slot, row in chosen.items() if slot in wanted}
-    masters = read_masters(rows, section.archive)
-    frame = preprocess(raw, masters, params, section.band)
+    # Not kept here, so that they can go when they have been applied: eight are half a gigabyte.
+    frame = preprocess(raw, read_masters(rows, section.archive), params, section.band)
     verdict = judge.judge_image(frame, _limits(section))
     exposure = section.exposure
     hint = exposure.get_pointing_hint(section.section_id)

@@ -99,7 +99,7 @@ class ZeroPointSolution:
     band
         The band of the magnitudes.
     color_term, color_term_err
-        Per magnitude of catalog colour; 0 and 0 when not fitted.
+        Per magnitude of catalog colour; 0 and 0 when no colour is known.
     n_stars
         Stars used.
     scatter_mag
@@ -107,7 +107,7 @@ class ZeroPointSolution:
     aperture_corrections
         (n_apertures,) magnitudes to add to aperture magnitudes to reach the total-flux system.
     limiting_mag
-        Point source at 5 sigma.
+        Point source at 5 sigma, its own photon noise included.
     spatial_mag
         How the zero point varies over the section, empty where it was not fitted: coefficients of u, v (and
         u^2, u v, v^2), where u and v run from -1 to 1 across the section's pixels; mean 0 over the section.
@@ -129,10 +129,15 @@ class ZeroPointSolution:
 
     def zp_at(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Float:
         """Return the zero point at 0-based pixels: `zp` and its variation over the section."""
-        half_x, half_y = (self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2
-        u, v = np.asarray(x, float) / half_x - 1, np.asarray(y, float) / half_y - 1
-        # The mean of u^2 and v^2 over the section is a third.
-        terms = (u, v, u**2 - 1 / 3, u * v, v**2 - 1 / 3)
+        terms = spatial_terms(x, y, self.shape)
         return self.zp + sum(
-            (c * term for c, term in zip(self.spatial_mag, terms, strict=False)), np.zeros(np.shape(u))
+            (c * term for c, term in zip(self.spatial_mag, terms, strict=False)), np.zeros(np.shape(x))
         )
+
+
+def spatial_terms(x: npt.ArrayLike, y: npt.ArrayLike, shape: tuple[int, int]) -> tuple[Float, ...]:
+    """Return the terms of `ZeroPointSolution.spatial_mag` at 0-based pixels of a section of a shape (H, W)."""
+    u = np.asarray(x, float) / ((shape[1] - 1) / 2) - 1
+    v = np.asarray(y, float) / ((shape[0] - 1) / 2) - 1
+    # The mean of u^2 and v^2 over the section is a third.
+    return u, v, u**2 - 1 / 3, u * v, v**2 - 1 / 3

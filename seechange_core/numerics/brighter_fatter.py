@@ -83,7 +83,7 @@ def _slope(x: Float, y: Float, noise: Float) -> tuple[float, float]:
     """Return the slope of a line and its error; scatter beyond the noise is measured and allowed for."""
     extra = 0.0
     keep = np.ones(len(x), bool)
-    slope, error = float("nan"), float("inf")
+    slope, error, faint = float("nan"), float("inf"), 1.0
     for _ in range(5):
         n = int(keep.sum())
         if n < _MIN_STARS:
@@ -95,8 +95,10 @@ def _slope(x: Float, y: Float, noise: Float) -> tuple[float, float]:
             return float("nan"), float("inf")
         slope = float(np.sum(weight * (x - mean) * y) / spread)
         error = float(spread**-0.5)
+        # Relative to the model, that is to stars of the mean peak; of interest are the faintest.
+        faint = 1 + float(np.average(y, weights=weight)) - slope * mean
         off = y - np.average(y, weights=weight) - slope * (x - mean)
         scatter = 1.4826 * float(np.median(np.abs(off[keep])))
         extra = float(np.sqrt(max(scatter**2 - np.median(noise[keep]) ** 2, 0.0)))
         keep = np.abs(off) < _CLIP_SIGMA * np.hypot(noise, max(extra, scatter / 2))
-    return slope, error
+    return slope / faint, error / faint

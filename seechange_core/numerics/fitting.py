@@ -124,6 +124,27 @@ def refit(fit: LinearFit, design: npt.ArrayLike, values: npt.ArrayLike) -> Linea
     return replace(fit, coefficients=coefficients, residuals=y - A @ coefficients)
 
 
+def left_out_loss(fit: LinearFit, errors: Float, clip_sigma: float) -> Float:
+    """Give each datum's squared distance, in sigma, from the fit to the others.
+
+    Parameters
+    ----------
+    fit
+        The fit.
+    errors
+        (n,) 1 sigma, the same for all fits to be compared.
+    clip_sigma
+        Distances are cut at ``sqrt(2)`` times this: an outlier costs the same whatever the fit.
+
+    Returns
+    -------
+    (n,) float64.
+    """
+    left_out = fit.residuals / (1 - np.minimum(fit.leverage, 0.99))[:, None]
+    squared = np.sum((left_out / errors[:, None]) ** 2, axis=1)
+    return np.asarray(np.minimum(squared, 2 * clip_sigma**2), float)
+
+
 def _solve(A: Float, y: Float, sigma: Float, prior: Float) -> tuple[Float, Float]:
     """Weighted least squares; columns are scaled first, so that powers of pixels stay well conditioned."""
     held = np.isfinite(prior)

@@ -37,7 +37,7 @@ def matched_filter(data: Float32, weight: Float32, fwhm_pix: float) -> tuple[Flo
     smooth
         (H, W) float32, the weighted mean of the data under the Gaussian; 0 where no pixel is usable.
     noise
-        (H, W) float32, 1 sigma of `smooth`; infinite where less than a fifth of the Gaussian is usable.
+        (H, W) float32, 1 sigma of `smooth`; infinite where no pixel under the Gaussian is usable.
         ``smooth / noise`` is the S/N of a source there (Zackay & Ofek 2017, ApJ 836, 187, eq. 15).
     """
     taps = gaussian_taps(fwhm_pix)

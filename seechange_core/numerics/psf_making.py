@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 
 from seechange_core.errors import NoStars
 from seechange_core.frames import Float, Float32, Int, PsfModel
-from seechange_core.numerics import psf_build
+from seechange_core.numerics import brighter_fatter, psf_build
 from seechange_core.numerics.aperture import sum_circles
 from seechange_core.numerics.detection import Peaks
 from seechange_core.numerics.scene import SceneFit, fit_scene
@@ -164,8 +164,10 @@ def refine_psf(scene: SceneFit, weight: Float32, gain: float, made: MadePsf, rul
     shape = weight.shape[0], weight.shape[1]
     cut, kept = stars_of(scene, weight, gain, made.psf, made.stars)
     psf = psf_build.build(cut, made.psf.degree, shape, made.psf.fwhm_pix, start=made.psf)
-    floor = psf_build.measure_floor(cut, psf, rules.fit_radius_fwhm * psf.fwhm_pix)
-    return MadePsf(replace(psf, floor=floor), kept)
+    radius_pix = rules.fit_radius_fwhm * psf.fwhm_pix
+    fatter, error = brighter_fatter.growth(cut, psf, radius_pix)
+    floor = psf_build.measure_floor(cut, psf, radius_pix)
+    return MadePsf(replace(psf, floor=floor, brighter_fatter=fatter, brighter_fatter_err=error), kept)
 
 
 def stars_of(

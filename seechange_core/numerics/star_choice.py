@@ -1,8 +1,9 @@
 """Choosing the stars a PSF is made from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from seechange_core.errors import NoStars
@@ -18,6 +19,8 @@ _MAX_ELONGATION = 2.0
 #: Neighbours, see `others_light`: little is a tenth of the light at 2.5 FWHM, too much as much at 1 FWHM.
 _ISOLATION_FWHM, _REACH_FWHM = 2.5, 10.0
 _LITTLE_LIGHT, _MAX_OTHERS_LIGHT = 0.1, 15.0
+#: Where shapes fail for want of sampling, and by how much (sigma) the image is blurred then.
+_SHARP_FWHM_PIX, _BLUR_PIX = 2.5, 0.8
 #: Fewer than these are not all there is: sources with some trouble are taken as well.
 _LOCUS_STARS, _ENOUGH_STARS = 10, 60
 #: What no star may have near its centre, and what it may have if need be: such pixels are left out.
@@ -144,7 +147,14 @@ def _shapes(
     data: Float32, weight: Float32, peaks: Peaks, rows: Bool, guess_pix: float
 ) -> tuple[Float, Float]:
     """Return FWHM (pixels) and elongation of some sources, NaN for the others."""
-    shapes = adaptive_moments(data, weight, peaks.x[rows], peaks.y[rows], guess_pix)
+    x, y = peaks.x[rows], peaks.y[rows]
+    shapes = adaptive_moments(data, weight, x, y, guess_pix)
+    if np.count_nonzero(np.isfinite(shapes.fwhm_pix)) < 0.75 * len(x) and guess_pix < _SHARP_FWHM_PIX:
+        # A weight as sharp as an undersampled star falls between the pixels: blurred, all have shapes.
+        blurred = gaussian_filter(data, _BLUR_PIX)
+        shapes = adaptive_moments(blurred, weight, x, y, float(np.hypot(guess_pix, 2.355 * _BLUR_PIX)))
+        narrower = np.sqrt(np.maximum(shapes.fwhm_pix**2 - (2.355 * _BLUR_PIX) ** 2, 0.01))
+        shapes = replace(shapes, fwhm_pix=narrower)
     fwhm_pix, elongation = np.full((2, len(peaks)), np.nan)
     fwhm_pix[rows], elongation[rows] = shapes.fwhm_pix, shapes.elongation
     return fwhm_pix, elongation

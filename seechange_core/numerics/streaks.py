@@ -16,6 +16,7 @@ from scipy import ndimage
 from seechange_core.frames import Bool, Float, Float32
 from seechange_core.numerics import streak_profile as profile
 from seechange_core.numerics.radon import Segment, find_segments
+from seechange_core.numerics.star_width import star_fwhm
 
 #: What one coarse pixel may say for or against a long trail, sigma.
 _CLIP = 2.5
@@ -108,7 +109,8 @@ def find_streaks(
     excluded
         (H, W) bool, pixels known to be unusable.
     min_snr
-        Surface S/N from which trails are reported.
+        Surface S/N from which trails are reported. Long ones are found from about 0.2, short ones from 1 to
+        2, the fainter the better the PSF is sampled.
     min_length_fwhm
         Least length of a trail, in FWHM of the PSF.
     fwhm_pix
@@ -131,20 +133,6 @@ def find_streaks(
                 found.append(streak)
                 _fill(mask, *streak[:4], streak.half_width_pix)
     return Streaks(mask, tuple(found))
-
-
-def star_fwhm(data: Float32, variance: Float32, excluded: Bool, otherwise: float = 3.0) -> float:
-    """Return the FWHM (pixels) of an image's sharper sources: the lower quartile at peaks above 50 sigma.
-
-    Parameters
-    ----------
-    data, variance, excluded
-        As for `find_streaks`.
-    otherwise
-        The answer where there are fewer than 5 such peaks.
-    """
-    widths = _peak_widths(data, variance, excluded)
-    return float(np.percentile(widths, 25)) if widths.size >= 5 else otherwise
 
 
 def _is_masked(mask: Bool, line: profile.Line) -> bool:
@@ -177,7 +165,8 @@ def _long_lines(image: _Image, mask: Bool, min_length_fwhm: float) -> list[profi
 
 
 def _coarse_bin(image: _Image) -> int:
-    return max(4, round(image.fwhm_pix), -(-max(image.data.shape) // 2048))
+    height, width = image.data.shape
+    return int(max(4, round(image.fwhm_pix), -(-max(height, width) // 2048)))
 
 
 def _is_along(segment: Segment, other: Segment, near: float = 3.0) -> bool:
@@ -359,47 +348,6 @@ def _moments(labels: npt.NDArray[np.int32], count: int) -> Float:
         out[k, 4] = out[k, 4] / n - y * y + 1 / 12
         out[k, 5] = out[k, 5] / n - x * y
     return out[1:, 1:]
-
-
-@njit(cache=True, nogil=True)
-def _peak_widths(data: Float32, variance: Float32, excluded: Bool) -> Float:
-    """Return the mean full width at half maximum, along x and y, of each clean peak above 50 sigma."""
-    height, width = data.shape
-    widths = np.empty(20000)
-    count = 0
-    for y in range(2, height - 2):
-        for x in range(2, width - 2):
-            peak = data[y, x]
-            if not peak * peak > 2500.0 * variance[y, x] or peak <= 0 or count == widths.size:
-                continue
-            best = True
-            for j in range(y - 1, y + 2):
-                for i in range(x - 1, x + 2):
-                    if data[j, i] > peak or excluded[j, i]:
-                        best = False
-            if best:
-                across = _half_width(data, excluded, y, x, 0, 1) + _half_width(data, excluded, y, x, 0, -1)
-                down = _half_width(data, excluded, y, x, 1, 0) + _half_width(data, excluded, y, x, -1, 0)
-                if np.isfinite(across + down):
-                    widths[count] = np.sqrt(across * down)
-                    count += 1
-    return widths[:count]
-
-
-@njit(cache=True, nogil=True)
-def _half_width(data: Float32, excluded: Bool, y: int, x: int, dy: int, dx: int) -> float:
-    """Walk from a peak to half of it, at most 30 pixels; NaN if that is not reached."""
-    half = 0.5 * data[y, x]
-    before = data[y, x]
-    for k in range(1, 31):
-        j, i = y + k * dy, x + k * dx
-        if not (0 <= j < data.shape[0] and 0 <= i < data.shape[1]) or excluded[j, i]:
-            return np.nan
-        value = data[j, i]
-        if value < half:
-            return k - 1 + (before - half) / (before - value)
-        before = value
-    return np.nan
 
 
 @njit(cache=True, nogil=True)

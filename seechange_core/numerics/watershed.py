@@ -62,7 +62,9 @@ class Rise:
     photon_share: float
 
 
-def part_islands(smooth: Float32, noise: Float32, sigma: float, rise: Rise, min_area_pix: int) -> Islands:
+def part_islands(
+    smooth: Float32, noise: Float32, sigma: float, rise: Rise, min_area_pix: int, *, grow_sigma: float | None = None
+) -> Islands:
     """Label the islands of an image.
 
     Parameters
@@ -70,21 +72,25 @@ def part_islands(smooth: Float32, noise: Float32, sigma: float, rise: Rise, min_
     smooth, noise
         (H, W) float32, C order: what is looked at, and 1 sigma of it without any light (`matched_filter`).
     sigma
-        Pixels above this many sigmas belong to islands.
+        Peaks of islands are above this many.
     rise
         When a second peak makes an island.
     min_area_pix
         Smaller islands are left out.
+    grow_sigma
+        Pixels above this many sigmas belong to islands; None: `sigma`. If lower, patches of noise around
+        a bright source's rim are part of it instead of islands.
     """
     height, width = smooth.shape
-    members, value = _above(smooth, noise, np.float32(sigma))
+    members, value = _above(smooth, noise, np.float32(sigma if grow_sigma is None else grow_sigma))
     members = members[np.argsort(-value, kind="stable")]
     labels = np.zeros((height + 2, width + 2), np.int32)
     parent, peak, area, touches = _flood(
         members, smooth.ravel(), noise.ravel(), labels.ravel(), width,
         rise.sigma, rise.share, rise.photon_share, min_area_pix,
     )  # fmt: skip
-    kept = np.flatnonzero((parent == np.arange(len(parent))) & (area >= min_area_pix))
+    high = smooth.ravel()[peak] > np.float32(sigma) * noise.ravel()[peak]
+    kept = np.flatnonzero((parent == np.arange(len(parent))) & (area >= min_area_pix) & high)
     number = np.zeros(len(parent), np.int32)
     number[kept] = np.arange(1, len(kept) + 1)
     _renumber(members, labels.ravel(), width, parent, number)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, String, Table, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -104,6 +105,10 @@ class Calibrator(FileProduct, Base):
         if self.kind == "crosstalk":
             arrays, _ = read_fits(path, ("crosstalk",))
             return cards.to_crosstalk(to_table(cards.CrosstalkPairs, arrays["crosstalk"], path))
+        if self.kind == "bad_pixels":
+            arrays, numbers = read_fits(path, ("flags",))
+            nothing = np.broadcast_to(np.float32(0), arrays["flags"].shape)
+            return cards.to_master({**arrays, "data": nothing, "variance": nothing}, numbers)
         arrays, numbers = read_fits(path, ("data", "variance", "flags"))
         return cards.to_master(arrays, numbers)
 

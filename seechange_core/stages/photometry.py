@@ -1,8 +1,9 @@
 """Calibrate fluxes: sources + reference stars -> `ZeroPointSolution`.
 
 The magnitude of one electron in the PSF-flux system, with an error that counts the catalog's errors
-and what neither they nor the photon noise explain; the colour term where the stars can carry
-one; corrections that bring apertures to the same system; and the depth reached.
+and what neither they nor the photon noise explain; the colour term, as well as the stars tell it; how the zero
+point varies over the section, if they show that it does; corrections that bring apertures to the same system;
+and the depth reached.
 """
 
 import numpy as np
@@ -13,22 +14,26 @@ from seechange_core.frames import (
     Background,
     Bool,
     CatalogStars,
+    Float,
     Int,
     PsfModel,
     Sources,
     WcsSolution,
     ZeroPointSolution,
 )
+from seechange_core.frames.solutions import spatial_terms
 from seechange_core.numerics import psf as psf_model
-from seechange_core.numerics.fitting import LinearFit, fit_linear
+from seechange_core.numerics.fitting import LinearFit, fit_linear, left_out_loss
 from seechange_core.numerics.matching import match_sky, neighbour_distance
 from seechange_core.numerics.stats import clipped_stats, mad_sigma
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _MAG_PER_RELATIVE = 2.5 / np.log(10)
 _ENOUGH = 20  # stars, from which on the choosier selection is taken
+_SPATIAL_TERMS = (0, 2, 5)  # of a constant, a plane and a quadratic surface
+_DEPTHS_PER_AXIS = 8  # places along each axis of which the depth is the median
 
 
 class PhotometryParams(Params):
@@ -38,7 +43,8 @@ class PhotometryParams(Params):
         None, "Band of the catalog to calibrate with; None takes the one that belongs to the filter."
     )
     catalog_color: str | None = param(
-        None, "Catalog colour for the colour term, such as g-r; None for no colour term."
+        "auto",
+        "Catalog colour for the colour term, such as g-r; auto takes g-r where the catalog has it, None none.",
     )
     match_radius_arcsec: float = param(1.0, "Largest distance of a match.", unit="arcsec", gt=0.0)
     match_radius_pix: float = param(1.0, "The match radius is at least so many pixels.", unit="pix", ge=0.0)
@@ -51,10 +57,19 @@ class PhotometryParams(Params):
     reference_color: float = param(0.7, "Colour of the star to which the zero point refers.", unit="mag")
     min_color: float = param(-0.5, "Bluer stars are not used.", unit="mag")
     max_color: float = param(2.0, "Redder stars are not used.", unit="mag")
-    color_term: float = param(0.0, "Colour term assumed where the stars cannot carry a fitted one.")
-    fit_color_term: bool = param(True, "Fit the colour term where the stars can carry it.")
-    max_color_term_err: float = param(0.02, "A colour term with a larger error is not fitted.", gt=0.0)
-    min_color_stars: int = param(20, "With fewer stars the colour term is not fitted.", ge=4)
+    color_term: float = param(0.0, "Colour term expected, magnitudes per magnitude of catalog colour.")
+    color_term_prior: float = param(
+        0.1, "How far the true colour term may lie from the expected one, 1 sigma.", gt=0.0
+    )
+    spatial_prior_mag: float = param(
+        0.02,
+        "How much each term of the zero point's variation over the section may be, 1 sigma.",
+        unit="mag",
+        gt=0.0,
+    )
+    max_spatial_degree: int = param(
+        2, "Highest degree of that variation, fitted where the stars show it; 0 for none.", ge=0, le=2
+    )
     aperture_min_snr: float = param(
         50.0, "Stars this bright make the aperture corrections, if there are enough.", gt=0.0
     )
@@ -83,10 +98,13 @@ def calibrate(
     psf: PsfModel,
     band: str,
     params: PhotometryParams | None = None,
+    *,
+    gain: float = 1.0,
 ) -> ZeroPointSolution:
     """Find the zero point of a section's PSF fluxes.
 
-    Stars follow ``mag = zp + color_term (color - reference_color) - 2.5 log10(flux_psf)``.
+    Stars follow ``mag = zp + color_term (color - reference_color) + variation(x, y) - 2.5 log10(flux_psf)``; the
+    variation has mean 0 over the section.
 
     Parameters
     ----------
@@ -102,12 +120,14 @@ def calibrate(
         Name of the band.
     params
         Defaults if None.
+    gain
+        Of the image, see `ImageFrame`: 1 unless it is a coadd.
 
     Returns
     -------
     ZeroPointSolution
-        `zp_err` holds photon noise, catalog errors and the extra scatter of the stars used. The
-        limiting magnitude counts the sky's noise over the PSF's noise-equivalent area.
+        `zp_err` holds photon noise, catalog errors, the extra scatter of the stars used and what is not known
+        of the colour term. The limiting magnitude counts the noise of the sky and of the source.
 
     Raises
     ------
@@ -123,7 +143,8 @@ def calibrate(
     params = params or PhotometryParams()
     usable = _usable_sources(sources, params)
     rows, stars = _match(sources, usable, wcs, catalog, band, params)
-    fit, color_term, color_term_err = _fit_zero_point(sources.select(rows), catalog.select(stars), params)
+    shape = background.shape
+    fit, has_color = _fit_zero_point(sources.select(rows), catalog.select(stars), shape, params)
     zp, zp_err = float(fit.coefficients[0, 0]), float(np.sqrt(fit.covariance[0, 0]))
     _check(zp, fit, band, params)
     bright = fit.used & (fit.errors <= np.median(fit.errors[fit.used]))
@@ -131,12 +152,14 @@ def calibrate(
         zp=zp,
         zp_err=zp_err,
         band=band,
-        color_term=color_term,
-        color_term_err=color_term_err,
+        color_term=params.color_term + float(fit.coefficients[1, 0]) if has_color else 0.0,
+        color_term_err=float(np.sqrt(fit.covariance[1, 1])) if has_color else 0.0,
         n_stars=int(np.count_nonzero(fit.used)),
         scatter_mag=mad_sigma(fit.residuals[bright, 0]),
         aperture_corrections=_aperture_corrections(sources, usable, psf.fwhm_pix, params),
-        limiting_mag=_limiting_mag(zp, background, psf, params.limit_sigma),
+        limiting_mag=_limiting_mag(zp, background, psf, params.limit_sigma, gain),
+        spatial_mag=tuple(float(c) for c in fit.coefficients[2:, 0]),
+        shape=shape,
     )
 
 
@@ -186,23 +209,51 @@ def _match(
     return found.first[keep], found.second[keep]
 
 
-def _fit_zero_point(s: Sources, c: CatalogStars, params: PhotometryParams) -> tuple[LinearFit, float, float]:
-    """Fit the zero point and, if the stars can carry it, the colour term; return fit, term and its error."""
-    offset = c.mag + 2.5 * np.log10(s.flux_psf)
-    errors = np.hypot(c.mag_err, _MAG_PER_RELATIVE * s.flux_psf_err / s.flux_psf)
+def _fit_zero_point(
+    s: Sources, c: CatalogStars, shape: tuple[int, int], params: PhotometryParams
+) -> tuple[LinearFit, bool]:
+    """Fit zero point, deviation of the colour term from the expected one, and variation over the section.
+
+    Returns
+    -------
+    The fit, its coefficients in this order; whether any colour is known.
+    """
     # A catalog that claims no error at all would otherwise own the fit.
-    errors = np.maximum(errors, 1e-4)
-    shade = c.color - params.reference_color
+    errors = np.hypot(np.maximum(c.mag_err, 1e-4), _MAG_PER_RELATIVE * s.flux_psf_err / s.flux_psf)
+    shade, errors, has_color = _shades(c.color - params.reference_color, errors, params)
+    values = c.mag + 2.5 * np.log10(s.flux_psf) - params.color_term * shade
+    design = np.column_stack([np.ones(len(shade)), shade, *spatial_terms(s.x, s.y, shape)])
+    prior = np.array([np.inf, params.color_term_prior] + [params.spatial_prior_mag] * _SPATIAL_TERMS[-1])
+    fits = [
+        fit_linear(design[:, :n], values, errors, clip_sigma=params.clip_sigma, prior_errors=prior[:n])
+        for n in (2 + k for k in _SPATIAL_TERMS[: params.max_spatial_degree + 1])
+    ]
+    return _choose(fits, errors, params.clip_sigma), has_color
+
+
+def _shades(shade: Float, errors: Float, params: PhotometryParams) -> tuple[Float, Float, bool]:
+    """Give stars of unknown colour the median one and the error that comes of it; say if any is known."""
     known = np.isfinite(shade)
-    if params.fit_color_term and np.count_nonzero(known) >= params.min_color_stars:
-        design = np.column_stack([np.ones(np.count_nonzero(known)), shade[known]])
-        fit = fit_linear(design, offset[known], errors[known], clip_sigma=params.clip_sigma)
-        term_err = float(np.sqrt(fit.covariance[1, 1]))
-        if term_err <= params.max_color_term_err and np.count_nonzero(fit.used) >= params.min_color_stars:
-            return fit, float(fit.coefficients[1, 0]), term_err
-    corrected = offset - params.color_term * np.where(known, shade, 0.0)
-    fit = fit_linear(np.ones((len(offset), 1)), corrected, errors, clip_sigma=params.clip_sigma)
-    return fit, params.color_term, 0.0
+    if not known.any():
+        return np.zeros(len(shade)), errors, False
+    unknown_mag = np.std(shade[known]) * np.hypot(params.color_term, params.color_term_prior)
+    return (
+        np.where(known, shade, np.median(shade[known])),
+        np.where(known, errors, np.hypot(errors, unknown_mag)),
+        True,
+    )
+
+
+def _choose(fits: list[LinearFit], errors: Float, clip_sigma: float) -> LinearFit:
+    """Take a fit with more terms only if it predicts left-out stars better by more than the gain's 1 sigma."""
+    total = np.hypot(errors, min(fit.scatter for fit in fits))
+    best, lowest = fits[0], left_out_loss(fits[0], total, clip_sigma)
+    for fit in fits[1:]:
+        loss = left_out_loss(fit, total, clip_sigma)
+        gain = lowest - loss
+        if np.mean(gain) > np.std(gain) / np.sqrt(len(gain)):
+            best, lowest = fit, loss
+    return best
 
 
 def _check(zp: float, fit: LinearFit, band: str, params: PhotometryParams) -> None:
@@ -235,14 +286,21 @@ def _aperture_corrections(
     return tuple(float(clipped_stats(2.5 * np.log10(column), 3.0).mean) for column in ratio.T)
 
 
-def _limiting_mag(zp: float, background: Background, psf: PsfModel, n_sigma: float) -> float:
-    """Give the magnitude whose PSF flux is `n_sigma` times the sky's noise, in the middle of the image.
+def _limiting_mag(zp: float, background: Background, psf: PsfModel, n_sigma: float, gain: float) -> float:
+    """Give the magnitude of a point source whose fitted flux is `n_sigma` times its error; median over places.
 
-    The noise of a PSF fit to a faint source is ``rms / sqrt(sum P^2)`` (King 1983, PASP 95, 163).
+    A PSF fit weighted with the sky's variance has ``variance = A rms^2 + w F / gain``, ``A = 1 / sum P^2`` (King
+    1983, PASP 95, 163) and ``w = A^2 sum P^3``: the photons of the source count as much as they are concentrated.
     """
-    rms = background.rms[np.isfinite(background.rms) & (background.rms > 0)]
-    if len(rms) == 0:
+    step = -(-max(background.rms.shape) // _DEPTHS_PER_AXIS)
+    rms = background.rms[step // 2 :: step, step // 2 :: step].astype(float)
+    row, column = np.nonzero(np.isfinite(rms) & (rms > 0))
+    if len(row) == 0:
         return float("nan")
-    middle = (background.shape[1] - 1) / 2, (background.shape[0] - 1) / 2
-    area = psf_model.equivalent_area(psf_model.evaluate(psf, *middle)[0])
-    return float(zp - 2.5 * np.log10(n_sigma * float(np.median(rms)) * np.sqrt(area)))
+    y, x = ((step // 2 + step * i + 0.5) * background.step_pix - 0.5 for i in (row, column))
+    stamps = psf_model.evaluate(psf, x, y).astype(float)
+    area = 1 / np.sum(stamps**2, axis=(1, 2))
+    own = n_sigma**2 * area**2 * np.sum(stamps**3, axis=(1, 2)) / gain
+    # F^2 = n^2 variance(F)
+    flux = (own + np.sqrt(own**2 + 4 * n_sigma**2 * area * rms[row, column] ** 2)) / 2
+    return float(zp - 2.5 * np.log10(np.median(flux)))

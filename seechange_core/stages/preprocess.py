@@ -14,6 +14,7 @@ from seechange_core.numerics.image_noise import background_variance, map_skies
 from seechange_core.numerics.lacosmic import find_cosmic_rays
 from seechange_core.numerics.noise_model import divide, strips
 from seechange_core.numerics.star_shape import sharp_star_fwhm
+from seechange_core.numerics.streaks import find_streaks
 from seechange_core.numerics.working_image import WorkingImage, read_out, steps_settled
 from seechange_core.params import Params, param
 
@@ -49,6 +50,7 @@ class PreprocessParams(Params):
     do_illumination: bool = param(False, "Divide by the smooth response that is left after the flat.")
     do_bad_pixels: bool = param(True, "Flag the pixels of the bad-pixel mask.")
     do_cosmic_rays: bool = param(True, "Find and flag cosmic rays.")
+    do_streaks: bool = param(True, "Find and flag the trails of satellites and fast asteroids.")
     fringe_filters: tuple[str, ...] = param(
         (), "Filters in which fringes are subtracted if do_fringe is on; none named: in all of them."
     )
@@ -100,6 +102,12 @@ class PreprocessParams(Params):
         ge=1.5,
     )
     cosmic_ray_iterations: int = param(4, "Rounds of the cosmic-ray search.", ge=1)
+    streak_min_snr: float = param(
+        0.3, "Faintest trail that is flagged: height of its ridge over the noise of one pixel.", gt=0
+    )
+    streak_min_length_fwhm: float = param(
+        5.0, "Shortest trail that is flagged, in widths of a star: galaxies are hardly longer.", ge=4
+    )
     min_usable_fraction: float = param(
         0.05, "A section with less usable pixels than this is dead.", gt=0, lt=1
     )
@@ -117,8 +125,8 @@ def preprocess(
 
     In this order: overscan, crosstalk and linearity per amplifier, gain (electrons from here on), bias,
     dark scaled to the exposure time, flat, fringe as strong as it is in the image, illumination, flags,
-    cosmic rays, weight. What `raw.prepared` says was done by others is not done again, nor is what had to
-    come before it (see `numerics.working_image.steps_settled`): such steps need no master.
+    cosmic rays, trails, weight. What `raw.prepared` says was done by others is not done again, nor is what
+    had to come before it (see `numerics.working_image.steps_settled`): such steps need no master.
 
     The background variance is predicted (see `numerics.noise_model`), or measured where its level says
     nothing about the noise (see `numerics.image_noise`): the parameters may ask for it, the zero level may
@@ -182,8 +190,8 @@ def preprocess(
         cell_pix=params.sky_cell_pix,
         least_response=params.flat_min,
     )
-    if params.do_cosmic_rays and not work.steps & CalibrationStep.COSMIC_RAYS:
-        _flag_cosmic_rays(work, skies, variance, params)
+    del masters  # where the caller keeps none, their memory serves the searches that follow
+    _flag_passers_by(work, skies, variance, params)
     for place in work.strips():
         good = ((work.flags[place] & np.uint16(UNUSABLE)) == 0) & (variance[place] > 0)
         variance[place] = np.where(good, 1 / np.maximum(variance[place], np.float32(1e-12)), np.float32(0))
@@ -400,18 +408,38 @@ def _holds_pedestal(work: WorkingImage, masters: Masters, params: PreprocessPara
     return asked and not taken and work.raw.prepared is None
 
 
-# --- Cosmic rays ----------------------------------------------------------------------------------
+# --- Cosmic rays, satellites and asteroids --------------------------------------------------------
 
 
-def _flag_cosmic_rays(
+def _flag_passers_by(
     work: WorkingImage, skies: list[SkyMesh], variance: Float32, params: PreprocessParams
 ) -> None:
+    """Flag cosmic rays and trails, where that is asked for and not done yet."""
+    cosmic_rays = params.do_cosmic_rays and not work.steps & CalibrationStep.COSMIC_RAYS
+    streaks = params.do_streaks and not work.steps & CalibrationStep.STREAKS
+    if not cosmic_rays and not streaks:
+        return
     light = work.data.copy()
     for amplifier, mesh in zip(work.raw.amplifiers, skies, strict=True):
         for place, rows in strips(amplifier.image):
             light[place] -= mesh.level_rows(rows)
     noise = np.nan_to_num(variance, nan=1e-6, posinf=float(np.finfo(np.float32).max))
     np.maximum(noise, np.float32(1e-6), out=noise)
+    if cosmic_rays:
+        _flag_cosmic_rays(work, light, noise, params)
+    if streaks:
+        found = find_streaks(
+            light,
+            noise,
+            ~work.usable(),
+            min_snr=params.streak_min_snr,
+            min_length_fwhm=params.streak_min_length_fwhm,
+        )
+        work.flags[found.mask] |= np.uint16(PixelFlag.STREAK)
+        work.steps |= CalibrationStep.STREAKS
+
+
+def _flag_cosmic_rays(work: WorkingImage, light: Float32, noise: Float32, params: PreprocessParams) -> None:
     pixels = (light, noise, ~work.usable())
     hits = find_cosmic_rays(
         *pixels,

@@ -41,6 +41,8 @@ def no_light(units, survey):
 
 def no_stars(units, survey):
     sky_adu = np.random.default_rng(1).poisson(1500, units["SEC01"].data.shape) // 2
+    middle = sky_adu.shape[1] // 2
+    sky_adu[:, middle - 24 : middle + 24] = 0  # no light falls on the overscans
     units["SEC01"].data = (survey.bias_pixels(1) + sky_adu).astype(np.int16)
 
 
