@@ -124,7 +124,11 @@ class Ccd:
     def _image_row(self) -> Image:
         with open_session(self.settings, read_only=True) as session:
             return session.scalars(
-                select(Image).where(Image.exposure_id == self.row.id, Image.section_id == self.section)
+                select(Image)
+                .where(Image.exposure_id == self.row.id, Image.section_id == self.section)
+                # Other versions of it may have been made since.
+                .order_by(Image.created_at)
+                .limit(1)
             ).one()
 
     def raw(self) -> RawFrame:

@@ -81,7 +81,7 @@ def rows(kind: str, seed: int) -> list[dict[str, Any]]:
     if importlib.util.find_spec("astroscrappy") is None:
         return [*found, row("cosmic rays", kind, seed, ours, quality)]
     for rounds in (4, 1):
-        theirs, cost = timed(_astroscrappy, pixels, rounds)
+        theirs, cost = timed(_astroscrappy, pixels, rounds, warm=False)
         peer = f"astroscrappy, {rounds} it."
         found.append(row("cosmic rays", kind, seed, ours, quality, peer, cost, hit_quality(theirs, truth)))
     return found

@@ -1,6 +1,7 @@
 """The PSF over a section against the true one: ours and PSFEx, on the same pixels.
 
-At a grid of positions, at all sub-pixel phases, a star is drawn with the true PSF and with the model. Both are normalised to the same light within 3 FWHM and the model is put where it matches best; then
+At a grid of positions, at all sub-pixel phases, a star is drawn with the true PSF and with the model. Both
+are normalised to the same light within 3 FWHM and the model is put where it matches best; then
 
 * ``residual``: sqrt(sum (model - true)^2) / sqrt(sum true^2) within that circle, the middle one of the grid,
   and the worst tenth's; ``peak`` is the largest deviation over the true peak;

@@ -127,7 +127,9 @@ def score(truth: Truth, x: Float, y: Float) -> dict[str, float]:
                 (x[found[alone]] - truth.x[alone]) / truth.x_limit[alone],
                 (y[found[alone]] - truth.y[alone]) / truth.y_limit[alone],
             ]
-            spread = 1.4826 * np.median(np.abs(np.concatenate(off) - np.median(off, axis=1).repeat(alone.sum())))
+            spread = 1.4826 * np.median(
+                np.abs(np.concatenate(off) - np.median(off, axis=1).repeat(alone.sum()))
+            )
             quality[f"centroid_{bin_name(low, high)}_cramer_rao"] = float(spread)
     return quality
 

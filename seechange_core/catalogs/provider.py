@@ -66,6 +66,13 @@ class CatalogInfo(BaseModel):
         return (*self.bands, *derived_bands(self.bands))
 
 
+    def color_named(self, color: str | None) -> str | None:
+        """Return the colour that is meant: for ``auto`` g-r, or none where it does not serve both bands."""
+        if color != "auto":
+            return color
+        return "g-r" if {"g", "r"} <= set(self.serves) else None
+
+
 class Provider(Protocol):
     """A reference catalog that can be asked for the stars in a cone."""
 
@@ -86,7 +93,7 @@ class Provider(Protocol):
         band
             Of the magnitudes; one of ``info.serves``.
         color
-            Difference of two of these, as ``g-r``; None for none (NaN).
+            Difference of two of these, as ``g-r``; ``auto`` for g-r where it serves both; None for none (NaN).
         epoch
             Decimal year to which proper motions carry the positions.
 

@@ -87,6 +87,7 @@ class LocalCatalog:
         self, ra: float, dec: float, radius_deg: float, band: str, color: str | None, epoch: float
     ) -> CatalogStars:
         """Return the stars in a cone at an epoch; see `Provider.query`."""
+        color = self.info.color_named(color)
         columns = columns_for(self.info, band, color)
         if missing := self.missing(ra, dec, radius_deg):
             raise NoCatalog(

@@ -13,7 +13,7 @@ from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
 from seechange_core.chain.steps_force import measure_difference
 from seechange_core.errors import NotFoundError
 from seechange_core.frames import Float, Sources, Table, WcsSolution
-from seechange_core.numerics.background import level_map
+from seechange_core.numerics.background import without_background
 from seechange_core.numerics.timing import bjd_tdb
 from seechange_core.products.base import Corners, overlapping
 from seechange_core.products.exposure import Exposure
@@ -259,7 +259,7 @@ def force_epoch(
     else:
         image = epoch.rows.image.read(archive)
         x, y = wcs.to_pixels(ra, dec)
-        data = image.data - level_map(epoch.rows.background.read(archive))
+        data = without_background(image.data, epoch.rows.background.read(archive))
         psf = epoch.rows.psf.read(archive)
         fluxes = force(data, image.weight, image.flags, psf, x, y, image.gain, params)
     return fluxes.flux, fluxes.flux_err, fluxes.flags

@@ -376,7 +376,10 @@ class _Build:
         band = params.catalog_band or get_instrument_instance(self.instrument).band_of(self.band)
         epoch = decimal_year(float(np.mean([r.image.mjd_mid for r in used])))
         stars = catalog.query(*cone, band, params.catalog_color, epoch)
-        return calibrate(found.sources, result.grid, stars, found.background, found.psf, band, params)
+        return calibrate(
+            found.sources, result.grid, stars, found.background, found.psf, band, params,
+            gain=result.image.gain,
+        )  # fmt: skip
 
     def _report(
         self,

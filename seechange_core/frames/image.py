@@ -69,12 +69,16 @@ class Background:
         Side of a mesh cell; the last row and column may hang over the edge.
     shape
         Of the image.
+    wings
+        (wy, wx) float32, electrons per pixel, on blocks as in `numerics.wings`: light of bright sources beyond
+        their PSF stamps, which is no part of `level`; None if it was not looked for.
     """
 
     level: Float32
     rms: Float32
     step_pix: int
     shape: tuple[int, int]
+    wings: Float32 | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ class Sources(Table):
     flags
         `PixelFlag` bits found within the source.
     blended
-        Deblended from, or overlapping with, a neighbour.
+        Its neighbours give more than a hundredth of the light on its middle pixel.
     is_star
         Consistent with the PSF.
     """

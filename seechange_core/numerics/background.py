@@ -18,6 +18,7 @@ from scipy.interpolate import CubicSpline
 from seechange_core.errors import PixelsError
 from seechange_core.flags import UNUSABLE
 from seechange_core.frames import Background, Bool, Flags, Float, Float32
+from seechange_core.numerics.wings import subtract_wings
 
 _Index = npt.NDArray[np.intp]
 BLOCK_PIX = 4
@@ -111,6 +112,14 @@ def estimate(
 def level_map(background: Background) -> Float32:
     """Return the (H, W) float32 sky level, electrons."""
     return _full_map(background.level.astype(float), background)
+
+
+def without_background(data: Float32, background: Background) -> Float32:
+    """Return an image without its sky and without the wings of bright sources, (H, W) float32."""
+    left: Float32 = data - level_map(background)
+    if background.wings is not None:
+        subtract_wings(left, background.wings)
+    return left
 
 
 def rms_map(background: Background) -> Float32:

@@ -12,7 +12,9 @@ from seechange_core.numerics.matched_filter import matched_filter
 from seechange_core.numerics.watershed import Islands, Rise, part_islands, sum_islands
 
 #: A second peak that rises less above the saddle, in its own sigmas, is noise on its neighbour's wing.
-_RISE_SIGMA = 2.5
+_RISE_SIGMA = 2.25
+#: Islands reach down to this share of the threshold, so that noise on a star's rim stays part of it.
+_GROW_SHARE = 0.5
 #: Second moments of an island, which is cut at the threshold, are never below a pixel's own.
 _PIXEL_VARIANCE = 1 / 12
 _FWHM_PER_SIGMA = 2.3548200450309493
@@ -34,7 +36,7 @@ class Peaks(Table):
     fwhm_pix, elongation, theta_rad
         From isophotal second moments, taken as a Gaussian's.
     n_pixels
-        Above the threshold.
+        Above half the threshold.
     merged
         Touches another source.
     """
@@ -75,7 +77,7 @@ def find(
     fwhm_pix
         Of point sources.
     min_area_pix
-        Contiguous pixels above the threshold that make a source.
+        Contiguous pixels above half the threshold that make a source.
     deblend_contrast
         A second peak becomes a source of its own if it rises above the saddle by at least this share of the
         saddle's height, and beyond its noise.
@@ -94,7 +96,8 @@ def find(
     smooth, noise = matched_filter(data, weight, fwhm_pix)
     usable = weight[weight > 0]
     photon_share = float(np.median(usable[:: max(1, len(usable) // 10_000)])) / gain if usable.size else 0.0
-    islands = part_islands(smooth, noise, sigma, Rise(_RISE_SIGMA, deblend_contrast, photon_share), min_area_pix)
+    rise = Rise(_RISE_SIGMA, deblend_contrast, photon_share)
+    islands = part_islands(smooth, noise, sigma, rise, min_area_pix, grow_sigma=_GROW_SHARE * sigma)
     return _measured(data, smooth, noise, islands, plateau_e), islands.labels
 
 
@@ -128,7 +131,7 @@ def _measured(data: Float32, smooth: Float32, noise: Float32, islands: Islands, 
 
 
 def bright_peaks(data: Float32, weight: Float32, at_most: int) -> tuple[Float, Float, Float]:
-    """Return single pixels that stand out, whatever the seeing: 8 sigma, and the highest of 5 x 5 usable ones.
+    """Return pixels that stand out, whatever the seeing: 8 sigma, and the highest of 5 x 5 usable ones.
 
     Parameters
     ----------

@@ -3,11 +3,13 @@
 import numba as nb
 import numpy as np
 
-from seechange_core.frames import Bool, Float32
+from seechange_core.frames import Float32
 
 _FWHM_PER_SIGMA = 2.3548200450309493
 #: Cut at this many sigma the filter loses 1e-3 of a star's S/N.
 _REACH = 2.5
+#: Of the Gaussian that must lie on usable pixels.
+_MIN_SHARE = 0.1
 
 
 def gaussian_taps(fwhm_pix: float) -> Float32:
@@ -37,18 +39,23 @@ def matched_filter(data: Float32, weight: Float32, fwhm_pix: float) -> tuple[Flo
     smooth
         (H, W) float32, the weighted mean of the data under the Gaussian; 0 where no pixel is usable.
     noise
-        (H, W) float32, 1 sigma of `smooth`; infinite where no pixel under the Gaussian is usable.
+        (H, W) float32, 1 sigma of `smooth`; infinite where hardly any pixel under the Gaussian is usable.
         ``smooth / noise`` is the S/N of a source there (Zackay & Ofek 2017, ApJ 836, 187, eq. 15).
     """
     taps = gaussian_taps(fwhm_pix)
     smooth = np.empty(data.shape, np.float32)
     noise = np.empty(data.shape, np.float32)
-    _filter(np.ascontiguousarray(data), np.ascontiguousarray(weight), taps, smooth, noise)
+    sample = weight[::8, ::8]
+    sample = sample[sample > 0] if np.any(sample > 0) else weight[weight > 0]
+    least = np.float32(_MIN_SHARE * np.median(sample)) if sample.size else np.float32(0)
+    _filter(np.ascontiguousarray(data), np.ascontiguousarray(weight), taps, least, smooth, noise)
     return smooth, noise
 
 
 @nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def _filter(data: Float32, weight: Float32, taps: Float32, smooth: Float32, noise: Float32) -> None:
+def _filter(
+    data: Float32, weight: Float32, taps: Float32, least: np.float32, smooth: Float32, noise: Float32
+) -> None:
     """Fill `smooth` and `noise`, one row after the other: sums down the columns first, then along the row."""
     height, width = data.shape
     half = len(taps) // 2
@@ -86,5 +93,5 @@ def _filter(data: Float32, weight: Float32, taps: Float32, smooth: Float32, nois
                 v_row[x] += tap2 * square[x + k]
         for x in range(width):
             w = w_row[x]
-            smooth[y, x] = s_row[x] / w if w > 0 else np.float32(0)
-            noise[y, x] = np.sqrt(v_row[x]) / w if w > 0 else np.float32(np.inf)
+            smooth[y, x] = s_row[x] / w if w > least else np.float32(0)
+            noise[y, x] = np.sqrt(v_row[x]) / w if w > least else np.float32(np.inf)

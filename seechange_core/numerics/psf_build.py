@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from seechange_core.frames import Bool, Float, Float32, Int, PsfModel
 from seechange_core.numerics.psf import evaluate, fwhm, on_pixels, shift, terms
+from seechange_core.numerics.watershed import Labels
 
 _ROUNDS, _ROUNDS_AGAIN = 4, 3
 _CLIP_SIGMA = 5.0
@@ -85,7 +86,7 @@ def cut_stars(
     return StarStamps(data, variance, x, y, flux, gain)
 
 
-def without_others(stars: StarStamps, segmentation: Int, own: Int) -> StarStamps:
+def without_others(stars: StarStamps, segmentation: Labels, own: Int) -> StarStamps:
     """Return the stars with the pixels of other sources made unusable.
 
     Parameters

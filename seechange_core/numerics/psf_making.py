@@ -12,6 +12,7 @@ from seechange_core.numerics.aperture import sum_circles
 from seechange_core.numerics.detection import Peaks
 from seechange_core.numerics.scene import SceneFit, fit_scene
 from seechange_core.numerics.star_choice import StarChoice
+from seechange_core.numerics.watershed import Labels
 
 _MIN_STAMP_PIX, _MAX_STAMP_PIX = 15, 101
 _MAX_CHI2 = 3.0
@@ -93,7 +94,7 @@ def make_psf(
     weight: Float32,
     gain: float,
     peaks: Peaks,
-    segmentation: Int,
+    segmentation: Labels,
     choice: StarChoice,
     rules: PsfRules,
 ) -> MadePsf:

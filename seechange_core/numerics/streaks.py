@@ -26,10 +26,16 @@ _CANDIDATE_SIGMA, _TRAIL_SIGMA = 7.0, 8.0
 _SHAPE_SIGMAS, _SHAPE_ELONGATION = (3.0, 5.0, 9.0, 16.0), 2.2
 #: Trails this long, in FWHM, cannot be galaxies.
 _LONG_FWHM = 40.0
+#: Longer shapes are left to the other search, which sees all from 128 pixels, or 32 FWHM, up.
+_LONGEST_SHAPE_FWHM = 80.0
 #: By how much the best galaxy must fit worse than a trail, chi square.
 _LEAST_GAIN = 9.0
 #: Largest share of a short trail's pixels that may differ from it.
 _MOST_STRANGE = 0.15
+#: How often a line is followed beyond its ends.
+_MOST_GROWTH = 4
+#: Steps that a short trail is looked at in: what is fitted grows as their cube.
+_MOST_STEPS = 100
 #: Most lines that are looked at per image, of either kind.
 _MOST_LINES, _MOST_SHAPES = 60, 300
 #: Where the light of a trail has fallen to this, in units of the noise of a pixel, its mask ends.
@@ -132,6 +138,8 @@ def find_streaks(
             if streak is not None:
                 found.append(streak)
                 _fill(mask, *streak[:4], streak.half_width_pix)
+                # What is left beside it is no second trail.
+                image = image._replace(excluded=excluded | mask)
     return Streaks(mask, tuple(found))
 
 
@@ -182,14 +190,18 @@ def _judge_long(
     image: _Image, candidate: profile.Line, min_snr: float, min_length_fwhm: float
 ) -> Streak | None:
     """Look at a line from edge to edge: return the trail on it, if it is one."""
-    fwhm = image.fwhm_pix
-    line = profile.refined(*image[:3], candidate, 1.5 * _coarse_bin(image), fwhm)
-    whole = profile.chord(line, image.data.shape)
-    step = max(3, round(fwhm))
-    along = profile.look_along(*image[:3], whole, step, fwhm)
-    first = max(0, int(-whole.start / step))
-    last = min(along.value.size, first + max(3, int(line.stop / step)))
-    first, last, level = profile.bright_stretch(along, first, last)
+    fwhm, step, line = image.fwhm_pix, max(3, round(image.fwhm_pix)), candidate
+    # A part of a trail may lie a little askew; along all of it, it cannot.
+    for _ in range(_MOST_GROWTH):
+        line = profile.refined(*image[:3], line, 1.5 * _coarse_bin(image), fwhm)
+        whole = profile.chord(line, image.data.shape)
+        along = profile.look_along(*image[:3], whole, step, fwhm)
+        first = max(0, int(-whole.start / step))
+        last = min(along.value.size, first + max(3, int(line.stop / step)))
+        first, last, level = profile.bright_stretch(along, first, last)
+        if (last - first) * step < 1.2 * line.stop:
+            break
+        line = whole._replace(start=whole.start + first * step, stop=whole.start + last * step)
     known = along.known[first:last]
     if level <= 0 or known.sum() < 0.5 * known.size or (last - first) * step < min_length_fwhm * fwhm:
         return None
@@ -205,8 +217,10 @@ def _judge_long(
         part = along._replace(**{name: getattr(along, name)[low:high] for name in along._fields[1:]})
         if not _is_trail(profile.fit_trail(part, fwhm)):
             return None
-    start = whole.start + (first * step if first > 3 else 0)
-    stop = whole.start + last * step if last < along.value.size - 3 else whole.stop
+    # Noise may cut off this many steps of a trail that goes on to the edge.
+    doubtful = 3 + 16 * (sigma / level) ** 2
+    start = whole.start + (first * step if first > doubtful else 0)
+    stop = whole.start + last * step if last < along.value.size - doubtful else whole.stop
     return _streak(image, whole._replace(start=start, stop=stop), 4.0, min_snr)
 
 
@@ -219,7 +233,7 @@ def _streak(image: _Image, line: profile.Line, widest_fwhm: float, min_snr: floa
     """Measure width and brightness of a trail; None if it is too sharp, too wide or too faint."""
     fwhm = image.fwhm_pix
     width, snr = profile.fit_width(*image[:3], line, fwhm)
-    if not 0.7 * fwhm <= width <= widest_fwhm * fwhm or snr < min_snr:
+    if not 0.6 * fwhm <= width <= widest_fwhm * fwhm or snr < min_snr:
         return None
     half = max(0.6 * width, width * profile.reach_fwhm(_MASKED_TO / snr)) + 0.5
     (x0, y0), (x1, y1) = line.at(line.start - 0.5 * fwhm), line.at(line.stop + 0.5 * fwhm)
@@ -242,7 +256,8 @@ def _short_lines(image: _Image, mask: Bool, min_length_fwhm: float) -> list[prof
             long2 = 0.5 * (xx + yy) + np.hypot(0.5 * (xx - yy), xy)
             short2 = max(xx + yy - long2, 1 / 12)
             length = np.sqrt(12 * long2) * bin_pix
-            if length < 0.8 * min_length_fwhm * image.fwhm_pix or long2 < _SHAPE_ELONGATION**2 * short2:
+            short_enough = 0.8 * min_length_fwhm < length / image.fwhm_pix < _LONGEST_SHAPE_FWHM
+            if not short_enough or long2 < _SHAPE_ELONGATION**2 * short2:
                 continue
             angle = 0.5 * np.arctan2(2 * xy, xx - yy)
             mid_x, mid_y = bin_pix * (x + 0.5) - 0.5, bin_pix * (y + 0.5) - 0.5
@@ -259,7 +274,7 @@ def _judge_short(
     line = profile.refined(*image[:3], candidate, fwhm, fwhm)
     beyond = 2.5 * fwhm + 0.25 * line.stop
     line = line._replace(start=-beyond, stop=line.stop + beyond)
-    step = max(1, round(fwhm / 2))
+    step = max(1, round(fwhm / 2), int(np.ceil((line.stop - line.start) / _MOST_STEPS)))
     along = profile.look_along(*image[:3], line, step, fwhm)
     if along.known.sum() < 8 or along.known.sum() < 0.6 * along.known.size:
         return None

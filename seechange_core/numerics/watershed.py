@@ -2,8 +2,8 @@
 
 Pixels are taken from the highest to the lowest. One that touches no island starts one, one that touches
 an island joins it, and where islands meet the lower one is kept if its peak rises enough above the
-place where they meet, and becomes part of the higher one if not: the watershed of Vincent & Soille (1991, IEEE
-PAMI 13, 583) with the depth of basins (persistence: Edelsbrunner, Letscher & Zomorodian 2002, Discrete
+place where they meet, and becomes part of the higher one if not: the watershed of Vincent & Soille (1991,
+IEEE PAMI 13, 583) with the depth of basins (persistence: Edelsbrunner, Letscher & Zomorodian 2002, Discrete
 Comput. Geom. 28, 511) as the criterion. One pass finds, labels and deblends.
 """
 
@@ -63,7 +63,13 @@ class Rise:
 
 
 def part_islands(
-    smooth: Float32, noise: Float32, sigma: float, rise: Rise, min_area_pix: int, *, grow_sigma: float | None = None
+    smooth: Float32,
+    noise: Float32,
+    sigma: float,
+    rise: Rise,
+    min_area_pix: int,
+    *,
+    grow_sigma: float | None = None,
 ) -> Islands:
     """Label the islands of an image.
 
@@ -141,7 +147,7 @@ def _root(parent: Index, k: int) -> int:
 
 
 @nb.njit(cache=True, nogil=True)
-def _flood(
+def _flood(  # noqa: PLR0915 - one loop over the pixels, and calls from it cost half of its time
     members: Index,
     smooth: Float32,
     noise: Float32,

@@ -28,6 +28,8 @@ class Background(FileProduct, Base):
         """Write the meshes, and note where they are and their medians."""
         path = place.path(archive.settings, "background", self.data_version)
         contents, cards = {"level": frame.level, "rms": frame.rms}, background_cards(frame)
+        if frame.wings is not None:
+            contents["wings"] = frame.wings
         self.file_written(path, archive.write(path, partial(write_fits, contents=contents, cards=cards)))
         self.level_e, self.rms_e = float(np.median(frame.level)), float(np.median(frame.rms))
 
@@ -39,5 +41,5 @@ class Background(FileProduct, Base):
         FileNotFoundError, FileDamagedError
             If its file is nowhere, or not whole.
         """
-        arrays, cards = read_fits(archive.find(self.file, checksum=self.checksum), ("level", "rms"))
-        return to_background(arrays["level"], arrays["rms"], cards)
+        arrays, cards = read_fits(archive.find(self.file, checksum=self.checksum))
+        return to_background(arrays["level"], arrays["rms"], cards, arrays.get("wings"))

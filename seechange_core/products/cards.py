@@ -212,11 +212,14 @@ def background_cards(background: Background) -> dict[str, Any]:
     return {"BUNIT": "electron", "BKGSTEP": background.step_pix, "BKGNX": width, "BKGNY": height}
 
 
-def to_background(level: Float32, rms: Float32, cards: Mapping[str, Any]) -> Background:
+def to_background(
+    level: Float32, rms: Float32, cards: Mapping[str, Any], wings: Float32 | None = None
+) -> Background:
     """Make a background of its meshes and `background_cards`."""
     return Background(
         level=level,
         rms=rms,
         step_pix=int(cards["BKGSTEP"]),
         shape=(int(cards["BKGNY"]), int(cards["BKGNX"])),
+        wings=wings,
     )

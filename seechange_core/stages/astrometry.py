@@ -17,6 +17,7 @@ from seechange_core.frames import Bool, CatalogStars, Float, PointingHint, Sourc
 from seechange_core.numerics import sky
 from seechange_core.numerics.asterism import Pose, PoseLimits, find_pose
 from seechange_core.numerics.distortion import PlateFit, Projection, fit_plate
+from seechange_core.numerics.fitting import left_out_loss
 from seechange_core.numerics.matching import match_plane
 from seechange_core.params import Params, param
 
@@ -290,23 +291,15 @@ def _choose(fits: list[PlateFit], errors: Float, shape: tuple[int, int], clip_si
     """
     total = np.hypot(errors, min(f.fit.scatter for f in fits))
     corners = np.array([0, shape[1], shape[1], 0]), np.array([0, 0, shape[0], shape[0]])
-    best, lowest = fits[0], _left_out_loss(fits[0], total, clip_sigma)
+    best, lowest = fits[0], left_out_loss(fits[0].fit, total, clip_sigma)
     for plate in fits[1:]:
         if np.max(plate.plane_error(*corners)) > _WILD * fits[0].fit.rms:
             continue
-        loss = _left_out_loss(plate, total, clip_sigma)
+        loss = left_out_loss(plate.fit, total, clip_sigma)
         gain = lowest - loss
         if np.mean(gain) > np.std(gain) / np.sqrt(len(gain)):
             best, lowest = plate, loss
     return best
-
-
-def _left_out_loss(plate: PlateFit, errors: Float, clip_sigma: float) -> Float:
-    """Give each star's squared distance, in sigma, from the fit to the others."""
-    left_out = plate.fit.residuals / (1 - np.minimum(plate.fit.leverage, 0.99))[:, None]
-    # An outlier costs the same whatever the order, so it cannot decide.
-    squared = np.sum((left_out / errors[:, None]) ** 2, axis=1)
-    return np.asarray(np.minimum(squared, 2 * clip_sigma**2), float)
 
 
 def _check(solution: WcsSolution, params: AstrometryParams) -> None:

@@ -16,13 +16,18 @@ from seechange_core.numerics.scene import SceneFit, apertures, psf_moments, with
 from seechange_core.numerics.star_choice import StarChoice, StarRules, choose_stars
 from seechange_core.numerics.star_locus import point_like, stellar_fwhm
 from seechange_core.numerics.watershed import Labels
+from seechange_core.numerics.wings import fit_wings, subtract_wings
 from seechange_core.params import Params, param
 
 CODE_VERSION = "2"
 
 _MIN_FWHM_PIX = 1.2
+#: With the sources gone, what is left to mask is faint.
+_FAINT_MASK_SIGMA = 2.5
 #: The seeing is taken from at most so many bright peaks.
 _SEEING_PEAKS = 500
+#: A source is blended when its neighbours give more than this share of the light on its middle pixel.
+_BLENDED = 0.01
 
 
 class ExtractParams(Params):
@@ -30,7 +35,7 @@ class ExtractParams(Params):
 
     background_step_pix: int = param(128, "side of a cell of the background mesh", unit="pix", ge=16)
     detection_sigma: float = param(
-        4.5, "detection threshold on the matched-filtered image", unit="sigma", ge=1.5, le=100
+        4.25, "detection threshold on the matched-filtered image", unit="sigma", ge=1.5, le=100
     )
     detection_min_area_pix: int = param(1, "contiguous pixels above the threshold", unit="pix", ge=1)
     deblend_contrast: float = param(
@@ -125,10 +130,7 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     rules, gain = _psf_rules(params), image.gain
     made = make_psf(field.data, field.weight, gain, peaks, segmentation, stars, rules)
     scene = _fit_all(field, made.psf, peaks.x, peaks.y, peaks.flux, 1, params)
-    # With the models gone, the wings no mask reached are gone as well.
-    background = sky.estimate(
-        image.data - scene.model, image.weight, image.flags, step_pix=params.background_step_pix
-    )
+    background = _background_without(scene, made.psf, field, params)
     field = _field(image, background)
     scene = replace(scene, residual=field.data - scene.model)
     made = refine_psf(scene, field.weight, gain, made, rules)
@@ -138,9 +140,22 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     return Extraction(sources, background, made.psf)
 
 
+def _background_without(scene: SceneFit, psf: PsfModel, field: _Field, params: ExtractParams) -> Background:
+    """Estimate the background again, the sources' models gone, and their wings beyond the stamps as well."""
+    image, fits = field.image, scene.fits
+    left = image.data - scene.model
+    wings = fit_wings(left, field.weight, fits.x, fits.y, fits.flux, psf.size // 2)
+    subtract_wings(left, wings)
+    background = sky.estimate(
+        left, image.weight, image.flags, step_pix=params.background_step_pix, mask_sigma=_FAINT_MASK_SIGMA
+    )
+    return replace(background, wings=wings)
+
+
 def _field(image: ImageFrame, background: Background) -> _Field:
     usable = sky.usable_pixels(image.data, image.weight, image.flags)
-    data = np.where(np.isfinite(image.data), image.data - sky.level_map(background), np.float32(0))
+    data = sky.without_background(image.data, background)
+    data[~np.isfinite(data)] = 0
     return _Field(image, background, data, np.where(usable, image.weight, np.float32(0)))
 
 
@@ -266,7 +281,8 @@ def _measure(
         elongation=shapes.elongation,
         theta_rad=shapes.theta_rad,
         flags=flags_within(field.image.flags, fits.x, fits.y, psf.fwhm_pix),
-        blended=peaks.merged | (others > 0.05 * np.nan_to_num(fits.flux) * centre),
+        # Not whatever shares an island of light: every bright star does, with something faint.
+        blended=others > _BLENDED * np.nan_to_num(fits.flux) * centre,
         is_star=point_like(shapes.fwhm_pix, model_shapes.fwhm_pix, snr),
     )
     return sources.select(np.flatnonzero(kept))

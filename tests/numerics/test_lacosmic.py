@@ -46,7 +46,16 @@ def observe(rng, model, hits, sky=1500.0, read_noise=7.0):
     return data.astype(np.float32), np.full(model.shape, sky + read_noise**2, np.float32)
 
 
-SHARP_TO_SOFT = [(1.5, None), (1.5, 2.5), (1.8, 3.0), (2.5, 3.0), (4.0, None), (6.0, 3.0)]
+SHARP_TO_SOFT = [
+    (1.5, None),
+    (1.5, 2.5),
+    (1.6, 3.0),
+    (1.8, 3.0),
+    (2.0, None),
+    (3.0, 3.0),
+    (5.0, None),
+    (6.0, 3.0),
+]
 
 
 @pytest.mark.parametrize(("fwhm", "beta"), SHARP_TO_SOFT)
@@ -153,3 +162,33 @@ def test_hits_beside_a_bad_column_are_found():
     data[rows, 61] += 2000
     found = find_cosmic_rays(data, variance, excluded)
     assert found[rows, 61].mean() > 0.9
+
+
+def test_faint_edges_of_bright_tracks_are_found():
+    rng = np.random.default_rng(15)
+    data, variance = observe(rng, np.zeros((128, 128)), 0)
+    columns = np.arange(20, 100)
+    data[40, columns] += 3000
+    data[41, columns] += 280  # 7 sigma, of which the neighbours leave the Laplacian nothing
+    found = find_cosmic_rays(data, variance, np.zeros(data.shape, bool))
+    assert found[40, columns].all()
+    assert found[41, columns].mean() > 0.97
+    assert found.sum() <= 2 * columns.size + 5
+
+
+@pytest.mark.parametrize("fwhm", [1.8, 4.5])
+def test_flanks_of_saturated_stars_are_no_hits_but_what_hit_them_is(fwhm):
+    rng = np.random.default_rng(16)
+    model = star_field(rng, fwhm, 3.0, brightest=5.0)
+    for k in range(4):
+        place = 60 + 110 * k
+        model[place - 12 : place + 13, place - 12 : place + 13] += 2e7 * star_stamp(fwhm, 0.2, 0.3, 3.0)
+    data, variance = observe(rng, model, 0)
+    excluded = binary_dilation(model > 1e5)
+    data = np.minimum(data, 1e5).astype(np.float32)
+    data[60, 70] += 40 * np.sqrt(variance[60, 70] + model[60, 70])
+    found = find_cosmic_rays(
+        data, variance, excluded, star_fwhm_pix=sharp_star_fwhm(data, variance, excluded)
+    )
+    assert found[60, 70]
+    assert found.sum() <= 15

@@ -10,7 +10,12 @@ from seechange_core.stages.preprocess import PreprocessParams, preprocess
 
 QUIET = PreprocessParams(do_cosmic_rays=False, do_bad_pixels=False)
 RAW_ONLY = PreprocessParams(
-    do_bias=False, do_dark=False, do_flat=False, do_bad_pixels=False, do_cosmic_rays=False
+    do_bias=False,
+    do_dark=False,
+    do_flat=False,
+    do_bad_pixels=False,
+    do_cosmic_rays=False,
+    do_streaks=False,
 )
 
 
@@ -88,6 +93,7 @@ def test_every_step_is_recorded_only_when_done(camera, make_camera):
         | CalibrationStep.FLAT
         | CalibrationStep.BAD_PIXELS
         | CalibrationStep.COSMIC_RAYS
+        | CalibrationStep.STREAKS
     )
     assert (
         preprocess(raw, Masters(), RAW_ONLY).calibration_steps

@@ -42,7 +42,7 @@ def test_nothing_is_done_twice_and_no_master_is_asked_for():
     raw = prepared()
     image = preprocess(raw, Masters(), PreprocessParams())
     assert CalibrationStep(image.calibration_steps) == (
-        BY_OTHERS | CalibrationStep.GAIN | CalibrationStep.COSMIC_RAYS
+        BY_OTHERS | CalibrationStep.GAIN | CalibrationStep.COSMIC_RAYS | CalibrationStep.STREAKS
     )
     good = image.flags == 0
     np.testing.assert_allclose(image.data[good], GAIN * raw.data[good], rtol=1e-6)
@@ -61,7 +61,7 @@ def test_what_has_to_come_before_their_flat_is_neither_asked_for_nor_done():
     asking = PreprocessParams(do_crosstalk=True, do_linearity=True)
     image = preprocess(raw, Masters(), asking)
     assert CalibrationStep(image.calibration_steps) == (
-        steps | CalibrationStep.GAIN | CalibrationStep.COSMIC_RAYS
+        steps | CalibrationStep.GAIN | CalibrationStep.COSMIC_RAYS | CalibrationStep.STREAKS
     )
     np.testing.assert_array_equal(image.data, preprocess(prepared(), Masters(), PreprocessParams()).data)
     wrong = MasterFrame("dark", np.ones(SHAPE, np.float32), np.ones(SHAPE, np.float32), image.flags, 3)

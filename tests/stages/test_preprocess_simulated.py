@@ -91,7 +91,11 @@ def test_sky_and_noise_of_a_blank_field(night, time_s):
     image = preprocess(raw, night.masters, EVERYTHING)
     done = CalibrationStep(image.calibration_steps)
     wanted = sum(
-        STEPS.values(), CalibrationStep.OVERSCAN | CalibrationStep.GAIN | CalibrationStep.COSMIC_RAYS
+        STEPS.values(),
+        CalibrationStep.OVERSCAN
+        | CalibrationStep.GAIN
+        | CalibrationStep.COSMIC_RAYS
+        | CalibrationStep.STREAKS,
     )
     assert done | CalibrationStep.FRINGE == wanted
     truth = true_sky_e(world.camera, world.observations[0], SECTION)
