@@ -103,6 +103,8 @@ def _sum_circles(
     for k in range(len(x)):
         for m in range(len(radii)):
             r = radii[m]
+            # Pixels further from the edge than half their diagonal are not cut by it.
+            inner, outer = max(r - 0.71, 0.0) ** 2, (r + 0.71) ** 2
             flux = 0.0
             variance = 0.0
             seen = 0.0
@@ -112,7 +114,10 @@ def _sum_circles(
                 continue
             for j in range(math.floor(y[k] - r), math.ceil(y[k] + r) + 1):
                 for i in range(math.floor(x[k] - r), math.ceil(x[k] + r) + 1):
-                    area = overlap(i - x[k], j - y[k], r)
+                    r2 = (i - x[k]) ** 2 + (j - y[k]) ** 2
+                    if r2 >= outer:
+                        continue
+                    area = 1.0 if r2 <= inner else overlap(i - x[k], j - y[k], r)
                     if area <= 0.0 or j < 0 or i < 0 or j >= height or i >= width:
                         continue
                     w = weight[j, i]

@@ -217,7 +217,7 @@ def _clean_blocks(blocks: _Blocks, remains: Float, mask_sigma: float) -> Float:
         low = -seen[seen < 0]
         sigma = 1.4826 * float(np.median(low)) if low.size else 0.0
         found = np.abs(score) > mask_sigma * sigma if sigma > 0 else np.zeros(score.shape, bool)
-        clean = np.where(ndimage.binary_dilation(found, np.ones((3, 3), bool), growth), 0.0, clean)
+        clean = np.where(ndimage.maximum_filter(found, 2 * growth + 1, mode="constant"), 0.0, clean)
     return clean
 
 

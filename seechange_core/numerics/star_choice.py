@@ -107,8 +107,8 @@ def choose_stars(
     fwhm_pix, elongation = _shapes(data, weight, peaks, sieve.kept, guess)
     sieve.keep(elongation < _MAX_ELONGATION, "elongated or without a shape")
     whole = around & _MASKED_BITS == 0
-    # The locus from the cleanest there are.
-    pure = sieve.kept & whole & ~peaks.merged
+    # The locus from the cleanest there are. (A bright star alone may share its island with faint sources.)
+    pure = sieve.kept & whole
     pure = pure if np.count_nonzero(pure) >= _LOCUS_STARS else sieve.kept
     width, tolerance = stellar_fwhm(fwhm_pix[pure], snr[pure], _MIN_FWHM_PIX)
     with np.errstate(invalid="ignore"):
@@ -116,7 +116,7 @@ def choose_stars(
     light = np.full(len(peaks), np.inf) if np.isnan(width) else others_light(peaks, width)
     sieve.keep(light < _MAX_OTHERS_LIGHT, "merged")
     sieve.require(rules.min_stars)
-    trouble = 4 * ~whole + 2 * (light > _LITTLE_LIGHT) + peaks.merged
+    trouble = 2 * ~whole + (light > _LITTLE_LIGHT)
     return StarChoice(_least_troubled(sieve.kept, trouble, peaks.flux, rules), width)
 
 

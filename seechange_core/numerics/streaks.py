@@ -32,6 +32,8 @@ _LONGEST_SHAPE_FWHM = 80.0
 _LEAST_GAIN = 9.0
 #: Largest share of a short trail's pixels that may differ from it.
 _MOST_STRANGE = 0.15
+#: Widths that trails may have, in FWHM: satellites are out of focus; short and sharp are particles' tracks.
+_LONG_WIDTHS, _SHORT_WIDTHS = (0.6, 4.0), (0.75, 1.5)
 #: How often a line is followed beyond its ends.
 _MOST_GROWTH = 4
 #: Steps that a short trail is looked at in: what is fitted grows as their cube.
@@ -218,10 +220,10 @@ def _judge_long(
         if not _is_trail(profile.fit_trail(part, fwhm)):
             return None
     # Noise may cut off this many steps of a trail that goes on to the edge.
-    doubtful = 3 + 16 * (sigma / level) ** 2
+    doubtful = 3 + 40 * (sigma / level) ** 2
     start = whole.start + (first * step if first > doubtful else 0)
     stop = whole.start + last * step if last < along.value.size - doubtful else whole.stop
-    return _streak(image, whole._replace(start=start, stop=stop), 4.0, min_snr)
+    return _streak(image, whole._replace(start=start, stop=stop), _LONG_WIDTHS, min_snr)
 
 
 def _is_trail(fit: profile.TrailFit) -> bool:
@@ -229,11 +231,13 @@ def _is_trail(fit: profile.TrailFit) -> bool:
     return fit.chi2 < 4.0 and fit.gain > _LEAST_GAIN * max(fit.chi2, 1.0)
 
 
-def _streak(image: _Image, line: profile.Line, widest_fwhm: float, min_snr: float) -> Streak | None:
+def _streak(
+    image: _Image, line: profile.Line, widths_fwhm: tuple[float, float], min_snr: float
+) -> Streak | None:
     """Measure width and brightness of a trail; None if it is too sharp, too wide or too faint."""
     fwhm = image.fwhm_pix
     width, snr = profile.fit_width(*image[:3], line, fwhm)
-    if not 0.6 * fwhm <= width <= widest_fwhm * fwhm or snr < min_snr:
+    if not widths_fwhm[0] <= width / fwhm <= widths_fwhm[1] or snr < min_snr:
         return None
     half = max(0.6 * width, width * profile.reach_fwhm(_MASKED_TO / snr)) + 0.5
     (x0, y0), (x1, y1) = line.at(line.start - 0.5 * fwhm), line.at(line.stop + 0.5 * fwhm)
@@ -289,7 +293,7 @@ def _judge_short(
     width, snr = profile.fit_width(*image[:3], line, fwhm)
     if profile.strange_share(*image[:3], line, width, snr) > _MOST_STRANGE:
         return None
-    return _streak(image, line, 1.5, min_snr)
+    return _streak(image, line, _SHORT_WIDTHS, min_snr)
 
 
 # --- Pixels ---------------------------------------------------------------------------------------
