@@ -130,4 +130,3 @@ def _text(table: list[Row]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-

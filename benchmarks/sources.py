@@ -43,7 +43,8 @@ def rows(kind: str, seed: int) -> list[dict[str, Any]]:
     image = ccd.image()
     truth = truth_of(ccd, image)
     cost = timed(ours, image, _RADII_FWHM)[1]
-    deep = ours(image, _RADII_FWHM, _DEEP_SIGMA)
+    deepest = extract(image, ExtractParams(detection_sigma=_DEEP_SIGMA)).sources
+    deep = (deepest.x, deepest.y, deepest.snr)
     whole = extract(image, ExtractParams())
     quality = _quality(truth, whole.sources.x, whole.sources.y, level_map(whole.background))
     found = []
@@ -61,17 +62,15 @@ def rows(kind: str, seed: int) -> list[dict[str, Any]]:
     return found or [row(_STEP, kind, seed, cost, quality)]
 
 
-def ours(image: ImageFrame, radii_fwhm: tuple[float, ...], sigma: float | None = None) -> tuple[Float, ...]:
-    """Do with our bricks what the peers do; return x, y and S/N."""
-    params = ExtractParams() if sigma is None else ExtractParams(detection_sigma=sigma)
+def ours(image: ImageFrame, radii_fwhm: tuple[float, ...]) -> int:
+    """Do with our bricks what the peers do; return the number of sources."""
     field: _Field = _field(image, estimate(image.data, image.weight, image.flags))
-    peaks, _ = _detect(field, params)
+    peaks, _ = _detect(field, ExtractParams())
     fwhm = float(np.median(peaks.fwhm_pix))
-    shapes = adaptive_moments(field.data, field.weight, peaks.x, peaks.y, fwhm, max_shift_pix=0.5 * fwhm)
+    adaptive_moments(field.data, field.weight, peaks.x, peaks.y, fwhm, max_shift_pix=0.5 * fwhm)
     sum_circles(field.data, field.weight, peaks.x, peaks.y, fwhm * np.array(radii_fwhm))
     flags_within(image.flags, peaks.x, peaks.y, fwhm)
-    known = np.isfinite(shapes.fwhm_pix)
-    return np.where(known, shapes.x, peaks.x), np.where(known, shapes.y, peaks.y), peaks.snr
+    return len(peaks)
 
 
 def _inside(x: Float, y: Float, truth: Truth) -> npt.NDArray[np.bool_]:

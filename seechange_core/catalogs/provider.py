@@ -65,7 +65,6 @@ class CatalogInfo(BaseModel):
         """Bands it gives magnitudes in: its own, and those of published transformations."""
         return (*self.bands, *derived_bands(self.bands))
 
-
     def color_named(self, color: str | None) -> str | None:
         """Return the colour that is meant: for ``auto`` g-r, or none where it does not serve both bands."""
         if color != "auto":
@@ -93,7 +92,7 @@ class Provider(Protocol):
         band
             Of the magnitudes; one of ``info.serves``.
         color
-            Difference of two of these, as ``g-r``; ``auto`` for g-r where it serves both; None for none (NaN).
+            Difference of two of these, as ``g-r``; ``auto`` for g-r where it serves both; None: none (NaN).
         epoch
             Decimal year to which proper motions carry the positions.
 

@@ -70,8 +70,8 @@ class Background:
     shape
         Of the image.
     wings
-        (wy, wx) float32, electrons per pixel, on blocks as in `numerics.wings`: light of bright sources beyond
-        their PSF stamps, which is no part of `level`; None if it was not looked for.
+        (wy, wx) float32, electrons per pixel, on blocks as in `numerics.wings`: light of bright sources
+        beyond their PSF stamps, which is no part of `level`; None if it was not looked for.
     """
 
     level: Float32

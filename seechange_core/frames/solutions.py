@@ -136,7 +136,7 @@ class ZeroPointSolution:
 
 
 def spatial_terms(x: npt.ArrayLike, y: npt.ArrayLike, shape: tuple[int, int]) -> tuple[Float, ...]:
-    """Return the terms of `ZeroPointSolution.spatial_mag` at 0-based pixels of a section of a shape (H, W)."""
+    """Return the terms of `ZeroPointSolution.spatial_mag` at 0-based pixels of a section of shape (H, W)."""
     u = np.asarray(x, float) / ((shape[1] - 1) / 2) - 1
     v = np.asarray(y, float) / ((shape[0] - 1) / 2) - 1
     # The mean of u^2 and v^2 over the section is a third.

@@ -178,8 +178,10 @@ def _robust_start(
     far out in the design cannot tilt.
     """
     weight = np.ones(len(A))
+    median = float(np.median(np.linalg.norm(y - np.median(y, axis=0), axis=1)))
     for _ in range(iterations):
-        coefficients, _ = _solve(A, y, sigma / np.sqrt(weight), prior)
+        # With the scatter seen so far, no outlier with a small error outweighs all others and the prior.
+        coefficients, _ = _solve(A, y, np.hypot(sigma, median) / np.sqrt(weight), prior)
         distance = np.linalg.norm(y - A @ coefficients, axis=1)
         median = max(float(np.median(distance)), 1e-300)
         weight = median / np.maximum(distance, 0.1 * median)

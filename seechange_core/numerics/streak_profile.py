@@ -180,7 +180,7 @@ def bright_stretch(along: Along, first: int, last: int) -> tuple[int, int, float
 def is_continuous(along: Along, first: int, last: int, level: float) -> bool:
     """Tell whether light is everywhere on a stretch: rows of stars have gaps, halos have no ridge.
 
-    Steps are averaged until noise cannot hide a gap: half of the brightness must be met in nine tenths of
+    Steps are averaged until noise cannot hide a gap: half of the brightness must be met in four fifths of
     the pieces, where stars count little more than the trail. Each side alone must show the ridge, too.
     """
     known = np.isfinite(along.value[first:last])
@@ -188,7 +188,7 @@ def is_continuous(along: Along, first: int, last: int, level: float) -> bool:
     sigma = float(np.median(along.sigma[first:last][known]))
     many = int(np.clip(np.ceil((4 * sigma / level) ** 2), 1, max(1, value.size // 5)))
     pieces = value[: value.size // many * many].reshape(-1, many).mean(axis=1)
-    if np.count_nonzero(pieces < 0.5 * level) > max(1.0, 0.1 * pieces.size):
+    if np.count_nonzero(pieces < 0.5 * level) > max(1.0, 0.2 * pieces.size):
         return False
     sides = [side[first:last][known] for side in (along.left, along.right)]
     # A side that is masked all along says nothing; with both masked there is nothing to go by.

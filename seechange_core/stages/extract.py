@@ -22,6 +22,8 @@ from seechange_core.params import Params, param
 CODE_VERSION = "2"
 
 _MIN_FWHM_PIX = 1.2
+#: A source this faint whose highest pixel has more than this share of its flux is left of a cosmic ray.
+_OUTSHONE_SNR, _SHARP = 20.0, 0.8
 #: With the sources gone, what is left to mask is faint.
 _FAINT_MASK_SIGMA = 2.5
 #: The seeing is taken from at most so many bright peaks.
@@ -266,6 +268,7 @@ def _measure(
     with np.errstate(invalid="ignore"):
         snr = flux / fits.flux_err
         kept = np.isfinite(snr) & (snr >= params.min_snr) & _inside(fits.x, fits.y, field.shape)
+    kept &= ~_beside_cosmic_rays(field, peaks, psf.fwhm_pix)
     sources = Sources(
         x=fits.x,
         y=fits.y,
@@ -286,6 +289,17 @@ def _measure(
         is_star=point_like(shapes.fwhm_pix, model_shapes.fwhm_pix, snr),
     )
     return sources.select(np.flatnonzero(kept))
+
+
+def _beside_cosmic_rays(field: _Field, peaks: Peaks, fwhm_pix: float) -> Bool:
+    """Return which faint sources are what is left around a flagged cosmic ray that outshines them."""
+    hit = flags_within(field.image.flags, peaks.x, peaks.y, max(1.5, 0.5 * fwhm_pix)) & PixelFlag.COSMIC_RAY
+    area = 2 * np.pi * (fwhm_pix / 2.3548) ** 2
+    rms = float(np.median(field.background.rms))
+    # A pixel as high as the whole flux: a star's highest one has less than half of that in the same units.
+    limit = _SHARP * peaks.snr * rms * np.sqrt(area / 2) + rms
+    found: Bool = (hit > 0) & (peaks.snr < _OUTSHONE_SNR) & (peaks.peak > limit)
+    return found
 
 
 def _inside(x: Float, y: Float, shape: tuple[int, int]) -> Bool:

@@ -1,9 +1,9 @@
 """Calibrate fluxes: sources + reference stars -> `ZeroPointSolution`.
 
 The magnitude of one electron in the PSF-flux system, with an error that counts the catalog's errors
-and what neither they nor the photon noise explain; the colour term, as well as the stars tell it; how the zero
-point varies over the section, if they show that it does; corrections that bring apertures to the same system;
-and the depth reached.
+and what neither they nor the photon noise explain; the colour term, as well as the stars tell it; how the
+zero point varies over the section, if they show that it does; corrections that bring apertures to the same
+system; and the depth reached.
 """
 
 import numpy as np
@@ -44,7 +44,7 @@ class PhotometryParams(Params):
     )
     catalog_color: str | None = param(
         "auto",
-        "Catalog colour for the colour term, such as g-r; auto takes g-r where the catalog has it, None none.",
+        "Catalog colour for the colour term, such as g-r; auto: g-r where the catalog has it, None: none.",
     )
     match_radius_arcsec: float = param(1.0, "Largest distance of a match.", unit="arcsec", gt=0.0)
     match_radius_pix: float = param(1.0, "The match radius is at least so many pixels.", unit="pix", ge=0.0)
@@ -103,8 +103,8 @@ def calibrate(
 ) -> ZeroPointSolution:
     """Find the zero point of a section's PSF fluxes.
 
-    Stars follow ``mag = zp + color_term (color - reference_color) + variation(x, y) - 2.5 log10(flux_psf)``; the
-    variation has mean 0 over the section.
+    Stars follow ``mag = zp + color_term (color - reference_color) + variation(x, y) - 2.5 log10(flux_psf)``;
+    the variation has mean 0 over the section.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def _shades(shade: Float, errors: Float, params: PhotometryParams) -> tuple[Floa
 
 
 def _choose(fits: list[LinearFit], errors: Float, clip_sigma: float) -> LinearFit:
-    """Take a fit with more terms only if it predicts left-out stars better by more than the gain's 1 sigma."""
+    """Take a fit with more terms only if it predicts left-out stars better, by more than 1 sigma."""
     total = np.hypot(errors, min(fit.scatter for fit in fits))
     best, lowest = fits[0], left_out_loss(fits[0], total, clip_sigma)
     for fit in fits[1:]:
@@ -287,10 +287,10 @@ def _aperture_corrections(
 
 
 def _limiting_mag(zp: float, background: Background, psf: PsfModel, n_sigma: float, gain: float) -> float:
-    """Give the magnitude of a point source whose fitted flux is `n_sigma` times its error; median over places.
+    """Give the magnitude of a point source whose flux is `n_sigma` times its error; median over places.
 
-    A PSF fit weighted with the sky's variance has ``variance = A rms^2 + w F / gain``, ``A = 1 / sum P^2`` (King
-    1983, PASP 95, 163) and ``w = A^2 sum P^3``: the photons of the source count as much as they are concentrated.
+    A PSF fit weighted with the sky's variance has ``variance = A rms^2 + w F / gain``, ``A = 1 / sum P^2``
+    (King 1983, PASP 95, 163) and ``w = A^2 sum P^3``: the source's photons count as they are concentrated.
     """
     step = -(-max(background.rms.shape) // _DEPTHS_PER_AXIS)
     rms = background.rms[step // 2 :: step, step // 2 :: step].astype(float)

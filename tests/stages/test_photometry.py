@@ -66,7 +66,9 @@ def run(pair, psf, **params):
 def test_the_error_is_the_error(psf, n, scatter, outliers):
     found = [run(simulate(seed, n=n, scatter=scatter, outliers=outliers), psf) for seed in range(250)]
     pulls = np.array([(z.zp - ZP) / z.zp_err for z in found])
-    assert np.std(pulls) == pytest.approx(1.0, abs=0.1)
+    # The scatter comes from the same stars: pulls follow Student's t, which is 4 % wider for 30 of them.
+    free = np.mean([z.n_stars for z in found]) - 2
+    assert np.std(pulls) == pytest.approx(np.sqrt(free / (free - 2)), abs=0.1)
     assert np.median(pulls) == pytest.approx(0.0, abs=0.25)
 
 
