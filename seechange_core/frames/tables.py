@@ -45,7 +45,7 @@ class Sources(Table):
     flags
         `PixelFlag` bits found within the source.
     blended
-        Its neighbours give more than a hundredth of the light on its middle pixel.
+        Its neighbours give more than a twentieth of its own light on its middle pixel.
     is_star
         Consistent with the PSF.
     """

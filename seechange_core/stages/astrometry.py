@@ -24,6 +24,8 @@ from seechange_core.params import Params, param
 CODE_VERSION = "2"
 
 _DEEPER = (1.0, 2.0)  # the search is repeated with this many times the bright stars
+#: With so many stars that are not saturated or masked, and then not blended, the others are left out.
+_ENOUGH_WHOLE, _ENOUGH_ALONE = 20, 100
 _ENOUGH_ON_THE_WAY = 400
 _WILD = 2.0  # an error in the corners above this many times the residuals of a plain tangent plane
 
@@ -65,7 +67,8 @@ class _Field:
     x: Float
     y: Float
     error_pix: Float
-    clean: Bool
+    whole: Bool
+    alone: Bool
     ra: Float
     dec: Float
     error_arcsec: Float
@@ -78,7 +81,14 @@ class _Field:
 
     def brightest(self, n: int) -> Self:
         """Return the field with its `n` brightest sources only."""
-        return replace(self, x=self.x[:n], y=self.y[:n], error_pix=self.error_pix[:n], clean=self.clean[:n])
+        return replace(
+            self,
+            x=self.x[:n],
+            y=self.y[:n],
+            error_pix=self.error_pix[:n],
+            whole=self.whole[:n],
+            alone=self.alone[:n],
+        )
 
 
 def query_radius_deg(hint: PointingHint, shape: tuple[int, int]) -> float:
@@ -172,7 +182,7 @@ def _prepare(
     catalog_error = np.where(np.isfinite(c.position_err_mas), c.position_err_mas, 1000.0) / 1e3
     return _Field(
         s.x, s.y, np.hypot(error, params.centroid_floor_pix),
-        ((s.flags & int(UNUSABLE)) == 0) & ~s.blended, c.ra, c.dec, catalog_error, shape, hint,
+        (s.flags & int(UNUSABLE)) == 0, ~s.blended, c.ra, c.dec, catalog_error, shape, hint,
     )  # fmt: skip
 
 
@@ -254,9 +264,12 @@ def _match_and_fit(
     """Match sources at their plane coordinates; fit every order the stars can carry; choose one."""
     found = match_plane(*plane, *_project(field.ra, field.dec, *centre), radius_arcsec)
     rows, stars = found.first, found.second
-    clean = field.clean[rows]
-    if np.count_nonzero(clean) >= max(2 * params.min_matches, 20):
-        rows, stars = rows[clean], stars[clean]
+    # Saturated and masked stars are centred worse than they say, blended ones a little: left out if there are
+    # enough others.
+    for good, enough in ((field.whole, _ENOUGH_WHOLE), (field.alone, _ENOUGH_ALONE)):
+        kept = good[rows]
+        if np.count_nonzero(kept) >= max(enough, 2 * params.min_matches):
+            rows, stars = rows[kept], stars[kept]
     if len(rows) < params.min_matches:
         raise NoSolution(
             f"only {len(rows)} stars match within {radius_arcsec:.2g} arcsec, {params.min_matches} needed",

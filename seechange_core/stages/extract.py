@@ -28,8 +28,8 @@ _OUTSHONE_SNR, _SHARP = 20.0, 0.8
 _FAINT_MASK_SIGMA = 2.5
 #: The seeing is taken from at most so many bright peaks.
 _SEEING_PEAKS = 500
-#: A source is blended when its neighbours give more than this share of the light on its middle pixel.
-_BLENDED = 0.01
+#: A source is blended when its neighbours give its middle pixel more than this share of its own light.
+_BLENDED = 0.05
 
 
 class ExtractParams(Params):
