@@ -104,8 +104,7 @@ def _simulate(options: argparse.Namespace, settings: Settings) -> None:
             progress.step(f"{name}: simulated")
 
         jobs = options.jobs or os.cpu_count() or 1
-        # No satellites: streaks are not masked yet, and one in a reference shows in every difference.
-        plan = SurveyOptions(seed=options.seed, satellites=0)
+        plan = SurveyOptions(seed=options.seed)
         simulate_survey(survey, plan, tell, jobs=jobs)
     root = settings.data_root / "catalogs"
     import_table(survey / "catalog.ecsv", "simulated", root, epoch=2016.0, source="the simulator")
