@@ -15,6 +15,10 @@ from seechange_core.frames import Float, Float32
 
 _FWHM_PER_SIGMA = 2.3548200450309493
 _MOMENT_STEPS = 30
+#: The weight ends at so many of its sigmas.
+_MOMENT_REACH = 4.0
+#: Positions beyond this are no positions.
+_FAR_PIX = 1e9
 
 
 def sum_circles(
@@ -60,32 +64,37 @@ def sum_circles(
 
 
 @nb.njit(cache=True, nogil=True)
-def _quadrant(x: float, y: float, r: float) -> float:
-    """Return the area of the circle of radius r within 0 < u < x, 0 < v < y, signed with x and y."""
-    a = min(abs(x), r)
-    b = min(abs(y), r)
-    if a * a + b * b <= r * r:
-        area = a * b
-    else:
-        # Below u0 the height is b, beyond it the circle's own: integral of sqrt(r^2 - u^2).
-        u0 = math.sqrt(r * r - b * b)
-        upper = 0.5 * (a * math.sqrt(max(r * r - a * a, 0.0)) + r * r * math.asin(a / r))
-        lower = 0.5 * (u0 * b + r * r * math.asin(u0 / r))
-        area = b * u0 + upper - lower
-    return area if (x >= 0) == (y >= 0) else -area
+def _part(x0: float, x1: float, y0: float, y1: float, r: float) -> float:
+    """Return the area of a rectangle in the first quadrant that lies within the circle of radius r at 0."""
+    r2 = r * r
+    if x1 * x1 + y1 * y1 <= r2:
+        return (x1 - x0) * (y1 - y0)
+    if x0 * x0 + y0 * y0 >= r2:
+        return 0.0
+    # The circle leaves the rectangle's upper side at `top` and its lower one at `right`; between them the
+    # height is the circle's own, and its integral a triangle, a sector and what is below y0.
+    top = math.sqrt(r2 - y1 * y1) if y1 < r else 0.0
+    right = math.sqrt(r2 - y0 * y0)
+    low, high = max(x0, top), min(x1, right)
+    y_low, y_high = math.sqrt(max(r2 - low * low, 0.0)), math.sqrt(max(r2 - high * high, 0.0))
+    angle = math.asin(min((high * y_low - low * y_high) / r2, 1.0))
+    under = 0.5 * (high * y_high - low * y_low + r2 * angle)
+    return (low - x0) * (y1 - y0) + under - y0 * (high - low)
 
 
 @nb.njit(cache=True, nogil=True)
 def overlap(dx: float, dy: float, r: float) -> float:
     """Return how much of the unit pixel centred at (dx, dy) lies within the circle of radius r at 0."""
-    far = math.sqrt((abs(dx) + 0.5) ** 2 + (abs(dy) + 0.5) ** 2)
-    if far <= r:
-        return 1.0
-    near = math.sqrt(max(abs(dx) - 0.5, 0.0) ** 2 + max(abs(dy) - 0.5, 0.0) ** 2)
-    if near >= r:
-        return 0.0
-    x0, x1, y0, y1 = dx - 0.5, dx + 0.5, dy - 0.5, dy + 0.5
-    return _quadrant(x1, y1, r) - _quadrant(x0, y1, r) - _quadrant(x1, y0, r) + _quadrant(x0, y0, r)
+    x0, x1, y0, y1 = abs(dx) - 0.5, abs(dx) + 0.5, abs(dy) - 0.5, abs(dy) + 0.5
+    area = _part(max(x0, 0.0), x1, max(y0, 0.0), y1, r)
+    # What lies beyond an axis is mirrored.
+    if x0 < 0:
+        area += _part(0.0, -x0, max(y0, 0.0), y1, r)
+    if y0 < 0:
+        area += _part(max(x0, 0.0), x1, 0.0, -y0, r)
+        if x0 < 0:
+            area += _part(0.0, -x0, 0.0, -y0, r)
+    return area
 
 
 @nb.njit(cache=True, nogil=True)
@@ -99,38 +108,68 @@ def _sum_circles(
     inverse_gain: float,
     out: Float,
 ) -> None:
-    height, width = data.shape
+    """Fill `out` with flux, error and usable share; `light` is empty if there is none."""
     for k in range(len(x)):
         for m in range(len(radii)):
-            r = radii[m]
-            # Pixels further from the edge than half their diagonal are not cut by it.
-            inner, outer = max(r - 0.71, 0.0) ** 2, (r + 0.71) ** 2
-            flux = 0.0
-            variance = 0.0
-            seen = 0.0
-            if not (math.isfinite(x[k]) and math.isfinite(y[k])):
+            if not (abs(x[k]) < _FAR_PIX and abs(y[k]) < _FAR_PIX):
                 out[0, k, m] = np.nan
                 out[1, k, m] = np.nan
                 continue
-            for j in range(math.floor(y[k] - r), math.ceil(y[k] + r) + 1):
-                for i in range(math.floor(x[k] - r), math.ceil(x[k] + r) + 1):
-                    r2 = (i - x[k]) ** 2 + (j - y[k]) ** 2
-                    if r2 >= outer:
-                        continue
-                    area = 1.0 if r2 <= inner else overlap(i - x[k], j - y[k], r)
-                    if area <= 0.0 or j < 0 or i < 0 or j >= height or i >= width:
-                        continue
-                    w = weight[j, i]
-                    if w > 0 and math.isfinite(data[j, i]):
-                        seen += area
-                        flux += area * data[j, i]
-                        variance += area / w
-                        if light.size > 0:
-                            variance += area * max(light[j, i], 0.0) * inverse_gain
+            seen, flux, variance = _sum_circle(data, weight, light, x[k], y[k], radii[m], inverse_gain)
             good = seen > 0.0
             out[0, k, m] = flux if good else np.nan
             out[1, k, m] = math.sqrt(variance) if good else np.nan
-            out[2, k, m] = seen / (np.pi * r * r)
+            out[2, k, m] = seen / (np.pi * radii[m] * radii[m])
+
+
+@nb.njit(cache=True, nogil=True)
+def _sum_circle(
+    data: Float32, weight: Float32, light: Float32, x: float, y: float, r: float, inverse_gain: float
+) -> tuple[float, float, float]:
+    """Return usable area, flux and variance of one circle, row by row."""
+    height, width = data.shape
+    seen = flux = variance = 0.0
+    for j in range(max(0, math.ceil(y - r - 0.5)), min(height, math.floor(y + r + 0.5) + 1)):
+        near, far = max(abs(j - y) - 0.5, 0.0), abs(j - y) + 0.5
+        if near >= r:
+            continue
+        # The row's pixels from `first` on are touched, those from `full` to `rest` are whole.
+        touched = math.sqrt(r * r - near * near)
+        whole = math.sqrt(r * r - far * far) if far < r else 0.0
+        first = max(0, math.ceil(x - touched - 0.5))
+        last = min(width, math.floor(x + touched + 0.5) + 1)
+        full = min(max(first, math.ceil(x - whole + 0.5)), last)
+        rest = min(max(full, math.floor(x + whole - 0.5) + 1), last)
+        for side in range(2):
+            for i in range(first if side == 0 else rest, full if side == 0 else last):
+                w = weight[j, i]
+                if w > 0 and math.isfinite(data[j, i]):
+                    area = overlap(i - x, j - y, r)
+                    seen += area
+                    flux += area * data[j, i]
+                    variance += area / w
+                    if light.size > 0:
+                        variance += area * max(light[j, i], np.float32(0)) * inverse_gain
+        n, total, noise = _sum_run(data[j, full:rest], weight[j, full:rest])
+        seen, flux, variance = seen + n, flux + total, variance + noise
+        if light.size > 0:
+            for i in range(full, rest):
+                if weight[j, i] > 0 and math.isfinite(data[j, i]):
+                    variance += max(light[j, i], np.float32(0)) * inverse_gain
+    return seen, flux, variance
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def _sum_run(data: Float32, weight: Float32) -> tuple[float, float, float]:
+    """Return how many pixels in a row are usable, their sum and their variance."""
+    n = total = noise = 0.0
+    for i in range(len(data)):
+        # Infinite or not a number: the difference is not 0.
+        usable = weight[i] > 0 and data[i] - data[i] == 0
+        n += 1.0 if usable else 0.0
+        total += data[i] if usable else 0.0
+        noise += 1.0 / weight[i] if usable else 0.0
+    return n, total, noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,24 +287,36 @@ def _weighted(
     """Return the sums of w d, w d dx, w d dy, w d dx^2, w d dy^2, w d dx dy; w is an elliptical Gaussian."""
     determinant = xx * yy - xy * xy
     a, b, c = yy / determinant, xx / determinant, -xy / determinant
-    reach_x = math.ceil(4 * math.sqrt(xx))
-    reach_y = math.ceil(4 * math.sqrt(yy))
+    step = math.exp(-a)
     total = sum_x = sum_y = sum_xx = sum_yy = sum_xy = 0.0
-    if not (abs(x) < 1e9 and abs(y) < 1e9):
+    if not (abs(x) < _FAR_PIX and abs(y) < _FAR_PIX):
         return total, sum_x, sum_y, sum_xx, sum_yy, sum_xy
-    column, row = math.floor(x + 0.5), math.floor(y + 0.5)
-    for j in range(max(0, row - reach_y), min(data.shape[0], row + reach_y + 1)):
+    reach = _MOMENT_REACH * math.sqrt(yy)
+    for j in range(max(0, math.ceil(y - reach)), min(data.shape[0], math.floor(y + reach) + 1)):
         dy = j - y
-        for i in range(max(0, column - reach_x), min(data.shape[1], column + reach_x + 1)):
-            dx = i - x
-            q = a * dx * dx + b * dy * dy + 2 * c * dx * dy
-            if q > 16.0 or not weight[j, i] > 0 or not math.isfinite(data[j, i]):
-                continue
-            value = math.exp(-0.5 * q) * data[j, i]
-            total += value
-            sum_x += value * dx
-            sum_y += value * dy
-            sum_xx += value * dx * dx
-            sum_yy += value * dy * dy
-            sum_xy += value * dx * dy
+        # The row's part of the ellipse: a dx^2 + 2 c dx dy + b dy^2 <= reach^2.
+        middle = -c * dy / a
+        half = math.sqrt(max(_MOMENT_REACH**2 - dy * dy / yy, 0.0) / a)
+        first = max(0, math.ceil(x + middle - half))
+        end = min(data.shape[1], math.floor(x + middle + half) + 1)
+        # The weight along a row is a product of products: the exponential is needed at its start only.
+        dx = first - x
+        gauss = math.exp(-0.5 * (a * dx * dx + b * dy * dy + 2 * c * dx * dy))
+        ratio = math.exp(-0.5 * (a * (2 * dx + 1) + 2 * c * dy))
+        row = row_x = row_xx = 0.0
+        for i in range(first, end):
+            if weight[j, i] > 0 and math.isfinite(data[j, i]):
+                dx = i - x
+                value = gauss * data[j, i]
+                row += value
+                row_x += value * dx
+                row_xx += value * dx * dx
+            gauss *= ratio
+            ratio *= step
+        total += row
+        sum_x += row_x
+        sum_y += row * dy
+        sum_xx += row_xx
+        sum_yy += row * dy * dy
+        sum_xy += row_x * dy
     return total, sum_x, sum_y, sum_xx, sum_yy, sum_xy

@@ -7,11 +7,11 @@ the mean. The mesh is interpolated by natural cubic splines and corrected by the
 cell until the *interpolated* map agrees with the unmasked pixels.
 """
 
+import math
 from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
@@ -20,12 +20,13 @@ from seechange_core.flags import UNUSABLE
 from seechange_core.frames import Background, Bool, Flags, Float, Float32
 from seechange_core.numerics.wings import subtract_wings
 
-_Index = npt.NDArray[np.intp]
 BLOCK_PIX = 4
 _SCALES_BLOCKS = (1, 3, 7)
 _GROWTH_BLOCKS = (1, 1, 2)
 _ROUNDS = 4
 _MIN_FRACTION = 0.1
+#: The noise of block means is the median of about so many.
+_NOISE_SAMPLE = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +92,8 @@ def estimate(
     shape = (data.shape[0], data.shape[1])
     step = _even_step(shape, step_pix)
     blocks = _block_means(data, usable)
-    cells = _cell_of_block(shape, step)
-    level, rms = _first_guess(blocks, cells)
+    level, found = _first_guess(blocks.mean, blocks.count, step // BLOCK_PIX)
+    level = _fill(level, found / max(found.max(), 1))
     splines = tuple(
         _spline_matrix(n, step, _block_centres(side)) for n, side in zip(level.shape, shape, strict=True)
     )
@@ -100,11 +101,11 @@ def estimate(
         clean = _clean_blocks(blocks, blocks.mean - splines[0] @ level @ splines[1].T, mask_sigma)
         for _ in range(3):
             remains = blocks.mean - splines[0] @ level @ splines[1].T
-            level = level + _fill(*_cell_means(remains, clean, cells, step))
+            level = level + _fill(*_cell_means(remains, clean, step))
     remains = blocks.mean - splines[0] @ level @ splines[1].T
     # Mean square about the interpolated map: E[(d - b)^2] = E[d^2] - 2 b E[d] + b^2.
     about = blocks.square - blocks.mean**2 + remains**2
-    variance = _fill(*_cell_means(about, clean, cells, step))
+    variance = _fill(*_cell_means(about, clean, step))
     rms = np.sqrt(np.maximum(variance, 0.0))
     return Background((level + blocks.offset).astype(np.float32), rms.astype(np.float32), step, shape)
 
@@ -181,56 +182,110 @@ def _block_sums(data: Float32, usable: Bool, offset: float) -> tuple[Float, Floa
     return count, total, square
 
 
-def _cell_of_block(shape: tuple[int, int], step: int) -> tuple[_Index, _Index]:
-    rows, columns = (np.arange(0, side, BLOCK_PIX) // step for side in shape)
-    return rows, columns
-
-
-def _first_guess(blocks: _Blocks, cells: tuple[_Index, _Index]) -> tuple[Float, Float]:
-    """Return the median of block means in each cell, and their scatter."""
-    shape = cells[0][-1] + 1, cells[1][-1] + 1
-    level = np.zeros(shape)
-    found = np.zeros(shape)
-    for row in range(shape[0]):
-        for column in range(shape[1]):
-            inside = np.ix_(cells[0] == row, cells[1] == column)
-            means = blocks.mean[inside][blocks.count[inside] > BLOCK_PIX]
-            if means.size:
-                level[row, column] = np.median(means)
-                found[row, column] = means.size
-    return _fill(level, found / max(found.max(), 1)), found
+@nb.njit(cache=True, nogil=True)
+def _first_guess(mean: Float, count: Float, cell_blocks: int) -> tuple[Float, Float]:
+    """Return the median of block means in each cell, and how many it is of."""
+    side = cell_blocks
+    level = np.zeros(((mean.shape[0] + side - 1) // side, (mean.shape[1] + side - 1) // side))
+    found = np.zeros(level.shape)
+    values = np.empty(side * side)
+    for row in range(level.shape[0]):
+        for column in range(level.shape[1]):
+            n = 0
+            for j in range(row * side, min((row + 1) * side, mean.shape[0])):
+                for i in range(column * side, min((column + 1) * side, mean.shape[1])):
+                    if count[j, i] > BLOCK_PIX:
+                        values[n] = mean[j, i]
+                        n += 1
+            if n > 0:
+                level[row, column] = np.median(values[:n])
+                found[row, column] = n
+    return level, found
 
 
 def _clean_blocks(blocks: _Blocks, remains: Float, mask_sigma: float) -> Float:
     """Return the blocks' weights: their usable pixels, 0 where a source is seen at any scale."""
-    clean = np.where(blocks.count > 0, blocks.count, 0.0)
+    clean = blocks.count.copy()
     for scale, growth in zip(_SCALES_BLOCKS, _GROWTH_BLOCKS, strict=True):
-        total = ndimage.uniform_filter(remains * clean, scale, mode="constant")
-        count = ndimage.uniform_filter(clean, scale, mode="constant")
-        # Enough pixels, and the mean over them in units of one full block's noise.
-        enough = count > 0.25 * BLOCK_PIX**2
-        score = np.where(enough, total / np.sqrt(np.maximum(count, 1e-9)), 0.0)
-        seen = score[enough]
-        if not seen.size:
-            continue
+        score, low = _scores(remains, clean, scale // 2)
         # The noise is taken from the negative side, where no source is.
-        low = -seen[seen < 0]
-        sigma = 1.4826 * float(np.median(low)) if low.size else 0.0
-        found = np.abs(score) > mask_sigma * sigma if sigma > 0 else np.zeros(score.shape, bool)
-        clean = np.where(ndimage.maximum_filter(found, 2 * growth + 1, mode="constant"), 0.0, clean)
+        low = low[:: max(1, len(low) // _NOISE_SAMPLE)]
+        if low.size:
+            _mask(clean, score, mask_sigma * 1.4826 * float(np.median(low)), growth)
     return clean
 
 
-def _cell_means(
-    values: Float, weights: Float, cells: tuple[_Index, _Index], step: int
-) -> tuple[Float, Float]:
+@nb.njit(cache=True, nogil=True)
+def _scores(remains: Float, clean: Float, half: int) -> tuple[Float32, Float32]:
+    """Return the mean in squares of blocks, in units of one pixel's noise, and minus those below 0.
+
+    It is 0 where less than a quarter of a square is clean.
+    """
+    rows, columns = clean.shape
+    enough = 0.25 * (BLOCK_PIX * (2 * half + 1)) ** 2
+    score = np.zeros((rows, columns), np.float32)
+    low = np.empty(rows * columns, np.float32)
+    n = 0
+    # Running sums down the columns, with a rim of nothing on both sides, and along the row.
+    total = np.zeros(columns + 2 * half + 1)
+    count = np.zeros(columns + 2 * half + 1)
+    for y in range(-half, rows):
+        if y + half < rows:
+            for x in range(columns):
+                count[half + 1 + x] += clean[y + half, x]
+                total[half + 1 + x] += remains[y + half, x] * clean[y + half, x]
+        if y - half > 0:
+            for x in range(columns):
+                count[half + 1 + x] -= clean[y - half - 1, x]
+                total[half + 1 + x] -= remains[y - half - 1, x] * clean[y - half - 1, x]
+        if y < 0:
+            continue
+        row_total = np.sum(total[: 2 * half + 1])
+        row_count = np.sum(count[: 2 * half + 1])
+        for x in range(columns):
+            row_total += total[x + 2 * half + 1] - total[x]
+            row_count += count[x + 2 * half + 1] - count[x]
+            if row_count > enough:
+                value = np.float32(row_total / math.sqrt(row_count))
+                score[y, x] = value
+                if value < 0:
+                    low[n] = -value
+                    n += 1
+    return score, low[:n]
+
+
+@nb.njit(cache=True, nogil=True)
+def _mask(clean: Float, score: Float32, limit: float, growth: int) -> None:
+    """Set blocks to 0 in place where the score is beyond the limit, and around there."""
+    rows, columns = clean.shape
+    for y in range(rows):
+        for x in range(columns):
+            if abs(score[y, x]) > limit:
+                for j in range(max(0, y - growth), min(rows, y + growth + 1)):
+                    clean[j, max(0, x - growth) : min(columns, x + growth + 1)] = 0.0
+
+
+def _cell_means(values: Float, weights: Float, step: int) -> tuple[Float, Float]:
     """Return the weighted mean in each cell and which fraction of a full cell it rests on."""
-    shape = cells[0][-1] + 1, cells[1][-1] + 1
-    index = (cells[0][:, None] * shape[1] + cells[1][None, :]).ravel()
-    n_cells = shape[0] * shape[1]
-    total = np.bincount(index, (values * weights).ravel(), n_cells).reshape(shape)
-    count = np.bincount(index, weights.ravel(), n_cells).reshape(shape)
+    total, count = _cell_sums(values, weights, step // BLOCK_PIX)
     return total / np.maximum(count, 1e-9), count / step**2
+
+
+@nb.njit(cache=True, nogil=True)
+def _cell_sums(values: Float, weights: Float, cell_blocks: int) -> tuple[Float, Float]:
+    rows, columns = values.shape
+    total = np.zeros(((rows + cell_blocks - 1) // cell_blocks, (columns + cell_blocks - 1) // cell_blocks))
+    count = np.zeros(total.shape)
+    for y in range(rows):
+        row = y // cell_blocks
+        for column in range(total.shape[1]):
+            line, weight = 0.0, 0.0
+            for x in range(column * cell_blocks, min((column + 1) * cell_blocks, columns)):
+                line += values[y, x] * weights[y, x]
+                weight += weights[y, x]
+            total[row, column] += line
+            count[row, column] += weight
+    return total, count
 
 
 def _fill(values: Float, fraction: Float) -> Float:

@@ -168,6 +168,9 @@ def _highest_of_25(data: Float32, weight: Float32, least: np.float32) -> Int:
                     first = j < y or (j == y and i < x)
                     if not weight[j, i] > 0 or data[j, i] > value or (first and data[j, i] == value):
                         highest = False
+                        break
+                if not highest:
+                    break
             if highest:
                 found.append(y * width + x)
     return np.array(found, np.int64)

@@ -18,6 +18,7 @@ from seechange_core.frames import Bool, Float, Float32
 
 Labels = npt.NDArray[np.int32]
 Index = npt.NDArray[np.int64]
+_Keys = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +33,11 @@ class Islands:
         (n,) int64, flat index of the highest pixel.
     touches
         (n,) bool, whether it touches another island.
-    members
-        (m,) int64, flat indices of all pixels that were looked at, the highest first.
     """
 
     labels: Labels
     peak: Index
     touches: Bool
-    members: Index
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,7 @@ def part_islands(
         a bright source's rim are part of it instead of islands.
     """
     height, width = smooth.shape
-    members, value = _above(smooth, noise, np.float32(sigma if grow_sigma is None else grow_sigma))
-    members = members[np.argsort(-value, kind="stable")]
+    members = _highest_first(*_above(smooth, noise, np.float32(sigma if grow_sigma is None else grow_sigma)))
     labels = np.zeros((height + 2, width + 2), np.int32)
     parent, peak, area, touches = _flood(
         members, smooth.ravel(), noise.ravel(), labels.ravel(), width,
@@ -99,8 +96,8 @@ def part_islands(
     kept = np.flatnonzero((parent == np.arange(len(parent))) & (area >= min_area_pix) & high)
     number = np.zeros(len(parent), np.int32)
     number[kept] = np.arange(1, len(kept) + 1)
-    _renumber(members, labels.ravel(), width, parent, number)
-    return Islands(labels[1:-1, 1:-1], peak[kept], touches[kept], members)
+    _renumber(labels.ravel(), parent, number)
+    return Islands(labels[1:-1, 1:-1], peak[kept], touches[kept])
 
 
 def sum_islands(data: Float32, islands: Islands) -> Float:
@@ -113,7 +110,7 @@ def sum_islands(data: Float32, islands: Islands) -> Float:
     (8, n) float64.
     """
     sums = np.zeros((8, len(islands.peak)))
-    _sum(data.ravel(), islands.labels, islands.members, islands.peak, data.shape[1], sums)
+    _sum(data, islands.labels, *np.divmod(islands.peak, data.shape[1]), sums)
     return sums
 
 
@@ -136,6 +133,32 @@ def _above(smooth: Float32, noise: Float32, sigma: np.float32) -> tuple[Index, F
                 value[k] = smooth[y, x]
                 k += 1
     return index, value
+
+
+def _highest_first(index: Index, value: Float32) -> Index:
+    """Return the indices in the order of their values, which are positive: equal ones stay as they are."""
+    # The bits of positive floats are ordered as the floats are.
+    key = ~value.view(np.uint32)
+    for shift in (0, 11, 22):
+        index, key = _sorted_by_bits(index, key, np.uint32(shift))
+    return index
+
+
+@nb.njit(cache=True, nogil=True)
+def _sorted_by_bits(index: Index, key: _Keys, shift: np.uint32) -> tuple[Index, _Keys]:
+    """Sort by 11 bits of the keys: one round of a radix sort."""
+    start = np.zeros(2049, np.int64)
+    for value in key:
+        start[((value >> shift) & np.uint32(2047)) + np.uint32(1)] += 1
+    start = np.cumsum(start)
+    new_index = np.empty_like(index)
+    new_key = np.empty_like(key)
+    for k in range(len(key)):
+        digit = (key[k] >> shift) & np.uint32(2047)
+        new_index[start[digit]] = index[k]
+        new_key[start[digit]] = key[k]
+        start[digit] += 1
+    return new_index, new_key
 
 
 @nb.njit(cache=True, nogil=True)
@@ -227,27 +250,32 @@ def _longer(values: Index) -> Index:
 
 
 @nb.njit(cache=True, nogil=True)
-def _renumber(members: Index, labels: Labels, width: int, parent: Index, number: Labels) -> None:
-    for place in members:
-        here = place + 2 * (place // width) + width + 3
-        labels[here] = number[_root(parent, labels[here])]
+def _renumber(labels: Labels, parent: Index, number: Labels) -> None:
+    """Give islands that became one the same number, in place."""
+    final = np.zeros(len(parent), np.int32)
+    for k in range(1, len(parent)):
+        final[k] = number[_root(parent, k)]
+    for place in range(len(labels)):
+        if labels[place] > 0:
+            labels[place] = final[labels[place]]
 
 
 @nb.njit(cache=True, nogil=True)
-def _sum(data: Float32, labels: Labels, members: Index, peak: Index, width: int, sums: Float) -> None:
-    for place in members:
-        row, column = place // width, place % width
-        k = labels[row, column] - 1
-        if k < 0:
-            continue
-        value = max(data[place], np.float32(0))
-        dx = column - peak[k] % width
-        dy = row - peak[k] // width
-        sums[0, k] += 1
-        sums[1, k] = data[place] if sums[0, k] == 1 else max(sums[1, k], data[place])
-        sums[2, k] += value
-        sums[3, k] += value * dx
-        sums[4, k] += value * dy
-        sums[5, k] += value * dx * dx
-        sums[6, k] += value * dy * dy
-        sums[7, k] += value * dx * dy
+def _sum(data: Float32, labels: Labels, row: Index, column: Index, sums: Float) -> None:
+    sums[1] = -np.inf
+    for y in range(data.shape[0]):
+        for x in range(data.shape[1]):
+            k = labels[y, x] - 1
+            if k < 0:
+                continue
+            value = max(data[y, x], np.float32(0))
+            dx = x - column[k]
+            dy = y - row[k]
+            sums[0, k] += 1
+            sums[1, k] = max(sums[1, k], data[y, x])
+            sums[2, k] += value
+            sums[3, k] += value * dx
+            sums[4, k] += value * dy
+            sums[5, k] += value * dx * dx
+            sums[6, k] += value * dy * dy
+            sums[7, k] += value * dx * dy

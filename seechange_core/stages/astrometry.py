@@ -298,19 +298,16 @@ def _deproject(xi: npt.ArrayLike, eta: npt.ArrayLike, ra0: float, dec0: float) -
 
 
 def _choose(fits: list[PlateFit], errors: Float, shape: tuple[int, int], clip_sigma: float) -> PlateFit:
-    """Take the lowest order that predicts left-out stars as well as any, and is not wild in the corners.
+    """Take the order that predicts left-out stars best, and is not wild in the corners.
 
-    A higher order must gain more than the 1-sigma error of the gain (Breiman et al. 1984, section 3.4.3).
+    Not the lowest that does nearly as well: a distortion left out costs more than the noise of its terms.
     """
     total = np.hypot(errors, min(f.fit.scatter for f in fits))
     corners = np.array([0, shape[1], shape[1], 0]), np.array([0, 0, shape[0], shape[0]])
-    best, lowest = fits[0], left_out_loss(fits[0].fit, total, clip_sigma)
+    best, lowest = fits[0], np.mean(left_out_loss(fits[0].fit, total, clip_sigma))
     for plate in fits[1:]:
-        if np.max(plate.plane_error(*corners)) > _WILD * fits[0].fit.rms:
-            continue
-        loss = left_out_loss(plate.fit, total, clip_sigma)
-        gain = lowest - loss
-        if np.mean(gain) > np.std(gain) / np.sqrt(len(gain)):
+        loss = np.mean(left_out_loss(plate.fit, total, clip_sigma))
+        if loss < lowest and np.max(plate.plane_error(*corners)) <= _WILD * fits[0].fit.rms:
             best, lowest = plate, loss
     return best
 

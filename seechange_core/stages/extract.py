@@ -11,8 +11,9 @@ from seechange_core.numerics import background as sky
 from seechange_core.numerics.aperture import Moments, adaptive_moments
 from seechange_core.numerics.detection import Peaks, bright_peaks, find
 from seechange_core.numerics.flag_sums import flags_within
-from seechange_core.numerics.psf_making import PsfRules, fit_sources, make_psf, refine_psf
+from seechange_core.numerics.psf_making import MadePsf, PsfRules, fit_sources, make_psf, refine_psf
 from seechange_core.numerics.scene import SceneFit, apertures, psf_moments, without_position_bias
+from seechange_core.numerics.second_search import find_hidden, is_crowded, joined, resolved
 from seechange_core.numerics.star_choice import StarChoice, StarRules, choose_stars
 from seechange_core.numerics.star_locus import point_like, stellar_fwhm
 from seechange_core.numerics.watershed import Labels
@@ -28,6 +29,10 @@ _OUTSHONE_SNR, _SHARP = 20.0, 0.8
 _FAINT_MASK_SIGMA = 2.5
 #: The seeing is taken from at most so many bright peaks.
 _SEEING_PEAKS = 500
+#: In a crowd the residual image is searched so many times at most.
+_SEARCHES = 3
+#: Fits of stars half a FWHM apart halve their distance to the best one in a pass or two.
+_CROWD_PASSES = 8
 #: A source is blended when its neighbours give its middle pixel more than this share of its own light.
 _BLENDED = 0.05
 
@@ -132,14 +137,70 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     rules, gain = _psf_rules(params), image.gain
     made = make_psf(field.data, field.weight, gain, peaks, segmentation, stars, rules)
     scene = _fit_all(field, made.psf, peaks.x, peaks.y, peaks.flux, 1, params)
-    background = _background_without(scene, made.psf, field, params)
-    field = _field(image, background)
-    scene = replace(scene, residual=field.data - scene.model)
+    field, scene = _without_sky(field, scene, made.psf, params)
+    crowded = is_crowded(segmentation, field.weight)
+    if crowded:
+        peaks, field, scene, made = _search_again(peaks, field, scene, made, params)
     made = refine_psf(scene, field.weight, gain, made, rules)
     fits = scene.fits
-    scene = _fit_all(field, made.psf, fits.x, fits.y, fits.flux, params.fit_passes - 1, params)
+    passes = _crowd_passes(params) if crowded else params.fit_passes - 1
+    scene = _fit_all(field, made.psf, fits.x, fits.y, fits.flux, passes, params)
+    if crowded:
+        peaks, scene, made = _resolved(field, peaks, scene, made, params)
     sources = _measure(field, peaks, scene, made.psf, made.stars, params)
-    return Extraction(sources, background, made.psf)
+    return Extraction(sources, field.background, made.psf)
+
+
+def _search_again(
+    peaks: Peaks, field: _Field, scene: SceneFit, made: MadePsf, params: ExtractParams
+) -> tuple[Peaks, _Field, SceneFit, MadePsf]:
+    """Find what hides beside the known sources of a crowd, and take it out of sky and PSF."""
+    for search in range(_SEARCHES):
+        if search:
+            made = refine_psf(scene, field.weight, field.image.gain, made, _psf_rules(params))
+            fits = scene.fits
+            scene = _fit_all(field, made.psf, fits.x, fits.y, fits.flux, 1, params)
+        new = find_hidden(
+            scene,
+            field.weight,
+            made.psf,
+            sigma=params.detection_sigma,
+            min_area_pix=params.detection_min_area_pix,
+            deblend_contrast=params.deblend_contrast,
+            gain=field.image.gain,
+        )
+        peaks, fits = joined(peaks, new), scene.fits
+        x, y, flux = np.r_[fits.x, new.x], np.r_[fits.y, new.y], np.r_[fits.flux, new.flux]
+        scene = _fit_all(field, made.psf, x, y, flux, _crowd_passes(params), params)
+        peaks, scene, made = _resolved(field, peaks, scene, made, params)
+        field, scene = _without_sky(field, scene, made.psf, params)
+    return peaks, field, scene, made
+
+
+def _crowd_passes(params: ExtractParams) -> int:
+    return max(params.fit_passes, _CROWD_PASSES)
+
+
+def _resolved(
+    field: _Field, peaks: Peaks, scene: SceneFit, made: MadePsf, params: ExtractParams
+) -> tuple[Peaks, SceneFit, MadePsf]:
+    """Leave out sources that share a star with another one, and fit the others again."""
+    fits = scene.fits
+    kept = resolved(fits.x, fits.y, fits.flux, made.psf.fwhm_pix)
+    if len(kept) == len(peaks):
+        return peaks, scene, made
+    x, y, flux = fits.x[kept], fits.y[kept], fits.flux[kept]
+    scene = _fit_all(field, made.psf, x, y, flux, _crowd_passes(params), params)
+    stars = np.searchsorted(kept, made.stars[np.isin(made.stars, kept)])
+    return peaks.select(kept), scene, replace(made, stars=stars)
+
+
+def _without_sky(
+    field: _Field, scene: SceneFit, psf: PsfModel, params: ExtractParams
+) -> tuple[_Field, SceneFit]:
+    """Return field and fit with the sky that is seen once the sources are gone."""
+    field = _field(field.image, _background_without(scene, psf, field, params))
+    return field, replace(scene, residual=field.data - scene.model)
 
 
 def _background_without(scene: SceneFit, psf: PsfModel, field: _Field, params: ExtractParams) -> Background:
