@@ -3,7 +3,7 @@
 Twice: with the catalog as it is, and with `N_REFERENCES` references, the brightest in the section, that are
 wrong by `REFERENCE_ERROR_MAS` more per axis (those outside the section go down to the same magnitude). Every
 solution is compared with the true map from pixels to the sky on a grid over the section: ``grid_error_mas``
-is the rms per axis, and ``limit_mas`` what a weighted fit of a polynomial of the same degree can reach: the
+is the rms per axis, and ``limit_mas`` what a weighted fit of a polynomial of the true degree can reach: the
 errors of the references and those quoted for the centroids, propagated to the grid, from all clean stars
 with a reference. Of the 30 mas catalog `DRAWS` are solved; ``grid_error_draws_mas`` is the rms over all.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from astropy.wcs import WCS
 
-from benchmarks import ccds
+from benchmarks import ccds, scamp
 from benchmarks.ccds import Ccd
 from benchmarks.peers import row, timed
 from seechange_core.frames import CatalogStars, PointingHint, Sources, WcsSolution
@@ -66,7 +66,11 @@ def _row(step: str, ccd: Ccd, sources: Sources, catalogs: list[CatalogStars]) ->
     if len(catalogs) > 1:
         errors = [grid_error_mas(ccd, _solve(sources, catalog, *inputs).wcs) for catalog in catalogs]
         quality["grid_error_draws_mas"] = math.sqrt(np.mean(np.square(errors)))
-    return row(step, ccd.kind, ccd.seed, ours, quality)
+    if not scamp.is_installed():
+        return row(step, ccd.kind, ccd.seed, ours, quality)
+    wcs, theirs = scamp.solve(ccd, catalogs[0])
+    their_quality = {"grid_error_mas": grid_error_mas(ccd, wcs)}
+    return row(step, ccd.kind, ccd.seed, ours, quality, "SCAMP", theirs, their_quality)
 
 
 def _solve(
