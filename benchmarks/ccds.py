@@ -6,11 +6,12 @@ sky gradient, cosmic rays, bad columns and saturated stars that bleed. Seeds fro
 to tune anything. What is made is kept in a folder and used again.
 """
 
+import hashlib
 import os
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import yaml
 from astropy.table import Table
 from sqlalchemy import select
 
-from seechange_core import chain
+from seechange_core import chain, simulate
 from seechange_core.catalogs import LocalCatalog, import_table
-from seechange_core.chain import Outcome
+from seechange_core.chain import provenances
 from seechange_core.errors import NotFoundError
 from seechange_core.frames import CatalogStars, ImageFrame, Masters, PointingHint, RawFrame
 from seechange_core.numerics.timing import decimal_year
@@ -43,6 +44,7 @@ from seechange_core.storage.migrate import upgrade
 KINDS = ("fine", "coarse")
 #: Seeds below this may be looked at while tuning, those from it up may not.
 UNSEEN = 100
+_MADE_BY = "simulator"
 HOME = Path(__file__).parent / "out" / "ccds"
 
 
@@ -124,11 +126,11 @@ class Ccd:
     def _image_row(self) -> Image:
         with open_session(self.settings, read_only=True) as session:
             return session.scalars(
-                select(Image)
-                .where(Image.exposure_id == self.row.id, Image.section_id == self.section)
-                # Other versions of it may have been made since.
-                .order_by(Image.created_at)
-                .limit(1)
+                select(Image).where(
+                    Image.exposure_id == self.row.id,
+                    Image.section_id == self.section,
+                    Image.provenance_id == provenances(self.settings, self.row.instrument)["image"].id,
+                )
             ).one()
 
     def raw(self) -> RawFrame:
@@ -144,7 +146,7 @@ class Ccd:
         return Masters(**{kind: row.read(Archive(self.settings)) for kind, row in used.items()})
 
     def image(self) -> ImageFrame:
-        """Read the calibrated image, made by the code of the day this CCD was first asked for."""
+        """Read the calibrated image, as the present code makes it."""
         return self._image_row.read(Archive(self.settings))
 
     @property
@@ -214,18 +216,25 @@ def load(kind: str, seed: int, home: Path | None = None) -> Ccd:
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     settings = load_settings(folder / "seechange.yaml")
-    # It may have been made before the latest revision.
+    # It may have been made before the latest revision, and by other code.
     upgrade(settings)
-    with open_session(settings, read_only=True) as session:
-        name = session.scalars(select(Exposure.name).where(Exposure.type == "science")).one()
-    return Ccd(kind, seed, folder, settings, name, what.section_names[0])
+    _process(settings, what)
+    return Ccd(kind, seed, folder, settings, _science(settings), what.section_names[0])
 
 
 def _is_whole(folder: Path, what: SurveyOptions) -> bool:
+    """Tell whether a CCD lies there that the present simulator made with these options."""
     try:
-        return load_truth(folder / "sky").options == what
-    except NotFoundError:
+        return load_truth(folder / "sky").options == what and (folder / _MADE_BY).read_text() == _simulator()
+    except (NotFoundError, FileNotFoundError):
         return False
+
+
+@cache
+def _simulator() -> str:
+    """Return what tells one simulator from another: the hash of its code."""
+    sources = sorted(Path(simulate.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _make(folder: Path, what: SurveyOptions) -> None:
@@ -236,15 +245,27 @@ def _make(folder: Path, what: SurveyOptions) -> None:
     upgrade(settings)
     with use_settings(settings):
         import_table(folder / "sky" / "catalog.ecsv", "sim", settings.data_root / "catalogs", epoch=2016.0)
-        rows = [ingest(path, settings) for path in sorted((folder / "sky" / "raw").iterdir())]
-        name = next(row.name for row in rows if row.type == "science")
-        camera, section = what.camera, what.section_names[0]
+        for path in sorted((folder / "sky" / "raw").iterdir()):
+            ingest(path, settings)
+    _process(settings, what)
+    (folder / _MADE_BY).write_text(_simulator())
+
+
+def _process(settings: Settings, what: SurveyOptions) -> None:
+    """Make masters and image, if the present code has not."""
+    camera, section = what.camera, what.section_names[0]
+    with use_settings(settings):
         for key in chain.masters_wanted(settings, camera):
             chain.build_master(settings, camera, key.kind, key.night, section, key.filter)
-        reports = chain.walk(settings, name, section, ("exposure", "image"))
+        reports = chain.walk(settings, _science(settings), section, ("exposure", "image"))
     for report in reports:
-        if report.outcome is not Outcome.DONE:
-            raise RuntimeError(f"{folder.name}: {report.step} {report.outcome}: {report.message}")
+        if not report.outcome.has_product:
+            raise RuntimeError(f"{report.exposure}: {report.step} {report.outcome}: {report.message}")
+
+
+def _science(settings: Settings) -> str:
+    with open_session(settings, read_only=True) as session:
+        return session.scalars(select(Exposure.name).where(Exposure.type == "science")).one()
 
 
 def main() -> None:

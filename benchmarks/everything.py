@@ -1,13 +1,15 @@
 """Everything that is measured, ours beside the peers on the same pixels: ``python -m benchmarks``.
 
 One table on the screen; the same rows in ``benchmarks/results.json``: CPU seconds are medians over the CCDs,
-memory is the largest, quality figures are means. Peers that are not installed are left out and named:
-``pip install '.[bench]'`` and ``apt install source-extractor psfex scamp`` bring them.
+memory is the largest, quality figures are means. Errors, biases and pulls, which may have either sign, are
+root mean squares (``..._rms``), so that they do not cancel. Peers that are not installed are left out and
+named: ``pip install '.[bench]'`` and ``apt install source-extractor psfex scamp`` bring them.
 """
 
 import argparse
 import importlib.util
 import json
+import math
 import multiprocessing
 import sys
 from collections import defaultdict
@@ -26,6 +28,11 @@ TOPICS = (
 SEEDS = (110, 111, 112)
 PROGRAMS = (("source-extractor", "sex"), ("psfex",), ("scamp",))
 MODULES = ("sep", "astroscrappy", "photutils")
+
+#: Figures with these words in their names may have either sign.
+_SIGNED = (
+    "bias", "pull", "zp_error", "color_term_error", "limiting_mag_error", "flux_error", "level_off_sigma",
+)  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -108,8 +115,15 @@ def _of(what: Any, rows: list[Row], key: str) -> float | None:
 
 
 def _mean(rows: list[Row], key: str) -> dict[str, float]:
-    names = {name: None for row in rows for name in row[key]}
-    return {name: float(f"{fmean(row[key][name] for row in rows if name in row[key]):.4g}") for name in names}
+    found = {}
+    for name in dict.fromkeys(name for row in rows for name in row[key]):
+        values = [row[key][name] for row in rows if name in row[key] and math.isfinite(row[key][name])]
+        if not values:
+            continue
+        signed = any(word in name for word in _SIGNED)
+        value = math.sqrt(fmean(v * v for v in values)) if signed else fmean(values)
+        found[f"{name}_rms" if signed else name] = float(f"{value:.4g}")
+    return found
 
 
 def _text(table: list[Row]) -> str:

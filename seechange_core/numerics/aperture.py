@@ -238,6 +238,7 @@ def _moments(
     for k in range(len(x)):
         xx, yy, xy = start, start, 0.0
         cx, cy = x[k], y[k]
+        share, last_xx, last_yy, last_xy = 1.0, 0.0, 0.0, 0.0
         for _ in range(_MOMENT_STEPS):
             total, sx, sy, new_xx, new_yy, new_xy = _weighted(data, weight, cx, cy, xx, yy, xy)
             if not total > 0:
@@ -256,8 +257,13 @@ def _moments(
             determinant = new_xx * new_yy - new_xy * new_xy
             if not (new_xx > 0 and new_yy > 0 and 0.01 < determinant < 1e4 * start * start):
                 break
-            change = abs(new_xx - xx) + abs(new_yy - yy) + abs(new_xy - xy)
-            xx, yy, xy = new_xx, new_yy, new_xy
+            d_xx, d_yy, d_xy = new_xx - xx, new_yy - yy, new_xy - xy
+            # Faint sources swing between two sizes: a step that turns back is shortened, and the next ones.
+            turns = d_xx * last_xx + d_yy * last_yy + 2 * d_xy * last_xy < 0
+            share = max(0.5 * share, 0.1) if turns else min(1.3 * share, 1.0)
+            last_xx, last_yy, last_xy = d_xx, d_yy, d_xy
+            xx, yy, xy = xx + share * d_xx, yy + share * d_yy, xy + share * d_xy
+            change = abs(d_xx) + abs(d_yy) + abs(d_xy)
             if change < 1e-3 * (xx + yy) and move_x * move_x + move_y * move_y < 1e-6 * (xx + yy):
                 out[0, k], out[1, k], out[2, k] = xx, yy, xy
                 break

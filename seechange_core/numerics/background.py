@@ -117,7 +117,8 @@ def level_map(background: Background) -> Float32:
 
 def without_background(data: Float32, background: Background) -> Float32:
     """Return an image without its sky and without the wings of bright sources, (H, W) float32."""
-    left: Float32 = data - level_map(background)
+    left = level_map(background)
+    np.subtract(data, left, out=left)
     if background.wings is not None:
         subtract_wings(left, background.wings)
     return left

@@ -56,7 +56,10 @@ def matched_filter(data: Float32, weight: Float32, fwhm_pix: float) -> tuple[Flo
 def _filter(
     data: Float32, weight: Float32, taps: Float32, least: np.float32, smooth: Float32, noise: Float32
 ) -> None:
-    """Fill `smooth` and `noise`, one row after the other: sums down the columns first, then along the row."""
+    """Fill `smooth` and `noise`, one row after the other: sums down the columns first, then along the row.
+
+    Taps are symmetric: what lies at the same distance on both sides is added first.
+    """
     height, width = data.shape
     half = len(taps) // 2
     # What lies beyond the rim has no weight.
@@ -66,31 +69,37 @@ def _filter(
     s_row = np.empty(width, np.float32)
     w_row = np.empty(width, np.float32)
     v_row = np.empty(width, np.float32)
+    nothing = np.zeros(width, np.float32)
     for y in range(height):
-        signal[half : half + width] = 0
-        total[half : half + width] = 0
-        square[half : half + width] = 0
-        for k in range(max(0, half - y), min(len(taps), height + half - y)):
-            tap = taps[k]
+        for k in range(half + 1):
+            tap = taps[half + k]
             tap2 = tap * tap
-            d_line = data[y + k - half]
-            w_line = weight[y + k - half]
+            above, below = y - k, y + k
+            w_above = weight[above] if above >= 0 else nothing
+            d_above = data[above] if above >= 0 else nothing
+            w_below = weight[below] if k > 0 and below < height else nothing
+            d_below = data[below] if k > 0 and below < height else nothing
+            keep = np.float32(k > 0)
             for x in range(width):
-                w = w_line[x]
-                wt = w * tap
-                total[half + x] += wt
-                square[half + x] += w * tap2
-                signal[half + x] += wt * d_line[x] if w > 0 else np.float32(0)
-        s_row[:] = 0
-        w_row[:] = 0
-        v_row[:] = 0
-        for k in range(len(taps)):
-            tap = taps[k]
+                w_a, w_b = w_above[x], w_below[x]
+                light = w_a * d_above[x] if w_a > 0 else np.float32(0)
+                light += w_b * d_below[x] if w_b > 0 else np.float32(0)
+                total[half + x] = keep * total[half + x] + tap * (w_a + w_b)
+                square[half + x] = keep * square[half + x] + tap2 * (w_a + w_b)
+                signal[half + x] = keep * signal[half + x] + tap * light
+        middle = taps[half]
+        for x in range(width):
+            s_row[x] = middle * signal[half + x]
+            w_row[x] = middle * total[half + x]
+            v_row[x] = middle * middle * square[half + x]
+        for k in range(1, half + 1):
+            tap = taps[half + k]
             tap2 = tap * tap
+            left, right = half - k, half + k
             for x in range(width):
-                s_row[x] += tap * signal[x + k]
-                w_row[x] += tap * total[x + k]
-                v_row[x] += tap2 * square[x + k]
+                s_row[x] += tap * (signal[left + x] + signal[right + x])
+                w_row[x] += tap * (total[left + x] + total[right + x])
+                v_row[x] += tap2 * (square[left + x] + square[right + x])
         for x in range(width):
             w = w_row[x]
             smooth[y, x] = s_row[x] / w if w > least else np.float32(0)

@@ -8,10 +8,12 @@ looks the same; so the model's light counts as noise, its photons and its error.
 from dataclasses import fields, replace
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
 from seechange_core.frames import Float, Float32, Int, PsfModel
 from seechange_core.numerics.detection import Peaks, find
+from seechange_core.numerics.matched_filter import matched_filter
 from seechange_core.numerics.scene import SceneFit
 from seechange_core.numerics.watershed import Labels
 
@@ -21,6 +23,8 @@ _CROWDED_SHARE = 0.2
 _MODEL_ERROR = 0.02
 #: Closer to a known source than this, a peak says that the source's own fit is not done.
 _MIN_APART_FWHM = 0.5
+#: Side of the square in which the residual's own scatter is looked at.
+_AROUND_FWHM = 6.0
 #: Closer than this, two sources cannot be told apart.
 _RESOLVED_FWHM = 0.37
 
@@ -62,10 +66,11 @@ def find_hidden(
     """
     light = np.maximum(scene.model, np.float32(0))
     share = np.float32(np.hypot(_MODEL_ERROR, psf.floor))
-    noise = weight * light * (np.float32(1 / gain) + share * share * light)
+    trust = weight / (1 + weight * light * (np.float32(1 / gain) + share * share * light))
+    trust /= _excess(scene.residual, trust, psf.fwhm_pix)
     peaks, _ = find(
         scene.residual,
-        weight / (1 + noise),
+        trust,
         sigma=sigma,
         fwhm_pix=psf.fwhm_pix,
         min_area_pix=min_area_pix,
@@ -77,6 +82,21 @@ def find_hidden(
     distance, _ = cKDTree(known).query(np.c_[peaks.x, peaks.y])
     new = peaks.select(np.flatnonzero(distance > _MIN_APART_FWHM * psf.fwhm_pix))
     return replace(new, merged=np.ones(len(new), bool))
+
+
+def _excess(residual: Float32, weight: Float32, fwhm_pix: float) -> Float32:
+    """Return by how much the filtered residual varies more than its noise, (H, W) float32, at least 1.
+
+    A source is positive; where models fail, what is left is negative as often. So the negative side counts.
+    """
+    smooth, noise = matched_filter(residual, weight, fwhm_pix)
+    smooth /= noise
+    np.minimum(smooth, 0, out=smooth)
+    smooth *= smooth
+    side = round(_AROUND_FWHM * fwhm_pix)
+    # Half of the pixels are negative.
+    excess: Float32 = 2 * uniform_filter(smooth, side, mode="nearest")
+    return np.maximum(excess, 1, out=excess)
 
 
 def joined(known: Peaks, new: Peaks) -> Peaks:

@@ -16,6 +16,19 @@ def test_overlap_sums_to_the_circles_area():
         )
 
 
+def test_overlap_is_the_share_of_a_fine_grid():
+    fine = (np.arange(1000) + 0.5) / 1000 - 0.5
+    for dx, dy, r in (
+        (3.3, -2.1, 3.9),
+        (0.3, 4.8, 5.0),
+        (-0.1, 0.2, 0.6),
+        (0.2, -0.3, 0.3),
+        (-17.4, 17.9, 25.0),
+    ):
+        inside = np.hypot(*np.meshgrid(dx + fine, dy + fine)) <= r
+        assert overlap(dx, dy, r) == pytest.approx(inside.mean(), abs=2e-4)
+
+
 def test_sums_and_errors_agree_with_sep():
     s = scene((300, 300), 60, seed=2, border_pix=25)
     data = s.data - np.float32(s.sky_e)
@@ -48,6 +61,16 @@ def test_moments_recover_size_and_angle():
     assert found.theta_rad == pytest.approx(np.deg2rad(30), abs=0.2)
     assert found.theta_rad[0] == pytest.approx(np.deg2rad(30), abs=0.02)
     assert found.elongation[0] == pytest.approx(1.1 / 0.9, abs=0.03)
+
+
+def test_moments_of_faint_stars_converge():
+    # S/N about 8: without damping every sixth of them swings between two sizes.
+    x, y = (a.ravel().astype(float) for a in np.meshgrid(np.arange(30, 600, 40), np.arange(30, 600, 40)))
+    s = simulate_image((600, 600), x, y, np.full(len(x), 1400.0), psf_field=make_psf_field((600, 600), 5.0))
+    found = adaptive_moments(s.data - np.float32(s.sky_e), 1 / s.background_variance, x, y, 5.0)
+    known = np.isfinite(found.fwhm_pix)
+    assert known.mean() > 0.95
+    assert np.median(found.fwhm_pix[known]) == pytest.approx(5.3, abs=0.4)
 
 
 def test_moments_of_noise_are_nan_or_finite_but_never_raise():

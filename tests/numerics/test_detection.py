@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seechange_core.numerics.detection import bright_peaks, find, half_sample_mode
+from seechange_core.numerics.detection import bright_peaks, find
 from seechange_core.simulate.scene import make_psf_field, scene, simulate_image
 
 
@@ -84,10 +84,3 @@ def test_bright_peaks_are_the_highest_of_usable_surroundings():
     assert np.all(np.diff(value) <= 0)
     assert np.hypot(x[:, None] - s.x, y[:, None] - s.y).min(axis=1).max() < 2
     assert np.hypot(x - s.x[first], y - s.y[first]).min() > 3
-
-
-def test_the_mode_of_a_crowd():
-    rng = np.random.default_rng(0)
-    values = np.r_[rng.normal(4, 0.05, 60), rng.uniform(4, 12, 80)]
-    assert half_sample_mode(values) == pytest.approx(4, abs=0.15)
-    assert half_sample_mode(np.array([2.0])) == 2
