@@ -69,6 +69,7 @@ def import_catalog(
         words = ", ".join(f"{ours} = {theirs.split(':')[0]}" for ours, theirs in guessed.items())
         typer.echo(f"guessed: {words} (say otherwise with --column OURS=THEIRS)")
     typer.echo(f"{info.name}: {info.n_stars} stars, {_bands(info)}, epoch {info.epoch:g}")
+    _tell_which(info.name)
     return 0
 
 
@@ -76,7 +77,9 @@ def import_catalog(
 def fetch(
     ra: Annotated[float | None, typer.Option("--ra", help="Of the field's centre, ICRS deg.")] = None,
     dec: Annotated[float | None, typer.Option("--dec", help="Of the field's centre, ICRS deg.")] = None,
-    radius_deg: Annotated[float, typer.Option("--radius-deg", min=0.0, max=90.0, help="Of the field.")] = 0.5,
+    radius_deg: Annotated[
+        float | None, typer.Option("--radius-deg", min=0.0, max=90.0, help="Of the field; default: 0.5.")
+    ] = None,
     exposure: Annotated[
         list[str] | None, typer.Option("--exposure", help="The fields of this exposure; repeatable.")
     ] = None,
@@ -107,15 +110,21 @@ def fetch(
     from seechange_core.chain.catalogs import cones_of_exposure
     from seechange_core.settings import get_settings
 
+    if radius_deg is not None and exposure and ra is None:
+        raise UserError(
+            "an exposure has its own fields: --radius-deg would change nothing", cure="leave it out"
+        )
     settings = get_settings()
     cones = [cone for own in exposure or () for cone in cones_of_exposure(settings, own)]
     if ra is not None and dec is not None:
-        cones.append((ra, dec, radius_deg))
+        cones.append((ra, dec, 0.5 if radius_deg is None else radius_deg))
     if not cones or (ra is None) != (dec is None):
         raise UserError("nothing says which field", cure="give --ra and --dec, or --exposure NAME")
     store = settings.data_root / "catalogs"
     service = service or (None if name else settings.catalog_fetch or "gaia_dr3")
     recipe = _recipe(store, name, service, table, layout, column or [], epoch)
+    if faint_limit is None and faint_band is not None:
+        raise UserError("--faint-band alone limits nothing", cure="give --faint-limit too")
     if faint_limit is not None:
         recipe = _limited(recipe, faint_limit, faint_band)
     with Progress("tile") as progress:
@@ -129,6 +138,7 @@ def fetch(
     typer.echo(
         f"{made.info.name}: {made.n_stars} stars in {tiles}, {_bands(made.info)}, epoch {made.info.epoch:g}"
     )
+    _tell_which(made.info.name)
     return 0
 
 
@@ -165,6 +175,7 @@ def bootstrap(
         typer.echo(f"from {exposure} {section}: {n_stars} stars in {band}")
     info = made.info
     typer.echo(f"{info.name}: {info.n_stars} stars, {_bands(info)}, epoch {info.epoch:.2f}, relative")
+    _tell_which(info.name)
     return 0
 
 
@@ -208,6 +219,14 @@ def _recipe(
     from seechange_core.catalogs.services import known_service, recipe_for
     from seechange_core.catalogs.tap import TapClient
 
+    by_url = service is not None and "://" in service
+    options = {"--table": table, "--as": layout, "--column": column or None, "--epoch": epoch}
+    if not by_url and (given := [option for option, value in options.items() if value is not None]):
+        what = f"service {service}" if service else f"catalog {name}"
+        raise UserError(
+            f"{what} has its own table and columns: {', '.join(given)} would change nothing",
+            cure="leave it out, or give --service the URL of a TAP service",
+        )
     if service is None:
         recipe = LocalCatalog(store, name or "").info.recipe
         if recipe is None:
@@ -215,7 +234,7 @@ def _recipe(
                 f"catalog {name} was not fetched, so it cannot grow", cure="choose another --name"
             )
         return recipe
-    if "://" not in service:
+    if not by_url:
         return known_service(service)
     if table is None or name is None:
         raise UserError("a service given by its URL needs more", cure="give --table TABLE and --name NAME")
@@ -230,6 +249,17 @@ def _limited(recipe: "FetchRecipe", faint_limit: float, band: str | None) -> "Fe
     return recipe.model_copy(update={"faint_limit": faint_limit, "faint_band": band or bands[0]})
 
 
+def _tell_which(name: str) -> None:
+    """Say how this catalog is chosen where the settings leave it open or choose another one."""
+    from seechange_core.catalogs import installed
+    from seechange_core.chain.lineage import catalog_name
+    from seechange_core.settings import get_settings
+
+    settings = get_settings()
+    if len(installed(settings.data_root / "catalogs")) > 1 and catalog_name(settings) != name:
+        typer.echo(f"there are several catalogs: to use this one, set `catalog: {name}` in the settings")
+
+
 def _bands(info: "CatalogInfo") -> str:
     derived = info.serves[len(info.bands) :]
     more = f" (and by transformation {', '.join(derived)})" if derived else ""
@@ -242,5 +272,7 @@ def _mapping(columns: list[str]) -> dict[str, str]:
         ours, equals, theirs = text.partition("=")
         if not (ours and equals and theirs):
             raise UserError(f"--column {text}: expected OURS=THEIRS", cure="e.g. --column mag_V=VTmag")
+        if ours in mapping:
+            raise UserError(f"--column {ours} is given twice", cure="give each of ours once")
         mapping[ours] = theirs
     return mapping

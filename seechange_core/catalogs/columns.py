@@ -169,6 +169,19 @@ _GUESSED = Layout(
 )  # fmt: skip
 
 
+def layout_called(name: str) -> Layout:
+    """Return the columns of a well-known catalog.
+
+    Raises
+    ------
+    NotFoundError
+        If it is not known.
+    """
+    if name not in LAYOUTS:
+        raise NotFoundError(f"no catalog layout is called {name!r}", cure=f"known are {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
 def is_magnitude(name: str) -> bool:
     """Tell whether one of our columns is a magnitude, and no error of one."""
     return name.startswith("mag_") and not name.endswith(("_err", "_snr"))
@@ -198,13 +211,14 @@ def choose_columns(
     Raises
     ------
     NotFoundError
-        If a mapped column, a position, or every magnitude is missing.
+        If there is no such layout, or a mapped column, a position, or every magnitude is missing.
     """
+    usual = (layout_called(layout) if layout else _GUESSED).candidates()
     names = list(there)
     chosen = {} if layout else {n: n for n in names if n in (*POSITION, *OPTIONAL) or n.startswith("mag_")}
     # Who has named a magnitude wants no other ones guessed, but its error still.
     named = bool(_magnitudes((*chosen, *mapping)))
-    for ours, candidates in (LAYOUTS[layout] if layout else _GUESSED).candidates().items():
+    for ours, candidates in usual.items():
         wanted = next((c for c in candidates if c.split(":")[0] in names), None)
         asked = bool(layout) or not named or not ours.startswith("mag_") or _base(ours) in mapping
         if wanted is not None and ours not in chosen and asked:
@@ -212,8 +226,13 @@ def choose_columns(
     chosen |= mapping
     bare = [m for m in chosen if m.startswith("mag_") and not is_magnitude(m) and _base(m) not in chosen]
     for name in bare:  # an error without its magnitude
+        if name in mapping:
+            raise NotFoundError(
+                f"{name} is the error of a magnitude that {table} does not have",
+                cure=f"say which it is: --column {_base(name)}=COL",
+            )
         del chosen[name]
-    _check(chosen, names, mapping, table)
+    _check(chosen, names, mapping, layout, table)
     return chosen
 
 
@@ -225,20 +244,32 @@ def _magnitudes(names: Iterable[str]) -> list[str]:
     return [name for name in names if is_magnitude(name)]
 
 
-def _check(chosen: Mapping[str, str], there: list[str], mapping: Mapping[str, str], table: str) -> None:
-    missing = [theirs for theirs in mapping.values() if theirs.split(":")[0] not in there]
-    missing += [ours for ours in POSITION if ours not in chosen]
+def _check(
+    chosen: Mapping[str, str], there: list[str], mapping: Mapping[str, str], layout: str | None, table: str
+) -> None:
+    wrong = [theirs for theirs in mapping.values() if theirs.split(":")[0] not in there]
+    missing = [ours for ours in POSITION if ours not in chosen]
     if not _magnitudes(chosen):
         missing.append("mag_<band>")
     unknown = [o for o in mapping if o not in (*POSITION, *OPTIONAL) and not o.startswith("mag_")]
-    if missing or unknown:
-        raise NotFoundError(
-            f"{table} lacks the columns {', '.join(missing)}"
-            if missing
-            else f"no such columns of ours: {', '.join(unknown)}",
-            cure="say which they are, as --column ra=COL --column mag_X=COL (X is the band); the table's "
-            f"columns are {', '.join(there)}",
-        )
+    if not (wrong or missing or unknown):
+        return
+    said, guess = f"{table} lacks the columns {', '.join(wrong + missing)}", ""
+    if missing and layout:
+        said += f": with {layout} these are {_usual_names(missing, layout)}"
+        guess = "leave out --as to have them guessed, or "
+    raise NotFoundError(
+        said if wrong or missing else f"no such columns of ours: {', '.join(unknown)}",
+        cure=f"{guess}say which they are, as --column ra=COL --column mag_X=COL (X is the band); the table's "
+        f"columns are {', '.join(there)}",
+    )
+
+
+def _usual_names(ours: Iterable[str], layout: str) -> str:
+    """List what columns of ours are called in a layout; of all magnitudes, the first name of each."""
+    usual = {o: [n.split(":")[0] for n in names] for o, names in LAYOUTS[layout].candidates().items()}
+    usual["mag_<band>"] = [names[0] for own, names in usual.items() if is_magnitude(own)]
+    return ", ".join(" or ".join(usual[own]) for own in ours)
 
 
 def in_our_units(column: Any, ours: str, theirs: str, table: str) -> Float:

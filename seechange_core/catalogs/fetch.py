@@ -1,8 +1,8 @@
 """Fill tiles of a growing catalog from a service, whoever else is doing the same.
 
-A worker that wants a tile takes a lock of the operating system on it, which ends with the worker; who has
-waited finds the tile there. Where the file system knows no locks, two workers do the same work, and the
-second replaces the tile by an equal one.
+A worker that wants a tile takes a lock of the operating system on a file of the tile's own, which ends with
+the worker; who has waited finds the tile there. Where the file system knows no locks, two workers do the same
+work, and the second replaces the tile by an equal one. There is a catalog as soon as it has a tile.
 """
 
 import fcntl
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from seechange_core.catalogs.importer import ASSUMED, Columns, describe, rows_of
 from seechange_core.catalogs.provider import CatalogInfo
 from seechange_core.catalogs.recipe import FetchRecipe
 from seechange_core.catalogs.services import quoted
-from seechange_core.catalogs.store import cells_of_cone, write_growing
+from seechange_core.catalogs.store import cells_of_cone, place_of_growing, publish_growing
 from seechange_core.catalogs.tap import TapClient
 from seechange_core.catalogs.tiles import read_footer, tile_path, write_tile
 from seechange_core.errors import NoCatalog, NotFoundError
@@ -28,7 +29,6 @@ from seechange_core.numerics import sky
 MAX_ROWS = 200_000
 #: Smaller parts of a tile (1 arcmin) are not asked for: a service that cannot give these gives nothing.
 _FINEST_ORDER = 12
-_LOCKS = ".locks"
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,22 @@ def fetch_catalog(
     Raises
     ------
     NoCatalog
-        If the service does not answer; tiles that were complete stay.
+        If the service does not answer, or has too many stars there. Tiles that were complete stay; without
+        any there is no catalog.
     UserError
         If it refuses, or what it gives is no catalog.
     ConflictError
         If another catalog has the name.
     """
     info = growing(name, recipe)
-    tiles = write_growing(store_root, info)
+    tiles = place_of_growing(store_root, info)
     client = client or TapClient(recipe.url)
     cells = sorted({int(cell) for cone in cones for cell in cells_of_cone(*cone, recipe.tile_order)})
     new = n_stars = 0
     for done, tile in enumerate(cells):
         new += _fetch_tile(tiles, tile, recipe, client)
+        if done == 0:
+            publish_growing(store_root, info)
         n_stars += read_footer(tile_path(tiles, tile))[1]
         if tell is not None:
             tell(done + 1, len(cells))
@@ -111,25 +114,38 @@ def _fetch_tile(tiles: Path, tile: int, recipe: FetchRecipe, client: TapClient) 
     """Fetch one tile unless it is there or becomes so; tell whether it was fetched here."""
     if tile_path(tiles, tile).is_file():
         return False
-    with _lock(tiles.parent, tile):
+    folder = tiles.parent  # which is made when there is a tile to put into it
+    with _lock(folder.with_name(f".lock-{folder.name}-{tile}")):
         if tile_path(tiles, tile).is_file():
             return False
         parts = list(_parts_of_cell(recipe.tile_order, tile, recipe, client))
         rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        tiles.mkdir(parents=True, exist_ok=True)
         write_tile(tiles, tile, rows)
     return True
 
 
 @contextmanager
-def _lock(folder: Path, tile: int) -> Iterator[None]:
-    """Hold one byte of a file: as many locks as there are tiles, and nothing to clean up."""
-    descriptor = os.open(folder / _LOCKS, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a file of this name, which keeps out other processes and other threads, and goes afterwards."""
+    with _held(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is held: no other one of this name can go instead
+
+
+def _held(path: Path) -> IO[str]:
+    """Open and lock a file. Who waited for one that is gone by then holds nothing, and starts again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("w")
         with suppress(OSError):  # no locks on this file system: the same work twice does no harm
-            fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, tile)
-        yield
-    finally:
-        os.close(descriptor)  # and with it the lock
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 def _parts_of_cell(order: int, cell: int, recipe: FetchRecipe, client: TapClient) -> Iterator[Columns]:

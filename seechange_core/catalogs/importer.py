@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from astropy.table import Table
 
-from seechange_core.catalogs.columns import LAYOUTS, choose_columns, in_our_units, is_magnitude
+from seechange_core.catalogs.columns import choose_columns, in_our_units, is_magnitude, layout_called
 from seechange_core.catalogs.provider import CatalogInfo
 from seechange_core.catalogs.store import write_catalog
 from seechange_core.errors import FileDamagedError, NotFoundError, UserError
@@ -98,8 +98,6 @@ def import_table(
     UserError
         If positions or errors are impossible, or no row is left.
     """
-    if layout is not None and layout not in LAYOUTS:
-        raise NotFoundError(f"no catalog layout is called {layout!r}", cure=f"known are {', '.join(LAYOUTS)}")
     table = _read(Path(path), table_format)
     columns = choose_columns(table.colnames, mapping or {}, layout, str(path))
     assumed = {
@@ -112,7 +110,7 @@ def import_table(
     if len(rows["ra"]) == 0:
         raise UserError(f"{path} has no row with a position", cure="check the columns ra and dec")
     if epoch is None:
-        epoch = _stated_epoch(table) or (LAYOUTS[layout].epoch if layout else _EPOCH)
+        epoch = _stated_epoch(table) or (layout_called(layout).epoch if layout else _EPOCH)
     info = describe(name, columns, epoch=epoch, source=source or Path(path).name, assumed=assumed)
     return write_catalog(
         store_root, info.model_copy(update={"tile_order": tile_order}), rows, overwrite=overwrite

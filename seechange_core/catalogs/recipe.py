@@ -11,7 +11,8 @@ class FetchRecipe(BaseModel):
     Attributes
     ----------
     content
-        What the catalog is, whoever serves it: mirrors of one have the same.
+        What the catalog is, whoever serves it: mirrors of one have the same. That of a table that nobody
+        knows starts with its service's URL.
     url
         Base URL of the service, without ``/sync``.
     table
@@ -40,6 +41,9 @@ class FetchRecipe(BaseModel):
     @property
     def identity(self) -> str:
         """Hash what decides about the content of the tiles."""
-        kept = sorted(name for name in self.columns if not name.endswith(("_err", "_snr")))
+        mirrored = not self.content.startswith(self.url)
+        kept: list[str] | dict[str, str] = self.columns
+        if mirrored:  # they name the same columns differently, and not all give the same errors
+            kept = sorted(name for name in self.columns if not name.endswith(("_err", "_snr")))
         limit = (self.faint_band, self.faint_limit)
         return digest(self.content, kept, self.epoch, *limit, self.tile_order)

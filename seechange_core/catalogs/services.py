@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from seechange_core.catalogs.columns import LAYOUTS, choose_columns
+from seechange_core.catalogs.columns import choose_columns, layout_called
 from seechange_core.catalogs.recipe import FetchRecipe
 from seechange_core.catalogs.tap import TapClient
 from seechange_core.errors import NotFoundError, UserError
@@ -119,20 +119,26 @@ def recipe_for(
     UserError
         If the service refuses, or nothing says the epoch.
     NotFoundError
-        If a column is missing.
+        If there is no such layout, or a column is missing.
     NoCatalog
         If the service does not answer.
     """
-    if epoch is None and layout is None:
-        raise UserError(f"nothing says the epoch of {table}", cure="give --epoch, or --as with its layout")
+    known = layout_called(layout) if layout else None
+    if epoch is None:
+        if known is None:
+            raise UserError(
+                f"nothing says the epoch of {table}", cure="give --epoch, or --as with its layout"
+            )
+        epoch = known.epoch
+    url = client.url.rstrip("/")
     example, _ = client.query(f"SELECT TOP 1 * FROM {quoted(table)}", 1)
     columns = choose_columns(example.colnames, mapping or {}, layout, table)
     return FetchRecipe(
-        content=f"{client.url} {table}",
-        url=client.url,
+        content=f"{url} {table}",
+        url=url,
         table=table,
         columns=columns,
-        epoch=LAYOUTS[layout].epoch if epoch is None and layout else float(epoch or 0.0),
+        epoch=epoch,
     )
 
 

@@ -14,6 +14,7 @@ appears whole or not at all, and where it is, empty or not, the tile is known.
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -192,8 +193,9 @@ def cells_of_cone(ra: float, dec: float, radius_deg: float, tile_order: int) -> 
 
 
 def installed(store_root: Path) -> list[str]:
-    """List the names of the catalogs in a store."""
-    return sorted(path.parent.name for path in Path(store_root).glob(f"[!.]*/{_METADATA}"))
+    """List the names of the catalogs in a store; what has no tile, not even an empty one, is none."""
+    folders = (path.parent for path in Path(store_root).glob(f"[!.]*/{_METADATA}"))
+    return sorted(folder.name for folder in folders if any(folder.glob("tiles-*/*.parquet")))
 
 
 def check_name(name: str) -> str:
@@ -243,7 +245,7 @@ def write_catalog(
     """
     root = Path(store_root)
     final = root / check_name(info.name)
-    if (final / _METADATA).exists() and not overwrite:
+    if info.name in installed(root) and not overwrite:
         raise ConflictError(
             f"catalog {info.name!r} is already in {root}", cure="choose another name, or ask to overwrite it"
         )
@@ -261,13 +263,13 @@ def write_catalog(
     return complete
 
 
-def write_growing(store_root: Path, info: CatalogInfo) -> Path:
-    """Make the place of a catalog that is filled tile by tile, or find it made in the same way.
+def place_of_growing(store_root: Path, info: CatalogInfo) -> Path:
+    """Give the place of a catalog that is filled tile by tile, which nothing else may have.
 
     Returns
     -------
     Path
-        The folder of the tiles.
+        The folder of the tiles, which need not be there.
 
     Raises
     ------
@@ -276,18 +278,28 @@ def write_growing(store_root: Path, info: CatalogInfo) -> Path:
     """
     folder = Path(store_root) / check_name(info.name)
     if (folder / _METADATA).exists():
-        there = LocalCatalog(store_root, info.name).info
-        if there.checksum != info.checksum:
-            what = "fetched otherwise" if there.recipe else "not fetched but imported or bootstrapped"
+        there = LocalCatalog(store_root, info.name)
+        if there.info.checksum != info.checksum and there.tiles()[0] > 0:
+            what = "fetched otherwise" if there.info.recipe else "not fetched but imported or bootstrapped"
             raise ConflictError(
-                f"catalog {info.name!r} is already there, and was {what} ({there.source})",
+                f"catalog {info.name!r} is already there, and was {what} ({there.info.source})",
                 cure="choose another name with --name, or fetch more of it as it was: --name alone",
             )
-    tiles = tiles_folder(folder, info)
-    tiles.mkdir(parents=True, exist_ok=True)
-    if not (folder / _METADATA).exists():
+    return tiles_folder(folder, info)
+
+
+def publish_growing(store_root: Path, info: CatalogInfo) -> None:
+    """Make a catalog that has its first tile known, unless it is.
+
+    Raises
+    ------
+    ConflictError
+        If another catalog has got the name meanwhile.
+    """
+    folder = place_of_growing(store_root, info).parent
+    is_there = (folder / _METADATA).exists()
+    if not is_there or LocalCatalog(store_root, info.name).info.checksum != info.checksum:
         _write_metadata(folder, info)  # several workers write the same
-    return tiles
 
 
 def _publish(building: Path, final: Path, info: CatalogInfo) -> None:
@@ -303,7 +315,7 @@ def _publish(building: Path, final: Path, info: CatalogInfo) -> None:
 
 
 def _write_metadata(folder: Path, info: CatalogInfo) -> None:
-    draft = folder / f".{_METADATA}.{os.getpid()}"
+    draft = folder / f".{_METADATA}.{os.getpid()}.{threading.get_ident()}"
     with draft.open("w") as stream:
         stream.write(info.model_dump_json(indent=2) + "\n")
         stream.flush()

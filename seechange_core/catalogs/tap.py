@@ -6,8 +6,10 @@ Dowler, Rixon & Tody, "Table Access Protocol", IVOA Recommendation 1.1 (2019): a
 
 import http.client
 import io
+import logging
 import random
 import re
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -21,7 +23,9 @@ from astropy.io import votable
 from astropy.io.votable.tree import VOTableFile
 from astropy.table import Table
 
-from seechange_core.errors import NoCatalog, UserError
+from seechange_core.errors import NoAnswer, UserError
+
+log = logging.getLogger(__name__)
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CHUNK = 1 << 16
@@ -82,8 +86,9 @@ class TapClient:
 
         Raises
         ------
-        NoCatalog
-            If the service does not answer, or not in full, as often as it is asked.
+        NoAnswer
+            If the service does not answer, or not in full, as often as it is asked; at once if nobody knows
+            its host.
         UserError
             If it refuses the query, or answers with something else than a VOTable.
         """
@@ -92,12 +97,21 @@ class TapClient:
             if i > 0:
                 # A bit of chance keeps workers that failed together from asking again together.
                 pause = self.pause_s * 2 ** (i - 1) * random.uniform(0.75, 1.25)
-                self.sleep(min(max(pause, failure.after_s), _LONGEST_PAUSE_S))
+                pause = min(max(pause, failure.after_s), _LONGEST_PAUSE_S)
+                log.warning(
+                    "%s: %s; asked again in %.0f s (try %d of %d)",
+                    self.url,
+                    failure,
+                    pause,
+                    i + 1,
+                    self.tries,
+                )
+                self.sleep(pause)
             try:
                 return _read_answer(self._ask(adql, max_rows), self.url, max_rows)
             except _TryAgain as error:
                 failure = error
-        raise NoCatalog(
+        raise NoAnswer(
             f"{self.url} does not answer ({self.tries} tries; the last: {failure})",
             cure="try again later, ask another service with --service, or import the catalog from a file",
         )
@@ -134,7 +148,13 @@ class TapClient:
         except TimeoutError as error:
             raise _TryAgain(f"no word for {self.quiet_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:  # refused, reset, cut off, no such host
-            raise _TryAgain(str(getattr(error, "reason", None) or error)) from error
+            reason = getattr(error, "reason", None) or error
+            if isinstance(reason, socket.gaierror):  # the resolver has tried for long enough
+                raise NoAnswer(
+                    f"{self.url}: the host cannot be found ({reason.strerror})",
+                    cure="check the network and the URL, or import the catalog from a file",
+                ) from error
+            raise _TryAgain(str(reason)) from error
 
     def _read_all(self, stream: http.client.HTTPResponse, deadline: float) -> bytes:
         """Read to the end; a service that trickles would otherwise never time out."""

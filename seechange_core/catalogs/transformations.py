@@ -17,6 +17,9 @@ from seechange_core.frames import Float
 Measured = Callable[[str], tuple[Float, Float]]
 
 _GAIA = ("G", "BP", "RP")
+#: Two published ways from Gaia to the same band differ by so much for stars of BP-RP = 1, root mean square:
+#: directly, and through Lupton's (2005, sdss.org) or Tonry's relations from SDSS and PS1 to Johnson-Cousins.
+_COMMON_ERROR_MAG = 0.01
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,15 @@ def derived_bands(measured: Collection[str]) -> tuple[str, ...]:
 def measured_bands(band: str, measured: Collection[str]) -> tuple[str, ...]:
     """Name the measured bands that a band is made of: itself, or those of its transformation."""
     return (band,) if band in measured else _GAIA
+
+
+def common_error_mag(band: str, measured: Collection[str]) -> float:
+    """Return the error that all magnitudes in a band share: 0 for a measured one.
+
+    However many stars there are, a transformed band is off by what its relation is: another sample of stars,
+    another realisation of the system.
+    """
+    return 0.0 if band in measured else _COMMON_ERROR_MAG
 
 
 def transform(band: str, measured: Measured) -> tuple[Float, Float]:

@@ -6,6 +6,7 @@ good relative to each other. Everything calibrated on it says so.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from seechange_core.catalogs.importer import ASSUMED, Columns, describe
 from seechange_core.catalogs.provider import CatalogInfo
 from seechange_core.catalogs.store import write_catalog
 from seechange_core.chain.lineage import provenances
+from seechange_core.chain.load import shape_of
 from seechange_core.errors import NoCatalog, Stop, UserError
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import CatalogStars, PointingHint, Sources
@@ -45,22 +47,51 @@ _MATCH_PIX = 2.0
 _LARGEST_TURN_DEG = 10.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Candidate:
-    """One section of one exposure, with its sources."""
+    """One section of one exposure. Its sources are read when they are wanted: a night's do not fit in memory.
+
+    Attributes
+    ----------
+    shape
+        (H, W) of its image.
+    is_good
+        Whether nothing speaks against the image.
+    worth
+        How many stars it has that are clean and well measured.
+    read
+        Reads its sources.
+    """
 
     exposure: Exposure
     section: str
     band: str
-    image: Image
+    shape: tuple[int, int]
+    is_good: bool
     hint: PointingHint
-    sources: Sources
+    worth: int
+    read: Callable[[], Sources]
 
     @property
-    def worth(self) -> int:
-        """How many stars it has that are clean and well measured."""
-        s = self.sources
-        return int(np.count_nonzero((s.snr >= _GOOD_SNR) & ((s.flags & int(UNUSABLE)) == 0) & s.is_star))
+    def rank(self) -> tuple[bool, int, float, str, str]:
+        """Sorts the best first, whatever order the database gives them in."""
+        return not self.is_good, -self.worth, self.exposure.mjd, self.exposure.name, self.section
+
+    @property
+    def is_oriented(self) -> bool:
+        """Tell whether it is known how the image lies on the sky."""
+        turn, doubt = self.hint.rotation_deg, self.hint.rotation_tolerance_deg
+        return turn is not None and doubt <= _LARGEST_TURN_DEG and self.hint.parity is not None
+
+    @property
+    def field_deg(self) -> float:
+        """How near another image of the section is to show the same field.
+
+        Half of its side; of images that nobody knows how to lay side by side, all that a search may see.
+        """
+        if self.is_oriented:
+            return min(self.shape) / 2 * self.hint.pixel_scale_arcsec / 3600
+        return 2 * query_radius_deg(self.hint, self.shape)
 
 
 @dataclass(frozen=True)
@@ -90,8 +121,9 @@ def bootstrap_catalog(
     """Make a relative catalog of exposures that have been processed through source_list.
 
     Of each field, the image with the most stars that are clean and well measured gives positions and
-    magnitudes; that of each other filter is matched to it and adds its magnitudes. A field is all that one
-    search may see.
+    magnitudes; that of each other filter is matched to it and adds its magnitudes. Images of a section show
+    one field if they are less than half an image apart. Where images of two fields overlap, the stars of the
+    better one are taken.
 
     Parameters
     ----------
@@ -151,31 +183,35 @@ def _candidates(settings: Settings, exposure: Exposure) -> list[_Candidate]:
             StepOutcome.step == "source_list",
             StepOutcome.status == "done",
         )
+        .order_by(Image.section_id, SourceList.data_version)
     )
     with open_session(settings, read_only=True) as session:
         exposure.update_instrument(session)
         rows = list(session.execute(query))
     ids = {str(i): i for i in exposure.instrument_object.get_section_ids()}
+    archive = Archive(settings)
     return [
         _Candidate(
             exposure,
             image.section_id,
             exposure.instrument_object.band_of(image.filter),
-            image,
+            shape_of(image, archive),
+            image.bitflag == 0,
             exposure.get_pointing_hint(ids[image.section_id]),
-            sources.read(Archive(settings)),
+            _worth(sources.read(archive)),
+            partial(sources.read, archive),
         )
         for image, sources in rows
         if image.section_id in ids
     ]
 
 
+def _worth(s: Sources) -> int:
+    return int(np.count_nonzero((s.snr >= _GOOD_SNR) & ((s.flags & int(UNUSABLE)) == 0) & s.is_star))
+
+
 def _check_sections(found: list[_Candidate]) -> None:
-    hint = found[0].hint
-    unknown = (
-        hint.rotation_deg is None or hint.rotation_tolerance_deg > _LARGEST_TURN_DEG or hint.parity is None
-    )
-    if unknown and len({c.section for c in found}) > 1:
+    if not found[0].is_oriented and len({c.section for c in found}) > 1:
         raise UserError(
             "the sections' places relative to each other are not known, so they cannot share a catalog",
             cure="give the instrument its rotation_deg and parity, or bootstrap from one section",
@@ -184,31 +220,41 @@ def _check_sections(found: list[_Candidate]) -> None:
 
 def _fields(settings: Settings, found: list[_Candidate]) -> list[tuple[_Candidate, Columns]]:
     """Make the rows of each field: its best image, with the magnitudes of other filters added."""
-    left = sorted(found, key=lambda c: (c.image.bitflag != 0, -c.worth))
+    left = sorted(found, key=lambda c: c.rank)
     made: list[tuple[_Candidate, Columns]] = []
-    archive = Archive(settings)
     while left:
-        base, shape = left[0], left[0].image.read(archive).shape
-        reach = query_radius_deg(base.hint, shape)
+        base = left[0]
         near = [
             c
             for c in left
             if c.section == base.section
-            and sky.separation(c.hint.ra, c.hint.dec, base.hint.ra, base.hint.dec) <= 2 * reach
+            and sky.separation(c.hint.ra, c.hint.dec, base.hint.ra, base.hint.dec) <= base.field_deg
         ]
         left = [c for c in left if c not in near]
-        rows = _rows(base, shape)
+        rows = _rows(base)
         params = settings.params(AstrometryParams, "astrometry", base.exposure.instrument)
         for band in sorted({c.band for c in near} - {base.band}):
-            _add_band(rows, base, [c for c in near if c.band == band], shape, params)
-        made.append((base, rows))
+            _add_band(rows, base, [c for c in near if c.band == band], params)
+        new = _new(rows, base, [better for better, _ in made])
+        if np.any(new):
+            made.append((base, {key: column[new] for key, column in rows.items()}))
     return made
 
 
-def _rows(base: _Candidate, shape: tuple[int, int]) -> Columns:
+def _new(rows: Columns, base: _Candidate, fields: list[_Candidate]) -> Column:
+    """Tell which of a field's stars lie where no earlier field has seen the sky."""
+    there = np.array([(c.hint.ra, c.hint.dec) for c in fields]).reshape(-1, 2)
+    apart = sky.separation(base.hint.ra, base.hint.dec, there[:, 0], there[:, 1])
+    new = np.ones(len(rows["ra"]), bool)
+    for i in np.flatnonzero(apart <= 2 * query_radius_deg(base.hint, base.shape)):
+        new &= ~_covers(fields[i], rows["ra"], rows["dec"])
+    return new
+
+
+def _rows(base: _Candidate) -> Columns:
     """Turn an image's sources into rows of a catalog."""
-    s = _usable(base.sources)
-    ra, dec = _to_sky(s, base.hint, shape)
+    s = _usable(base.read())
+    ra, dec = _to_sky(s, base)
     scale_mas = base.hint.pixel_scale_arcsec * 1e3
     error = np.hypot(np.sqrt((s.x_err**2 + s.y_err**2) / 2), _CENTROID_FLOOR_PIX) * scale_mas
     n = len(s)
@@ -238,20 +284,37 @@ def _magnitudes(s: Sources, exposure: Exposure) -> tuple[Column, Column]:
     return mag.astype(np.float32), (_MAG_ERR_OF_SNR / s.snr).astype(np.float32)
 
 
-def _to_sky(s: Sources, hint: PointingHint, shape: tuple[int, int]) -> tuple[Column, Column]:
-    """Place sources around the pointing: north up and east left, unless more is known."""
-    x, y = s.x - (shape[1] - 1) / 2, s.y - (shape[0] - 1) / 2
+def _axes(hint: PointingHint) -> Column:
+    """Give (east, north) of a pixel along x, then along y, in degrees: north is up unless more is known."""
     turn, parity = hint.rotation_deg or 0.0, hint.parity or 1
-    axes = [offset_on_sky(axis, hint.pixel_scale_arcsec, turn, parity) for axis in ((1.0, 0.0), (0.0, 1.0))]
-    east, north = (axes[0][i] * x + axes[1][i] * y for i in (0, 1))
-    return sky.deproject(east, north, hint.ra, hint.dec)
+    return np.array(
+        [offset_on_sky(axis, hint.pixel_scale_arcsec, turn, parity) for axis in ((1.0, 0.0), (0.0, 1.0))]
+    )
+
+
+def _to_sky(s: Sources, of: _Candidate) -> tuple[Column, Column]:
+    """Place sources around the pointing."""
+    height, width = of.shape
+    pixels = np.stack([s.x - (width - 1) / 2, s.y - (height - 1) / 2], axis=-1)
+    east, north = (pixels @ _axes(of.hint)).T
+    return sky.deproject(east, north, of.hint.ra, of.hint.dec)
+
+
+def _covers(of: _Candidate, ra: Column, dec: Column) -> Column:
+    """Tell which positions an image sees.
+
+    Not which of its stars are the same: where pointings are off by more than stars are apart, nobody knows.
+    """
+    height, width = of.shape
+    plane = np.stack(sky.project(ra, dec, of.hint.ra, of.hint.dec), axis=-1)
+    x, y = np.abs(plane @ np.linalg.inv(_axes(of.hint))).T
+    return np.asarray((x <= width / 2) & (y <= height / 2))
 
 
 def _add_band(
     rows: Columns,
     base: _Candidate,
     others: list[_Candidate],
-    shape: tuple[int, int],
     params: AstrometryParams,
 ) -> None:
     """Add the magnitudes of another filter: of the best image that matches."""
@@ -261,11 +324,12 @@ def _add_band(
         rows[f"mag_{base.band}_err"], rows[f"mag_{base.band}"], rows["is_star"],
     )  # fmt: skip
     for other in others:
+        sources = other.read()
         try:
-            wcs = solve(other.sources, stars, other.hint, shape, params)
+            wcs = solve(sources, stars, other.hint, other.shape, params)
         except Stop:
             continue
-        s = _usable(other.sources)
+        s = _usable(sources)
         s = s.select((s.flags & int(UNUSABLE)) == 0)
         ra, dec = wcs.to_sky(s.x, s.y)
         pairs = match_sky(ra, dec, rows["ra"], rows["dec"], _MATCH_PIX * wcs.pixel_scale_arcsec)

@@ -16,11 +16,13 @@ from seechange_core.catalogs.services import known_service
 from seechange_core.catalogs.store import LocalCatalog, installed
 from seechange_core.catalogs.tap import TapClient
 from seechange_core.chain import load
+from seechange_core.chain.lineage import catalog_name
 from seechange_core.chain.section import Section
-from seechange_core.errors import NoCatalog, NotFoundError, UserError
+from seechange_core.errors import NoAnswer, NoCatalog, NotFoundError, UserError
 from seechange_core.products.base import save
 from seechange_core.products.catalog_release import CatalogRelease
 from seechange_core.products.exposure import Exposure
+from seechange_core.products.image import Image
 from seechange_core.settings import Settings, use_settings
 from seechange_core.stages.astrometry import query_radius_deg
 from seechange_core.storage.engine import open_session
@@ -54,7 +56,7 @@ def catalog_of(settings: Settings) -> LocalCatalog:
     if len(names) > 1:
         raise UserError(
             f"several reference catalogs are installed: {', '.join(names)}",
-            cure="say which with the setting `catalog`",
+            cure="set `catalog: NAME` in the settings",
         )
     return LocalCatalog(root, names[0])
 
@@ -69,10 +71,11 @@ def catalog_at(settings: Settings, cone: Cone) -> LocalCatalog:
     UserError
         If the settings name no catalog among several, or no service that is known.
     """
-    if settings.catalog_fetch is None:
+    name = catalog_name(settings)
+    if settings.catalog_fetch is None or name is None:
         return catalog_of(settings)
-    service = known_service(settings.catalog_fetch)
-    root, name, recipe = settings.data_root / "catalogs", settings.catalog or service.content, service
+    recipe = service = known_service(settings.catalog_fetch)
+    root = settings.data_root / "catalogs"
     if name in installed(root):
         catalog = LocalCatalog(root, name)
         if not catalog.missing(*cone):
@@ -89,17 +92,17 @@ def _fetch(root: Path, name: str, recipe: FetchRecipe, cone: Cone) -> None:
     """Fetch what is missing; after a service has not answered, the next sections do not wait for it too."""
     since, words = _failures.get(recipe.url, (-np.inf, ""))
     if time.monotonic() - since < _SILENCE_S:
-        raise NoCatalog(words, cure="process again when it answers, or import the catalog from a file")
+        raise NoAnswer(words, cure="process again when it answers, or import the catalog from a file")
     try:
         fetch_catalog(root, name, recipe, [cone], client=TapClient(recipe.url, quiet_s=30.0, tries=3))
-    except NoCatalog as error:
+    except NoAnswer as error:  # what else there is no catalog for concerns one field only
         _failures[recipe.url] = time.monotonic(), error.message
         raise
 
 
 def cone_of(section: Section) -> Cone:
     """Return the part of the sky that a section's calibration may need stars of."""
-    return _cone(section, lambda: load.image(section).shape)
+    return _cone(section, lambda: load.shape_of(section.needed(Image, "image"), section.archive))
 
 
 def _cone(section: Section, shape_of: Callable[[], tuple[int, int]]) -> Cone:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from seechange_core.catalogs.services import SERVICES
 from seechange_core.instrument import get_code_version
 from seechange_core.params import Params
 from seechange_core.products.provenance import record_provenance, set_tag
@@ -113,7 +114,7 @@ def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]
         parameters: dict[str, object] = {"instrument": instrument, "options": settings.options(instrument)}
         if name != "exposure":
             parameters = _parameters(settings, instrument, process)
-        if name == "world_coordinates" and (catalog := settings.catalog or settings.catalog_fetch):
+        if name == "world_coordinates" and (catalog := catalog_name(settings)):
             parameters["catalog"] = catalog
         keys[name] = ProvenanceKey(
             process=name,
@@ -124,6 +125,14 @@ def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]
             upstreams=tuple(keys[upstream].id for upstream in process.upstreams),
         )
     return keys
+
+
+def catalog_name(settings: Settings) -> str | None:
+    """Name the catalog that the settings ask for, whichever mirror serves it; None if they do not say."""
+    if settings.catalog or settings.catalog_fetch is None:
+        return settings.catalog
+    service = SERVICES.get(settings.catalog_fetch)  # of one that nobody knows, the step that asks it says so
+    return settings.catalog_fetch if service is None else service.content
 
 
 def _parameters(settings: Settings, instrument: str, process: Process) -> dict[str, object]:

@@ -7,6 +7,7 @@ import numpy as np
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seechange_core import frames
+from seechange_core.errors import FileDamagedError
 from seechange_core.products.base import FileProduct, link
 from seechange_core.products.cards import background_cards, to_background
 from seechange_core.products.place import Place
@@ -41,5 +42,12 @@ class Background(FileProduct, Base):
         FileNotFoundError, FileDamagedError
             If its file is nowhere, or not whole.
         """
-        arrays, cards = read_fits(archive.find(self.file, checksum=self.checksum))
+        path = archive.find(self.file, checksum=self.checksum)
+        arrays, cards = read_fits(path)  # all of it: not every background has wings
+        if missing := {"level", "rms"} - arrays.keys():
+            raise FileDamagedError(
+                f"it has no extension {', '.join(sorted(missing)).upper()}",
+                cure="remove it and make it again",
+                file=str(path),
+            )
         return to_background(arrays["level"], arrays["rms"], cards, arrays.get("wings"))

@@ -1,18 +1,22 @@
 """Fetching from a service that fails in every way, from many processes at once, against the table it has."""
 
+import re
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from tap_server import make_stars, serving
 
 from seechange_core.catalogs import LocalCatalog, installed
-from seechange_core.catalogs.fetch import fetch_catalog
+from seechange_core.catalogs import fetch as fetching
+from seechange_core.catalogs.fetch import fetch_catalog, growing
 from seechange_core.catalogs.services import SERVICES, known_service, recipe_for
 from seechange_core.catalogs.tap import TapClient
-from seechange_core.errors import ConflictError, NoCatalog, NotFoundError, UserError
+from seechange_core.errors import ConflictError, NoAnswer, NoCatalog, NotFoundError, UserError
 from seechange_core.numerics import sky
 
 CONE = (0.05, -30.1, 0.4)
@@ -34,7 +38,7 @@ def recipe_of(server, **changes):
 
 
 def client_of(server, **changes):
-    return TapClient(server.url, **{"quiet_s": 0.4, "answer_s": 5.0, "pause_s": 0.01, **changes})
+    return TapClient(**{"url": server.url, "quiet_s": 0.4, "answer_s": 5.0, "pause_s": 0.01, **changes})
 
 
 def fetch(server, root, cone=CONE, **changes):
@@ -133,6 +137,26 @@ def test_nothing_listens():
         TapClient("http://127.0.0.1:9/tap", tries=2, pause_s=0.0).query("SELECT 1", 1)
 
 
+def test_a_host_that_nobody_knows_is_not_asked_for_again(monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    pauses = []
+    with pytest.raises(NoAnswer, match=r"cannot be found \(Name or service not known\).*check the network"):
+        TapClient("http://tap.example.org/tap", sleep=pauses.append).query("SELECT 1", 1)
+    assert pauses == []
+
+
+def test_it_is_said_what_is_waited_for(service, tmp_path, caplog):
+    service.faults = [500]
+    fetch_catalog(
+        tmp_path, "gaia", recipe_of(service), [CONE], client=client_of(service, pause_s=3.0, sleep=id)
+    )
+    (line,) = caplog.messages
+    assert re.search(r"/tap: HTTP 500: sorry; asked again in [234] s \(try 2 of 5\)$", line)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
@@ -147,7 +171,17 @@ def test_what_does_not_pass_is_said_at_once(service, tmp_path, fault, words):
     with pytest.raises(UserError, match=words):
         fetch(service, tmp_path)
     assert len(service.queries) == 1
-    assert LocalCatalog(tmp_path, "gaia").tiles() == (0, 0)
+    assert installed(tmp_path) == [] and not (tmp_path / "gaia").exists()
+
+
+def test_what_an_earlier_failure_left_empty_is_no_catalog(stars, service, tmp_path):
+    info = growing("gaia", recipe_of(service, epoch=2000.0))
+    (tmp_path / "gaia").mkdir()
+    (tmp_path / "gaia" / "metadata.json").write_text(info.model_dump_json())
+    assert installed(tmp_path) == []
+    fetch(service, tmp_path)
+    assert LocalCatalog(tmp_path, "gaia").info.epoch == 2016.0
+    check_against(stars, tmp_path)
 
 
 def test_what_is_too_much_is_fetched_in_parts(stars, tmp_path):
@@ -182,8 +216,26 @@ def test_any_table_of_any_service(stars, service, tmp_path):
         recipe_for(client, "my.table")
     with pytest.raises(NotFoundError, match="lacks the columns ra, dec"):
         recipe_for(client, "my.table", layout="apass")
+    asked = len(service.queries)
+    with pytest.raises(NotFoundError, match=r"no catalog layout is called 'nosuch' \(known are gaia_dr3"):
+        recipe_for(client, "my.table", layout="nosuch", epoch=2016.0)
+    assert len(service.queries) == asked
     with pytest.raises(NotFoundError, match="known are gaia_dr3"):
         known_service("gaia")
+
+
+def test_another_mapping_of_a_table_is_another_catalog(service):
+    client, mapping = client_of(service), {"mag_G": "phot_g_mean_mag"}
+    one = recipe_for(client, "my.table", mapping=mapping, epoch=2016.0)
+    other = recipe_for(client, "my.table", mapping={"mag_G": "phot_rp_mean_mag"}, epoch=2016.0)
+    assert one.identity == recipe_for(client, "my.table", mapping=mapping, epoch=2016.0).identity
+    assert one.identity != other.identity
+    mirrors = [known_service(f"gaia_dr3{mirror}").identity for mirror in ("", "_ari", "_vizier")]
+    assert len(set(mirrors)) == 1
+    assert (
+        recipe_for(client_of(service, url=f"{service.url}/"), "my.table", mapping=mapping, epoch=2016.0)
+        == one
+    )
 
 
 def test_recipes_of_known_services_have_what_it_takes():
@@ -218,6 +270,52 @@ def test_of_many_workers_each_tile_is_fetched_by_one(stars, service, tmp_path):
     workers = [start_worker(service, tmp_path) for _ in range(4)]
     new = [int(worker.communicate(timeout=60)[0]) for worker in workers]
     assert sum(new) == len(service.queries) == LocalCatalog(tmp_path, "gaia").tiles()[0]
+    check_against(stars, tmp_path)
+
+
+def test_threads_of_one_process_keep_each_other_out(stars, service, tmp_path):
+    service.seconds_per_query = 0.1
+    with ThreadPoolExecutor(3) as threads:
+        made = list(threads.map(lambda _: fetch(service, tmp_path), range(3)))
+    assert sum(one.new for one in made) == len(service.queries) == made[0].tiles
+    assert [p.name for p in tmp_path.iterdir()] == ["gaia"]  # of the locks nothing stays
+    assert not list((tmp_path / "gaia").glob(".*"))
+    check_against(stars, tmp_path)
+
+
+def test_a_lock_is_held_by_one_whoever_takes_it_away(tmp_path):
+    """Each removes the file that others wait for: these must not hold what is gone."""
+    inside, most, path = [], [], tmp_path / ".lock-gaia-1"
+
+    def work(number):
+        for _ in range(100):
+            with fetching._lock(path):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(1e-5)
+                most.append(len(inside))
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+    assert set(most) == {1} and len(most) == 800
+    assert not path.exists()
+
+
+def test_workers_that_fail_leave_the_tile_to_the_next(stars, service, tmp_path):
+    service.seconds_per_query, service.faults = 0.05, [400, 400, 400]
+
+    def work(_):
+        try:
+            return fetch(service, tmp_path).new
+        except UserError:
+            return -1
+
+    with ThreadPoolExecutor(5) as threads:
+        new = list(threads.map(work, range(5)))
+    made = fetch(service, tmp_path)
+    assert new.count(-1) == 3 and made.new == 0
+    assert len(service.queries) == made.tiles + 3
     check_against(stars, tmp_path)
 
 

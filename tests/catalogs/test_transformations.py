@@ -12,6 +12,7 @@ from seechange_core.catalogs import LocalCatalog, import_table
 from seechange_core.catalogs.transformations import (
     GAIA_RELATIONS,
     SDSS_MINUS_PS1,
+    common_error_mag,
     derived_bands,
     measured_bands,
     transform,
@@ -69,6 +70,23 @@ def test_ps1_and_johnson_agree_by_tonry():
         "I": m["i_ps1"] - 0.367 - 0.149 * g_r,
     }.items():
         assert np.abs(m[band] - expected).max() < GAIA_RELATIONS[band].scatter_mag, band
+
+
+def test_published_relations_agree_within_the_common_error():
+    m = mags_of([1.0])
+    g_r, r_i, i_z, of_ps1 = m["g"] - m["r"], m["r"] - m["i"], m["i"] - m["z"], m["g_ps1"] - m["r_ps1"]
+    differences = [
+        m["B"] - (m["g"] + 0.3130 * g_r + 0.2271),
+        m["V"] - (m["g"] - 0.5784 * g_r - 0.0038),
+        m["R"] - (m["r"] - 0.2936 * r_i - 0.1439),
+        m["I"] - (m["i"] - 0.3780 * i_z - 0.3974),
+        m["B"] - (m["g_ps1"] + 0.213 + 0.587 * of_ps1),
+        m["V"] - (m["r_ps1"] + 0.006 + 0.474 * of_ps1),
+        m["R"] - (m["r_ps1"] - 0.138 - 0.131 * of_ps1),
+        m["I"] - (m["i_ps1"] - 0.367 - 0.149 * of_ps1),
+    ]
+    assert np.sqrt(np.mean(np.square(differences))) == pytest.approx(common_error_mag("r", GAIA), rel=0.35)
+    assert common_error_mag("r", ("g", "r")) == 0.0
 
 
 @pytest.mark.parametrize("band", list(SDSS_MINUS_PS1))

@@ -17,11 +17,13 @@ from seechange_core.catalogs.recipe import FetchRecipe
 from seechange_core.catalogs.tap import TapClient
 from seechange_core.chain import bootstrap
 from seechange_core.chain.bootstrap import ZERO_POINT, bootstrap_catalog
-from seechange_core.chain.catalogs import cones_of_exposure
+from seechange_core.chain.catalogs import catalog_at, cone_of, cones_of_exposure
+from seechange_core.chain.section import Section
 from seechange_core.errors import ConflictError, NoCatalog, NotFoundError
 from seechange_core.flags import QualityFlag
+from seechange_core.numerics import sky
 from seechange_core.numerics.matching import match_sky
-from seechange_core.products import CatalogRelease, WorldCoordinates, ZeroPoint
+from seechange_core.products import CatalogRelease, Image, WorldCoordinates, ZeroPoint
 from seechange_core.settings import use_settings
 from seechange_core.stages.astrometry import AstrometryParams
 
@@ -70,6 +72,34 @@ def test_a_missing_part_of_the_catalog_is_fetched_if_the_settings_say_so(started
     release = LocalCatalog(started.settings.data_root / "catalogs", "sky").release(*cone)
     (row,) = started.rows(select(CatalogRelease).where(CatalogRelease.name == "sky"))
     assert (row.content_hash, row.n_stars, row.is_relative) == (release.checksum, release.n_stars, False)
+
+
+def test_too_many_stars_here_is_not_said_of_elsewhere(started, service):
+    service.limit = 0  # it answers, but cannot give a field so dense
+    asked = []
+    for section in SECTIONS:
+        before = len(service.queries)
+        catalog_cone = cones_of_exposure(started.settings, started.science[0])[int(section)]
+        with pytest.raises(NoCatalog, match="gives only 0 stars"):
+            catalog_at(started.changed(catalog_fetch="sky"), catalog_cone)
+        asked.append(len(service.queries) - before)
+    assert min(asked) > 0
+
+
+def test_a_section_is_placed_without_its_pixels(started, monkeypatch):
+    section = Section.open(started.settings, started.science[0], "0")
+    section.products["Image of image"] = started.rows(
+        select(Image).where(Image.type == "science", Image.section_id == "0")
+    )[0]
+    expected = cones_of_exposure(started.settings, started.science[0])[0]
+    unknown = type(section.exposure).get_property
+    monkeypatch.setattr(
+        type(section.exposure),
+        "get_property",
+        lambda self, s, p: None if p in ("size_x", "size_y") else unknown(self, s, p),
+    )
+    monkeypatch.setattr(Image, "read", None)
+    assert cone_of(section) == expected
 
 
 def test_a_service_nobody_knows_fails_with_a_cure(started):
@@ -151,17 +181,83 @@ def test_another_filter_adds_its_magnitudes(started):
     exposure = chain.exposures(started.settings, started.science[:1])[0]
     with use_settings(started.settings):
         base = bootstrap._candidates(started.settings, exposure)[0]
-    rows = bootstrap._rows(base, (512, 512))
+    rows, sources = bootstrap._rows(base), base.read()
     n = len(rows["ra"])
-    s = base.sources.select(np.arange(len(base.sources))[::-1])
+    s = sources.select(np.arange(len(sources))[::-1])
     fainter = {"flux_psf": s.flux_psf / 2.512, "flux_psf_err": s.flux_psf_err / 2.512}
     moved = replace(s, x=s.x + 12.3, y=s.y - 7.1, **fainter)
-    empty = replace(base, band="g", sources=base.sources.select(np.arange(3)))  # solves nothing
-    other = replace(base, band="g", sources=moved)
-    bootstrap._add_band(rows, base, [empty, other], (512, 512), AstrometryParams())
+    empty = replace(base, band="g", read=lambda: sources.select(np.arange(3)))  # solves nothing
+    other = replace(base, band="g", read=lambda: moved)
+    bootstrap._add_band(rows, base, [empty, other], AstrometryParams())
     known = np.isfinite(rows["mag_g"]) & rows["is_star"]
     assert len(rows["mag_g"]) == n and np.count_nonzero(known) > 0.7 * np.count_nonzero(rows["is_star"])
     assert (rows["mag_g"] - rows["mag_r"])[known] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_star_of_two_fields_enters_once(started):
+    """A dither by 200 pixels that puts another section on this one's sky, with a pointing off by 3 arcsec."""
+    exposure = chain.exposures(started.settings, started.science[:1])[0]
+    with use_settings(started.settings):
+        base = bootstrap._candidates(started.settings, exposure)[0]
+        s = base.read()
+        axes = bootstrap._axes(base.hint)
+        dec = base.hint.dec + 3.0 / 3600
+        east, north = np.array([200.0, 0.0]) @ axes
+        ra, dec = sky.deproject(east, north, base.hint.ra, dec)
+        seen = s.select((s.x >= 200) & (s.x < 511))
+        hint = replace(base.hint, ra=float(ra), dec=float(dec))
+        beyond = replace(seen, x=seen.x - 200 + 311)  # the part that only this one sees
+        both = type(s)(
+            **{key: np.concatenate([column, beyond.columns()[key]]) for key, column in
+               replace(seen, x=seen.x - 200).columns().items()}
+        )  # fmt: skip
+        dithered = replace(base, section="1", hint=hint, worth=base.worth - 1, read=lambda: both)
+        hidden = replace(base, section="2", worth=base.worth - 2)
+        fields = bootstrap._fields(started.settings, [hidden, dithered, base])
+    (first, rows), (second, more) = fields  # and of what is hidden wholly nothing is left
+    assert first is base and second is dithered
+    assert len(rows["ra"]) == len(bootstrap._rows(base)["ra"])
+    apart = match_sky(rows["ra"], rows["dec"], more["ra"], more["dec"], 10.0)
+    edge = 10.0 / base.hint.pixel_scale_arcsec
+    assert len(apart.first) <= np.count_nonzero((s.x > 511 - edge) | (s.y < edge) | (s.y > 511 - edge))
+    n_beyond = len(bootstrap._usable(beyond))
+    assert n_beyond - 3 <= len(more["ra"]) < n_beyond + 0.1 * len(seen)
+
+
+def test_images_side_by_side_are_fields_of_their_own(started):
+    """One shifted by 0.9 of its width shares a tenth with the best; one shifted by 0.3 adds nothing."""
+    exposure = chain.exposures(started.settings, started.science[:1])[0]
+    with use_settings(started.settings):
+        base = bootstrap._candidates(started.settings, exposure)[0]
+
+        def shifted(by: float, **changes):
+            east, north = np.array([by * 512, 0.0]) @ bootstrap._axes(base.hint)
+            ra, dec = sky.deproject(east, north, base.hint.ra, base.hint.dec)
+            hint = replace(base.hint, ra=float(ra), dec=float(dec), **changes)
+            return replace(base, hint=hint, worth=base.worth - 1)
+
+        beside = shifted(0.9)
+        fields = bootstrap._fields(started.settings, [shifted(0.3), beside, base])
+        assert [c for c, _ in fields] == [base, beside]
+        s = bootstrap._usable(base.read())
+        assert len(fields[1][1]["ra"]) == pytest.approx(np.count_nonzero(s.x > 51.2), abs=2)
+        # Nobody knows which side they share if nobody knows how they are turned.
+        unknown = [replace(c, hint=replace(c.hint, rotation_deg=None)) for c in (base, beside)]
+        assert len(bootstrap._fields(started.settings, unknown)) == 1
+
+
+def test_no_list_of_sources_is_kept_and_no_pixel_read(started, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("seechange_core.products.image.Image.read", refuse)
+    exposures = chain.exposures(started.settings, started.science[:2])
+    with use_settings(started.settings):
+        found = [c for e in exposures for c in bootstrap._candidates(started.settings, e)]
+    assert {c.shape for c in found} == {(512, 512)} and not any("sources" in vars(c) for c in found)
+    made = bootstrap_catalog(started.settings, exposures, "own")
+    again = bootstrap_catalog(started.settings, exposures[::-1], "own", overwrite=True)
+    assert again == made
 
 
 def test_what_cannot_be_bootstrapped_is_named(started, relative):

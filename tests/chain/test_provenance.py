@@ -26,7 +26,8 @@ def other_value(kind: type[Params], name: str):
     candidates = [not default] if isinstance(default, bool) else []
     if isinstance(default, int | float) and not isinstance(default, bool):
         candidates += [default + 1, default - 1, default * 0.99, default * 1.01, default + 2, default - 2]
-    candidates += [c for c in choices if isinstance(c, str)] + [1.5, 1, 0.5, "r", "g-r", "other", (0.5,)]
+    candidates += [c for c in choices if isinstance(c, str)]
+    candidates += [1.5, 1, 0.5, "r", "g-r", "other", (0.5,), {"r": 26.0}]
     candidates += [default[1:], ("r",)] if isinstance(default, tuple) else []
     for value in candidates:
         try:
@@ -81,6 +82,17 @@ def test_needs_of_steps_are_upstreams_of_their_processes():
             wanted += PROCESSES[name := wanted.pop()].upstreams
             reached.add(name)
         assert {*step.needs, *step.external} <= reached
+
+
+def test_a_mirror_of_a_catalog_is_the_same_catalog():
+    def hashed(**settings):
+        return provenances(DEFAULTS.model_copy(update=settings), "demo")["world_coordinates"].id
+
+    assert (
+        hashed(catalog_fetch="gaia_dr3") == hashed(catalog_fetch="gaia_dr3_ari") == hashed(catalog="gaia_dr3")
+    )
+    assert len({hashed(), hashed(catalog_fetch="gaia_dr3"), hashed(catalog_fetch="ps1")}) == 3
+    assert hashed(catalog="own", catalog_fetch="ps1") == hashed(catalog="own")
 
 
 def test_an_instruments_own_parameter_concerns_it_alone():

@@ -11,6 +11,7 @@ from seechange_assets.cli import run
 from seechange_core.catalogs import CatalogInfo, LocalCatalog
 from seechange_core.catalogs import services as known
 from seechange_core.chain.bootstrap import Bootstrapped
+from seechange_core.settings import use_settings
 
 sys.path.append(str(Path(__file__).parents[1] / "catalogs"))
 from tap_server import make_stars, serving
@@ -57,7 +58,19 @@ def test_a_table_of_a_survey_needs_no_more_than_its_name(settings, tmp_path, cap
         ([], "no name (give --name NAME)"),
         (["--name", "a"], "lacks the columns mag_<band> (say which they are, as --column ra=COL"),
         (["--as", "gaia"], "known are gaia_dr3, tycho2"),
+        (
+            ["--as", "gaia_dr3"],
+            "lacks the columns mag_<band>: with gaia_dr3 these are phot_g_mean_mag or phot_bp_mean_mag or "
+            "phot_rp_mean_mag (leave out --as to have them guessed, or say which they are, "
+            "as --column ra=COL --column mag_X=COL",
+        ),
         (["--name", "a", "--column", "V"], "expected OURS=THEIRS"),
+        (["--name", "a", "--column", "mag_V=flux", "--column", "mag_V=dec"], "--column mag_V is given twice"),
+        (["--name", "a", "--column", "mag_V=flux", "--column", "magV=flux"], "no such columns of ours: magV"),
+        (
+            ["--name", "a", "--column", "mag_B=flux", "--column", "mag_V_err=flux"],
+            "say which it is: --column mag_V=",
+        ),
     ],
 )
 def test_what_cannot_be_imported_is_said_in_a_line(settings, tmp_path, capsys, arguments, words):
@@ -92,6 +105,9 @@ def test_any_service_by_its_url(settings, service, capsys):
     assert LocalCatalog(store, "mine").query(0.05, -30.1, 0.2, "BP", None, 2016.0).mag.min() > 0
     assert run(["catalog", "fetch", *asked, *FIELD]) == 1
     assert "was fetched otherwise" in capsys.readouterr().err
+    named = ["--service", service.url, "--table", "a.b", "--name", "other"]
+    assert run(["catalog", "fetch", *named, "--as", "nosuch", *FIELD]) == 1
+    assert "no catalog layout is called 'nosuch' (known are gaia_dr3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,13 @@ def test_any_service_by_its_url(settings, service, capsys):
         (["--ra", "3"], "give --ra and --dec"),
         ([*FIELD, "--service", "gaia"], "known are gaia_dr3"),
         ([*FIELD, "--service", "http://127.0.0.1:9/tap"], "give --table TABLE and --name NAME"),
+        (
+            [*FIELD, "--table", "Q", "--epoch", "1950"],
+            "gaia_dr3 has its own table and columns: --table, --epoch",
+        ),
+        ([*FIELD, "--name", "none", "--as", "ps1", "--column", "mag_V=V"], "catalog none has its own table"),
+        ([*FIELD, "--faint-band", "G"], "give --faint-limit too"),
+        (["--exposure", "e1", "--radius-deg", "1"], "--radius-deg would change nothing"),
         ([*FIELD, "--name", "none"], "no reference catalog 'none'"),
         ([*FIELD, "--faint-limit", "16", "--faint-band", "V"], "--faint-band can be G, BP, RP"),
     ],
@@ -109,6 +132,30 @@ def test_what_cannot_be_fetched_is_said_in_a_line(settings, service, capsys, arg
     assert run(["catalog", "fetch", *arguments]) == 1
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_a_fetch_that_failed_leaves_no_catalog(settings, service, capsys):
+    service.always = 400
+    assert run(["catalog", "fetch", *FIELD]) == 1
+    assert run(["catalog", "list"]) == 0
+    assert "no catalogs yet" in capsys.readouterr().out
+    service.always, service.faults = None, [None, 400]
+    assert run(["catalog", "fetch", "--ra", "0.05", "--dec", "-30.1", "--radius-deg", "0.8"]) == 1
+    assert run(["catalog", "list", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["tiles"]) == ("gaia_dr3", 1)
+
+
+def test_of_several_catalogs_it_is_said_how_one_is_chosen(settings, tmp_path, capsys):
+    Table({"ra": [10.0], "dec": [1.0], "mag_V": [12.0]}).write(tmp_path / "t.csv")
+    command = ["catalog", "import", str(tmp_path / "t.csv"), "--name"]
+    assert run([*command, "one"]) == 0
+    assert "several" not in capsys.readouterr().out
+    assert run([*command, "two"]) == 0
+    assert "to use this one, set `catalog: two` in the settings" in capsys.readouterr().out
+    with use_settings(settings.model_copy(update={"catalog": "three"})):
+        assert run([*command, "three"]) == 0
+    assert "several" not in capsys.readouterr().out
 
 
 def test_no_catalogs_yet(settings, capsys):

@@ -16,6 +16,7 @@ from seechange_core import chain
 from seechange_core.chain.bootstrap import bootstrap_catalog
 from seechange_core.chain.catalogs import catalog_of
 from seechange_core.chain.load import rows_of_zero_points
+from seechange_core.flags import UNUSABLE
 from seechange_core.numerics.matching import match_sky
 from seechange_core.products import CatalogRelease, ZeroPoint
 from seechange_core.settings import Settings, load_settings, use_settings
@@ -57,7 +58,13 @@ def test_every_frame_calibrates_relative_to_the_best_one(season):
     assert release.is_relative
     rms = np.array([row.wcs.rms_mas for row in rows]) / PIXEL_MAS
     assert np.median(rms) < 0.3 and rms.max() < 0.7
-    assert min(row.wcs.n_matched for row in rows) > 100
+    assert max(row.wcs.error_mas for row in rows) < 0.05 * PIXEL_MAS
+    for row in rows:
+        # Where there are a hundred without neighbours, these alone are fitted; in the worst seeing, of 2.6
+        # arcsec, there are hardly more.
+        s = row.source_list.read(Archive(season))
+        alone = ~s.blended & ((s.flags & int(UNUSABLE)) == 0) & (s.snr >= 20)
+        assert row.wcs.n_matched > 0.5 * np.count_nonzero(alone) > 40
     assert np.median([row.zero_point.zp_err for row in rows]) < 0.01
 
 
@@ -70,8 +77,13 @@ def test_bright_stars_repeat_from_frame_to_frame(season):
     for i, row in enumerate(rows):
         s, wcs = row.source_list.read(Archive(season)), row.wcs.solution()
         s = s.select(s.flags == 0)
-        pairs = match_sky(*wcs.to_sky(s.x, s.y), bright.ra, bright.dec, 0.5)
-        mags[i, pairs.second] = row.zero_point.zp - 2.5 * np.log10(s.flux_psf[pairs.first])
+        ra, dec = wcs.to_sky(s.x, s.y)
+        pairs = match_sky(ra, dec, bright.ra, bright.dec, 0.5)
+        east = (ra[pairs.first] - bright.ra[pairs.second]) * np.cos(np.deg2rad(25.285))
+        north = dec[pairs.first] - bright.dec[pairs.second]
+        assert 3.6e6 * np.hypot(np.median(east), np.median(north)) < 0.1 * PIXEL_MAS
+        zp = row.zero_point.solution().zp_at(s.x[pairs.first], s.y[pairs.first])
+        mags[i, pairs.second] = zp - 2.5 * np.log10(s.flux_psf[pairs.first])
     often = np.count_nonzero(np.isfinite(mags), axis=0) > 40
     assert np.count_nonzero(often) > 25
     mags = mags[:, often] - np.nanmedian(mags[:, often], axis=0)

@@ -7,7 +7,8 @@ from seechange_core import frames
 from seechange_core.errors import FileDamagedError
 from seechange_core.products import Background, Psf, SourceList, WorldCoordinates, ZeroPoint
 from seechange_core.products.base import save
-from seechange_core.storage.archive import Archive
+from seechange_core.storage.archive import Archive, sha256_of
+from seechange_core.storage.fits_io import read_fits, write_fits
 
 VERSION = "0123456789abcdef0123"
 
@@ -53,6 +54,18 @@ def test_a_background_comes_back_the_same(settings, sample):
     row.write(Archive(settings), frame, sample.place)
     sample.same(row.read(Archive(settings)), frame)
     assert row.level_e == pytest.approx(100, abs=2)
+
+
+def test_a_background_without_its_level_is_damaged(settings, sample):
+    mesh = np.ones((3, 4), np.float32)
+    row = Background(data_version=VERSION)
+    row.write(Archive(settings), frames.Background(mesh, mesh, 64, (180, 250)), sample.place)
+    path = Archive(settings).find(row.file)
+    arrays, cards = read_fits(path)
+    write_fits(path, {"rms": arrays["rms"]}, cards)
+    row.checksum = sha256_of(path)
+    with pytest.raises(FileDamagedError, match="no extension LEVEL"):
+        row.read(Archive(settings))
 
 
 def test_world_coordinates_come_back_the_same(session, make, sample):
