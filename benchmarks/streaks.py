@@ -19,7 +19,7 @@ from seechange_core.numerics.streaks import Streaks, find_streaks
 from seechange_core.simulate import PsfField
 from seechange_core.simulate.trails import Trail, draw_trail, line_profile
 
-SURFACE_SNR = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+SURFACE_SNR = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 100.0, 1000.0)
 #: Of each brightness, in each image.
 SATELLITES, ASTEROIDS = 2, 12
 LENGTH_FWHM = (6.0, 25.0)

@@ -15,7 +15,7 @@
     │   └── ConflictError       the same name with other content
     ├── Stop                    nobody's bug; the section ends here (outcome: stopped)
     │   ├── IgnoredFile         a file that is no exposure to work on: focus, pointing, test
-    │   ├── SectionAbsent, DeadSection, NoStars, NoCatalog, NoSolution, Clouded
+    │   ├── SectionAbsent, DeadSection, NoStars (Trailed), NoCatalog (NoAnswer), NoSolution, Clouded
     │   └── NoReference, InReference
     └── PipelineError           our own bug or a broken machine
 
@@ -180,10 +180,20 @@ class NoStars(Stop):
     reason = "no_stars"
 
 
+class Trailed(NoStars):
+    """No source has the shape of a star, for all are drawn out in one direction."""
+
+    reason = "trailed"
+
+
 class NoCatalog(Stop):
     """No reference catalog covers this field."""
 
     reason = "no_catalog"
+
+
+class NoAnswer(NoCatalog):
+    """The service that was to give the catalog does not answer, whatever it is asked."""
 
 
 class NoSolution(Stop):

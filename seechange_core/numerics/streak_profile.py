@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from scipy.special import ndtr
+from scipy import ndimage
 
 from seechange_core.frames import Bool, Float, Float32
 
@@ -17,11 +17,11 @@ _DISTANCE_FWHM = np.array([0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0
 _LINE_LIGHT = np.array(
     [1.0, 0.847, 0.526, 0.257, 0.111, 0.0246, 0.00898, 0.00257, 0.00113, 3.7e-4, 1.7e-4, 2.6e-5]
 )
-_SIGMA_PER_FWHM = 1 / 2.3548
+SIGMA_PER_FWHM = 1 / 2.3548
 #: Pixels on either side of a line say at most this much, sigma.
 _SIDE_CLIP = 3.0
-#: Brightness along a trail may differ from uniform by this: seeing, sampling, tumbling.
-_FLICKER = 0.1
+#: Light beside the saturated core of a trail, on average over four FWHM, is at least this, sigma.
+_FLANK_SIGMA = 3.0
 
 
 class Line(NamedTuple):
@@ -91,13 +91,16 @@ def chord(line: Line, shape: tuple[int, int]) -> Line:
 
 
 def refined(
-    data: Float32, variance: Float32, excluded: Bool, line: Line, reach: float, fwhm_pix: float
+    data: Float32, variance: Float32, excluded: Bool, line: Line, reach: float, fwhm_pix: float, clip: float
 ) -> Line:
-    """Return a line moved and turned to where most light lies, its ends moved by at most `reach`."""
+    """Return a line moved and turned to where most light lies, its ends moved by at most `reach`.
+
+    A pixel counts up to `clip`, in units of its noise: below the ridge of a bright trail its wings would do.
+    """
     half = int(np.ceil(reach + fwhm_pix)) + 1
     pieces = int(np.clip((line.stop - line.start) / max(fwhm_pix, 3.0), 4, 24))
-    light = _across(data, variance, excluded, *line, half, pieces, 4.0)
-    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / (_SIGMA_PER_FWHM * fwhm_pix)) ** 2)
+    light = np.nan_to_num(_across(data, variance, excluded, *line, half, pieces, clip))
+    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / (SIGMA_PER_FWHM * fwhm_pix)) ** 2)
     smooth = np.array([np.convolve(row, kernel, "same") for row in light])
     # A star says no more than the trail itself would.
     smooth = np.minimum(smooth, 1.2 * max(float(np.median(smooth.max(axis=1))), 1e-6))
@@ -208,79 +211,6 @@ def is_level(along: Along, first: int, last: int, level: float) -> bool:
     return True
 
 
-class TrailFit(NamedTuple):
-    """A short trail along a line against a galaxy there.
-
-    Attributes
-    ----------
-    chi2
-        Reduced chi square of the trail.
-    gain
-        By how much the chi square of the best galaxy is worse.
-    start, stop
-        Ends, steps of the line.
-    level
-        Brightness of its ridge, noise of a pixel.
-    """
-
-    chi2: float
-    gain: float
-    start: float
-    stop: float
-    level: float
-
-
-def fit_trail(along: Along, fwhm_pix: float) -> TrailFit:
-    """Fit light along a line by a uniform trail blurred by the PSF, and by galaxies, which fade outwards.
-
-    The galaxies are exponential and Gaussian profiles of any scale, blurred as well. Steps far above the
-    model (stars in the way) count as 4 sigma.
-    """
-    known = along.known
-    t = np.flatnonzero(known).astype(np.float64)
-    value, sigma = along.value[known], along.sigma[known]
-    blur = _SIGMA_PER_FWHM * fwhm_pix / along.step
-    edges = np.arange(along.value.size + 1) - 0.5
-    rise = ndtr((t[None, :] - edges[:, None]) / blur)
-    i, j = np.triu_indices(edges.size, 2)
-    trails = rise[i] - rise[j]
-    chi2, level = _best_of(trails, value, sigma)
-    best = int(np.argmin(chi2))
-    middles = np.arange(0, along.value.size, 0.5)
-    scales = np.geomspace(0.7 * blur, 1.5 * along.value.size, 14)
-    distance = np.abs(t[None, None, :] - middles[:, None, None])
-    scale = scales[None, :, None]
-    softened = np.hypot(distance, blur)
-    galaxies = np.concatenate(
-        [np.exp(-(softened - blur) / scale), np.exp(-0.5 * (distance / np.hypot(scale, blur)) ** 2)]
-    ).reshape(-1, t.size)
-    other = float(_best_of(galaxies, value, sigma)[0].min())
-    freedom = max(1, t.size - 3)
-    gain = other - float(chi2[best])
-    return TrailFit(
-        float(chi2[best]) / freedom, gain, float(edges[i[best]]), float(edges[j[best]]), float(level[best])
-    )
-
-
-def _best_of(models: Float, value: Float, sigma: Float) -> tuple[Float, Float]:
-    """Scale each model to the data; return chi squares and scales. Deviations count up to 4 sigma."""
-    weight = 1 / sigma**2
-    scale = (models @ (weight * value)) / np.maximum((models**2) @ weight, 1e-12)
-    for _ in range(2):
-        fitted = scale[:, None] * models
-        variance = sigma**2 + (_FLICKER * fitted) ** 2
-        # What stands far above the model is a star in front.
-        weight2 = np.where(value - fitted > 4 * np.sqrt(variance), 0.0, 1 / variance)
-        scale = np.sum(weight2 * models * value, axis=1) / np.maximum(
-            np.sum(weight2 * models**2, axis=1), 1e-12
-        )
-    fitted = scale[:, None] * models
-    variance = sigma**2 + (_FLICKER * fitted) ** 2
-    deviation = (value - fitted) ** 2 / variance
-    chi2 = np.sum(np.minimum(deviation, 16.0), axis=1)
-    return np.where(scale > 0, chi2, np.inf), scale
-
-
 def fit_width(
     data: Float32, variance: Float32, excluded: Bool, line: Line, fwhm_pix: float
 ) -> tuple[float, float]:
@@ -290,19 +220,72 @@ def fit_width(
     """
     half = int(np.ceil(6 * fwhm_pix)) + 2
     pieces = int(np.clip((line.stop - line.start) / max(fwhm_pix, 3.0), 3, 64))
-    profile = np.median(_across(data, variance, excluded, *line, half, pieces, 1e6), axis=0)
-    u = np.arange(-half, half + 1.0)
+    profile = _median_across(_across(data, variance, excluded, *line, half, pieces, 1e6))
+    known = np.isfinite(profile)
+    u, profile = np.arange(-half, half + 1.0)[known], profile[known]
     best = (np.inf, fwhm_pix, 0.0)
     for width in fwhm_pix * np.geomspace(0.3, 5.0, 30):
         for offset in np.arange(-1.0, 1.01, 0.5):
             near = np.abs(u) < max(1.5 * width, 3.0) + 2 * fwhm_pix
-            model = np.exp(-0.5 * ((u[near] - offset) / (_SIGMA_PER_FWHM * width)) ** 2)
+            model = np.exp(-0.5 * ((u[near] - offset) / (SIGMA_PER_FWHM * width)) ** 2)
             design = np.stack([model, np.ones_like(model)], axis=1)
             solution, *_ = np.linalg.lstsq(design, profile[near], rcond=None)
             chi2 = float(np.mean((profile[near] - design @ solution) ** 2))
             if chi2 < best[0] and solution[0] > 0:
                 best = (chi2, float(width), float(solution[0]))
     return best[1], best[2]
+
+
+def _median_across(light: Float) -> Float:
+    """Return the median of the pieces at each distance across, NaN where half of them have no pixel."""
+    known = np.isfinite(light)
+    poor = 2 * known.sum(axis=0) < light.shape[0]
+    return np.where(poor, np.nan, np.nanmedian(np.where(poor, 0.0, light), axis=0))
+
+
+def has_flanks(data: Float32, variance: Float32, excluded: Bool, line: Line, fwhm_pix: float) -> bool:
+    """Tell whether pixels beside the core of a line, the saturated ones left out, are evenly bright.
+
+    A bleeding star or a bad line has sky beside it, or the star's halo, which fades from the star.
+    """
+    half = int(np.ceil(4 * fwhm_pix))
+    light = _across(data, variance, excluded, *line, half, 12, 1e6)
+    known = np.isfinite(light)
+    mean = np.where(known, light, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    typical = float(np.median(mean))
+    # Some pieces may lie on stars.
+    even = (mean > 0.5 * typical) & (mean < 2 * typical)
+    return bool(typical > _FLANK_SIGMA and np.count_nonzero(even) >= 9)
+
+
+def reach_pix(
+    data: Float32, variance: Float32, excluded: Bool, line: Line, about: float, level: float
+) -> float:
+    """Return how far from a line its light falls to a level, on the brighter side, pixels.
+
+    Parameters
+    ----------
+    data, variance, excluded
+        The image.
+    line
+        The trail, from end to end.
+    about
+        Where that is expected; the answer is between a third and three times this.
+    level
+        In units of the noise of a pixel.
+    """
+    half = int(np.ceil(4 * about))
+    pieces = int(np.clip((line.stop - line.start) / 20, 3, 64))
+    profile = _median_across(_across(data, variance, excluded, *line, half, pieces, 1e6))
+    # The brighter side: a line that is a little askew has one.
+    sides = np.fmax(profile[half:], profile[half::-1])
+    far = sides[-(half // 4) :]
+    if not np.isfinite(far).any():
+        return about
+    smooth = ndimage.median_filter(np.nan_to_num(sides - np.nanmedian(far)), 5, mode="nearest")
+    first = int(about / 3)
+    below = np.flatnonzero(smooth[first : int(3 * about)] < level)
+    return float(first + below[0]) + 0.5 if below.size else 3 * about
 
 
 def strange_share(
@@ -358,7 +341,10 @@ def _across(
     data: Float32, variance: Float32, excluded: Bool, x: float, y: float, dx: float, dy: float,
     start: float, stop: float, half: int, pieces: int, clip: float,
 ) -> Float:  # fmt: skip
-    """Average clipped values in pieces along a line, at each distance across; (pieces, 2 half + 1)."""
+    """Average clipped values in pieces along a line, at each distance across; (pieces, 2 half + 1).
+
+    NaN where there is no pixel.
+    """
     sums = np.zeros((pieces, 2 * half + 1))
     counts = np.zeros((pieces, 2 * half + 1))
     length = stop - start
@@ -370,7 +356,7 @@ def _across(
             if 0 <= j < data.shape[0] and 0 <= i < data.shape[1] and not excluded[j, i]:
                 sums[piece, u + half] += min(max(data[j, i] / np.sqrt(variance[j, i]), -clip), clip)
                 counts[piece, u + half] += 1
-    return sums / np.maximum(counts, 1.0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1.0), np.nan)
 
 
 @njit(cache=True, nogil=True)

@@ -192,3 +192,18 @@ def test_flanks_of_saturated_stars_are_no_hits_but_what_hit_them_is(fwhm):
     )
     assert found[60, 70]
     assert found.sum() <= 15
+
+
+@pytest.mark.parametrize(
+    ("sky", "read_noise"), [(1.0, 0.0), (1.0, 3.0), (5.0, 3.0), (20.0, 3.0), (200.0, 7.0)]
+)
+def test_few_electrons_make_no_more_hits_than_many(sky, read_noise):
+    """Counts of photons stray upwards; hits of 7 sigma and more are found nevertheless."""
+    rng = np.random.default_rng(17)
+    hits = tracks(rng, 1024)
+    empty = np.zeros((1024, 1024), bool)
+    found = find_cosmic_rays(*observe(rng, 0.0 * hits, 0, sky, read_noise), empty)
+    assert found.sum() <= 20
+    data, variance = observe(rng, 0.0 * hits, hits, sky, read_noise)
+    found = find_cosmic_rays(data, variance, empty)
+    assert found[hits > 10 * np.sqrt(variance)].mean() > 0.98

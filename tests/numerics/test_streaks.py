@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from seechange_core.numerics.radon import find_segments
 from seechange_core.numerics.star_width import star_fwhm
@@ -56,6 +57,47 @@ def test_satellites_are_masked_from_edge_to_edge(fwhm, snr, angle_deg):
     assert found.mask[field.light > 0.7 * field.light.max()].mean() > 0.99
     # Beyond the wings nothing is lost.
     assert not found.mask[field.light < 0.003 * NOISE].any()
+
+
+def full_wells(light_e, rng, bleeds=False):
+    """Data of an image, its sky taken off, and what is flagged: full pixels and those that touch them."""
+    data = rng.poisson(light_e) - SKY + rng.normal(0, READ, light_e.shape)
+    full = (data > 60_000) | bleeds
+    return np.where(full, 60_000, data).astype(np.float32), binary_dilation(full, np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("snr", [300.0, 1000.0, 5000.0, 50_000.0])
+@pytest.mark.parametrize("angle_deg", [0.4, 37.0, 89.6, 151.0])
+def test_the_brightest_satellites_are_masked_as_well(snr, angle_deg):
+    """From 2700 on the ridge is saturated, along columns and rows as well; the trail is drawn to 8 FWHM."""
+    field = Field().add(snr, 280, 370, angle_deg)
+    data, excluded = full_wells(field.stars.expected + field.light, np.random.default_rng(2))
+    found = find_streaks(data, np.full(SHAPE, NOISE**2, np.float32), excluded)
+    (streak,) = found.found
+    assert abs((streak.angle_deg - angle_deg + 90) % 180 - 90) < 0.3
+    assert (found.mask | excluded)[field.light > NOISE].mean() > 0.99
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    a = np.deg2rad(angle_deg)
+    assert not found.mask[np.abs((x - 280) * np.sin(a) - (y - 370) * np.cos(a)) > 16 * field.fwhm].any()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("edge_to_edge", [False, True])
+@pytest.mark.parametrize("along_rows", [False, True])
+def test_bleeding_stars_with_halos_are_no_trails(seed, edge_to_edge, along_rows):
+    rng = np.random.default_rng(seed)
+    field = Field(4.5, 150, seed, (1000, 900))
+    y, x = np.mgrid[:1000, :900]
+    light, bleeds = field.stars.expected.copy(), np.zeros((1000, 900), bool)
+    for _ in range(8):
+        u, v = x - rng.uniform(100, 800), y - rng.uniform(100, 900)
+        light += 10 ** rng.uniform(5, 7) * (1 + 0.24 * (u**2 + v**2)) ** -1.5
+        across, along = (v, u) if along_rows else (u, v)
+        length, width = rng.uniform(60, 500), rng.uniform(0.5, 4)
+        taper = 1 if edge_to_edge else np.maximum(0, 1 - np.abs(along) / length)
+        bleeds |= np.abs(across) <= width * taper - 0.01
+    data, excluded = full_wells(light, rng, bleeds)
+    assert not find_streaks(data, np.full(data.shape, NOISE**2, np.float32), excluded).found
 
 
 def test_two_crossing_satellites_of_unlike_brightness():
