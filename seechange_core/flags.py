@@ -45,9 +45,10 @@ class ExposureFlag(IntFlag):
 
 
 class QualityFlag(IntFlag):
-    """Bits of the `bitflag` of images, source lists, world coordinates and zero points: what is bad there.
+    """Bits of the `bitflag` of images, PSFs, source lists, world coordinates and zero points: what is bad.
 
-    A product's own bits and those of what it was made from: `bitflag = own | upstreams'`.
+    A product has its own bits and those of what it was made from; a difference has those of the zero points
+    of its image and of its references, and a coadd those of its inputs.
     """
 
     MARKED_BAD = 1 << 0
@@ -62,6 +63,7 @@ class QualityFlag(IntFlag):
     BIG_RESIDUALS = 1 << 9
     CLOUDS = 1 << 10
     RELATIVE = 1 << 11
+    NOISE_WRONG = 1 << 12
 
 
 QUALITY_MEANINGS: dict[QualityFlag, str] = {
@@ -77,6 +79,7 @@ QUALITY_MEANINGS: dict[QualityFlag, str] = {
     QualityFlag.BIG_RESIDUALS: "the solution leaves larger residuals than the settings allow",
     QualityFlag.CLOUDS: "transparency below the night's trend, or below what is expected",
     QualityFlag.RELATIVE: "calibrated on a bootstrapped catalog: good relative to its own field only",
+    QualityFlag.NOISE_WRONG: "the sky scatters by more or less than the image's weights say",
 }
 
 #: What makes an image unfit for references: it would do harm to what is made of it. The other bits tell what

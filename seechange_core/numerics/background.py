@@ -112,25 +112,7 @@ def estimate(
 
 def level_map(background: Background) -> Float32:
     """Return the (H, W) float32 sky level, electrons."""
-    return _full_map(background.level.astype(float), background)
-
-
-def without_background(data: Float32, background: Background) -> Float32:
-    """Return an image without its sky and without the wings of bright sources, (H, W) float32."""
-    left = level_map(background)
-    np.subtract(data, left, out=left)
-    if background.wings is not None:
-        subtract_wings(left, background.wings)
-    return left
-
-
-def rms_map(background: Background) -> Float32:
-    """Return the (H, W) float32 sky noise, electrons: never below half the lowest cell."""
-    rms = background.rms.astype(float)
-    return np.maximum(_full_map(rms, background), np.float32(0.5 * rms.min()))
-
-
-def _full_map(mesh: Float, background: Background) -> Float32:
+    mesh = background.level.astype(float)
     across = [
         _spline_matrix(n, background.step_pix, np.arange(side, dtype=float)).astype(np.float32)
         for n, side in zip(mesh.shape, background.shape, strict=True)
@@ -140,6 +122,15 @@ def _full_map(mesh: Float, background: Background) -> Float32:
     spread = across[0] @ ((mesh - middle).astype(np.float32) @ across[1].T)
     full: Float32 = spread + np.float32(middle)
     return full
+
+
+def without_background(data: Float32, background: Background) -> Float32:
+    """Return an image without its sky and without the wings of bright sources, (H, W) float32."""
+    left = level_map(background)
+    np.subtract(data, left, out=left)
+    if background.wings is not None:
+        subtract_wings(left, background.wings)
+    return left
 
 
 def _even_step(shape: tuple[int, int], step_pix: int) -> int:

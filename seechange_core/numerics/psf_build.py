@@ -155,7 +155,7 @@ def build(
         first = start is None and round_ == 0
         model = PsfModel(coefficients.astype(np.float32), degree, centre, scale, fwhm_pix)
         coefficients += _correction(stars, model, basis, clip=not first)
-        coefficients = _regularised(coefficients, fwhm_pix)
+        coefficients = _regularised(coefficients, basis.mean(axis=0), fwhm_pix)
     middle = coefficients[0].astype(np.float32)
     return PsfModel(coefficients.astype(np.float32), degree, centre, scale, fwhm(middle), len(stars.x))
 
@@ -175,8 +175,11 @@ def _correction(stars: StarStamps, model: PsfModel, basis: Float, clip: bool) ->
     centred = evaluate(model, stars.x, stars.y)
     residual, variance = _relative(stars, on_pixels(model, stars.x, stars.y))
     if clip:
+        known = np.isfinite(variance)
         # Neighbours, cosmic rays: a pixel far off in one star only; what all share is the model's error.
-        limit = _CLIP_SIGMA * np.sqrt(variance + (0.1 * centred) ** 2)
+        # Of two stars or three the median is as noisy as the faintest: no reason to clip the brightest.
+        of_median = np.mean(np.where(known, variance, 0), axis=0) / len(stars.x)
+        limit = _CLIP_SIGMA * np.sqrt(variance + of_median + (0.1 * centred) ** 2)
         outlying = np.abs(residual - np.median(residual, axis=0)) > limit
         residual = np.where(outlying, np.float32(0), residual)
         variance = np.where(outlying, np.float32(np.inf), variance)
@@ -197,18 +200,40 @@ def _radius(size: int) -> Float:
     return radius
 
 
-def _regularised(coefficients: Float, fwhm_pix: float) -> Float:
-    """Return coefficients with smooth wings, unit sum and the centroid on the middle pixel."""
+def _regularised(coefficients: Float, at_stars: Float, fwhm_pix: float) -> Float:
+    """Return coefficients with smooth wings, unit sum and the centroid on the middle pixel.
+
+    The wings are those of the profile that the stars have on average, whose terms are `at_stars`: the first
+    term alone, that of the image's middle, is known less well.
+    """
     radius = _radius(coefficients.shape[1])
     core = np.clip((3 * fwhm_pix - radius) / fwhm_pix, 0, 1)
     inside = radius <= coefficients.shape[1] // 2
-    constant = np.where(
-        inside, core * coefficients[0] + (1 - core) * _wings(coefficients[0], radius, fwhm_pix), 0
-    )
-    constant = constant / constant.sum()
-    result = np.concatenate([constant[None], coefficients[1:] * core])
-    result[1:] -= result[1:].sum(axis=(1, 2))[:, None, None] * constant
+    average = np.tensordot(at_stars, coefficients, axes=1)
+    wings = np.where(inside, _wings(average, radius, fwhm_pix), 0)
+    change = _wing_change(average, coefficients, radius, fwhm_pix)
+    change[0] = 1 - change[1:] @ at_stars[1:]
+    result = np.where(inside, core * coefficients, 0) + change[:, None, None] * (1 - core) * wings
+    result /= result[0].sum()
+    result[1:] -= result[1:].sum(axis=(1, 2))[:, None, None] * result[0]
     return _centred(result, radius, fwhm_pix)
+
+
+def _wing_change(profile: Float, coefficients: Float, radius: Float, fwhm_pix: float) -> Float:
+    """Return the relative change of a profile's wings with each term, from that of its width.
+
+    The wings of single terms drown in noise. Where the profile ``f^-2 g(r / f)`` is wider by a share d, the
+    sum of its squares is less by 2 d and a wing ``r^-n`` of it brighter by (n - 2) d.
+    """
+    core = radius <= fwhm_pix
+    wider = -(coefficients * profile)[:, core].sum(axis=1) / np.sum(profile[core] ** 2)
+    inner, outer = ((radius > low * fwhm_pix) & (radius <= (low + 1) * fwhm_pix) for low in (2, 3))
+    light = [float(profile[ring].mean()) if ring.any() else 0.0 for ring in (inner, outer)]
+    if not light[0] > light[1] > 0:
+        return np.zeros(len(wider))
+    slope = np.log(light[0] / light[1]) / np.log(radius[outer].mean() / radius[inner].mean())
+    change: Float = np.clip(slope - 2, 0, 3) * wider
+    return change
 
 
 def _wings(stamp: Float, radius: Float, fwhm_pix: float) -> Float:

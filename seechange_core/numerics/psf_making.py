@@ -6,16 +6,22 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from seechange_core.errors import NoStars
-from seechange_core.frames import Float, Float32, Int, PsfModel
+from seechange_core.frames import Bool, Float, Float32, Int, PsfModel
 from seechange_core.numerics import brighter_fatter, psf_build
 from seechange_core.numerics.aperture import sum_circles
 from seechange_core.numerics.detection import Peaks
+from seechange_core.numerics.psf_degree import affordable_degree, needed_degree
 from seechange_core.numerics.scene import SceneFit, fit_scene
 from seechange_core.numerics.star_choice import StarChoice
 from seechange_core.numerics.watershed import Labels
 
-_MIN_STAMP_PIX, _MAX_STAMP_PIX = 15, 101
+_MIN_STAMP_PIX, _MAX_STAMP_PIX = 15, 181
 _MAX_CHI2 = 3.0
+_CLIP_SIGMA = 5.0
+#: Up to this degree a variation is taken for granted where there are stars enough.
+_QUIET_DEGREE = 2
+#: The stars are judged again so often at most, and no more once this share of them or less changes sides.
+_JUDGEMENTS, _FEW_CHANGE = 3, 0.02
 
 
 @dataclass(frozen=True)
@@ -135,11 +141,35 @@ def make_psf(
         data, weight, psf, x, y, flux, gain=gain, passes=2, fit_radius_fwhm=rules.fit_radius_fwhm
     )
     cut, kept = stars_of(scene, weight, gain, psf, at)
-    good = psf_build.good_stars(cut, psf, rules.fit_radius_fwhm * fwhm_pix, _MAX_CHI2)
-    _require_alike(int(good.sum()), len(stars), rules.min_stars)
-    degree = psf_build.choose_degree(int(good.sum()), rules.max_degree)
-    psf = psf_build.build(cut.select(good), degree, shape, fwhm_pix, start=psf)
+    psf, good = _of_good_stars(cut, psf, rules, shape)
     return MadePsf(psf, near[kept[good]])
+
+
+def _of_good_stars(
+    cut: psf_build.StarStamps, psf: PsfModel, rules: PsfRules, shape: tuple[int, int]
+) -> tuple[PsfModel, Bool]:
+    """Return the PSF of those stars that look like it, as variable as they ask for, and which they are.
+
+    Judged by one profile for the whole section, the stars of its corners may not look like stars: where
+    shapes vary the model does so from the start, and all are asked again by each better model.
+    """
+    radius_pix = rules.fit_radius_fwhm * psf.fwhm_pix
+    varies = needed_degree(cut, psf, radius_pix, rules.max_degree)
+    if varies:
+        psf = psf_build.build(cut, varies, shape, psf.fwhm_pix, start=psf)
+    good = np.zeros(len(cut.x), bool)
+    for judgement in range(_JUDGEMENTS):
+        before, good = good, psf_build.good_stars(cut, psf, radius_pix, _MAX_CHI2)
+        _require_alike(int(good.sum()), len(good), rules.min_stars)
+        alike = cut.select(good)
+        degree = psf_build.choose_degree(len(alike.x), min(rules.max_degree, _QUIET_DEGREE))
+        degree = max(degree, affordable_degree(len(alike.x), psf.degree))
+        if judgement:
+            degree = max(degree, needed_degree(alike, psf, radius_pix, rules.max_degree))
+            if degree == psf.degree and np.count_nonzero(good != before) <= _FEW_CHANGE * len(good):
+                return psf, before
+        psf = psf_build.build(alike, degree, shape, psf.fwhm_pix, start=psf)
+    return psf, good
 
 
 def _require_alike(n_alike: int, n_stars: int, min_stars: int) -> None:
@@ -164,11 +194,24 @@ def refine_psf(scene: SceneFit, weight: Float32, gain: float, made: MadePsf, rul
     """
     shape = weight.shape[0], weight.shape[1]
     cut, kept = stars_of(scene, weight, gain, made.psf, made.stars)
+    cut = replace(cut, data=cut.data - _unresolved(scene.residual, weight))
     psf = psf_build.build(cut, made.psf.degree, shape, made.psf.fwhm_pix, start=made.psf)
     radius_pix = rules.fit_radius_fwhm * psf.fwhm_pix
     fatter, error = brighter_fatter.growth(cut, psf, radius_pix)
     floor = psf_build.measure_floor(cut, psf, radius_pix)
     return MadePsf(replace(psf, floor=floor, brighter_fatter=fatter, brighter_fatter_err=error), kept)
+
+
+def _unresolved(residual: Float32, weight: Float32) -> np.float32:
+    """Return the mean light per pixel of what is too faint to be found, electrons.
+
+    It lies under the stars as everywhere. The sky's level, most pixels' own, leaves it out; around bright
+    stars it would pass for the PSF's wings.
+    """
+    sample = np.s_[::2, ::2]
+    values, usable = residual[sample], weight[sample]
+    near = (values**2 * usable < _CLIP_SIGMA**2) & (usable > 0)
+    return np.float32(values[near].mean(dtype=float) if near.any() else 0.0)
 
 
 def stars_of(

@@ -19,6 +19,8 @@ from seechange_core.numerics.watershed import Labels
 
 #: Sources covering more of the usable pixels than this hide others among them.
 _CROWDED_SHARE = 0.2
+#: How far a bright star reaches: as its PSF's stamp.
+_STAR_REACH_FWHM = 5.0
 #: One sigma of what a model leaves at any place, relative to its light there.
 _MODEL_ERROR = 0.02
 #: Closer to a known source than this, a peak says that the source's own fit is not done.
@@ -29,10 +31,17 @@ _AROUND_FWHM = 6.0
 _RESOLVED_FWHM = 0.37
 
 
-def is_crowded(segmentation: Labels, weight: Float32) -> bool:
-    """Tell whether sources cover so much of the usable pixels that others will be hidden among them."""
+def is_crowded(segmentation: Labels, weight: Float32, fwhm_pix: float) -> bool:
+    """Tell whether sources cover so much of the usable pixels that others will be hidden among them.
+
+    No source counts for more than a bright star covers: a galaxy all over a section is no crowd.
+    """
     usable = weight > 0
-    return bool(np.count_nonzero(usable & (segmentation > 0)) > _CROWDED_SHARE * np.count_nonzero(usable))
+    limit = _CROWDED_SHARE * np.count_nonzero(usable)
+    if np.count_nonzero(usable & (segmentation > 0)) <= limit:
+        return False
+    areas = np.bincount(segmentation[usable])[1:]
+    return bool(np.minimum(areas, np.pi * (_STAR_REACH_FWHM * fwhm_pix) ** 2).sum() > limit)
 
 
 def find_hidden(
@@ -77,11 +86,26 @@ def find_hidden(
         deblend_contrast=deblend_contrast,
         gain=gain,
     )
+    peaks = peaks.select(_beyond_model_error(peaks, light, trust, psf.fwhm_pix, sigma, float(share)))
     known = np.c_[scene.fits.x, scene.fits.y]
     known = known[np.isfinite(known).all(axis=1)]
     distance, _ = cKDTree(known).query(np.c_[peaks.x, peaks.y])
     new = peaks.select(np.flatnonzero(distance > _MIN_APART_FWHM * psf.fwhm_pix))
     return replace(new, merged=np.ones(len(new), bool))
+
+
+def _beyond_model_error(
+    peaks: Peaks, light: Float32, weight: Float32, fwhm_pix: float, sigma: float, share: float
+) -> Int:
+    """Return the rows of peaks that stand out from the model's light under the whole filter as well.
+
+    Noise of pixels averages out under the filter; what a model is wrong by is wrong all over a star.
+    """
+    smooth, noise = matched_filter(light, weight, fwhm_pix)
+    row = np.clip(np.rint(peaks.y).astype(int), 0, light.shape[0] - 1)
+    column = np.clip(np.rint(peaks.x).astype(int), 0, light.shape[1] - 1)
+    limit = sigma * np.hypot(1, share * smooth[row, column] / noise[row, column])
+    return np.flatnonzero(peaks.snr > limit)
 
 
 def _excess(residual: Float32, weight: Float32, fwhm_pix: float) -> Float32:

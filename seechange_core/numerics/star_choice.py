@@ -6,16 +6,19 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from seechange_core.errors import NoStars
+from seechange_core.errors import NoStars, Trailed
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import Bool, Float, Float32, ImageFrame, Int
 from seechange_core.numerics.aperture import adaptive_moments
 from seechange_core.numerics.detection import Peaks
 from seechange_core.numerics.flag_sums import flags_within
-from seechange_core.numerics.star_locus import stellar_fwhm
+from seechange_core.numerics.star_locus import follow_locus, stellar_fwhm
 
 _MIN_FWHM_PIX = 1.2
 _MAX_ELONGATION = 2.0
+#: Of a trailed exposure: how long sources are at least (ratio of axes), how many are, and how strong their
+#: common direction is (1: all are parallel).
+_TRAIL_ELONGATION, _TRAIL_SHARE, _TRAIL_PARALLEL = 1.5, 0.5, 0.65
 #: Neighbours, see `others_light`: little is a tenth of the light at 2.5 FWHM, too much as much at 1 FWHM.
 _ISOLATION_FWHM, _REACH_FWHM = 2.5, 10.0
 _LITTLE_LIGHT, _MAX_OTHERS_LIGHT = 0.1, 15.0
@@ -96,6 +99,8 @@ def choose_stars(
     ------
     NoStars
         If there are too few; the message counts why the candidates failed.
+    Trailed
+        If there are too few because all are drawn out in one direction.
     """
     guess = float(np.clip(np.median(peaks.fwhm_pix), 1.5, 10.0))
     snr = peaks.flux / np.sqrt(peaks.n_pixels * rms_e**2 + np.maximum(peaks.flux, 0) / image.gain)
@@ -104,17 +109,22 @@ def choose_stars(
     sieve.keep(snr > rules.min_snr, "too faint")
     sieve.keep(peaks.peak + sky_e < rules.peak_limit_e, "too bright")
     sieve.keep(around & _SPOILT_BITS == 0, "saturated or without data")
-    fwhm_pix, elongation = _shapes(data, weight, peaks, sieve.kept, guess)
+    clear = sieve.kept.copy()
+    fwhm_pix, elongation = _shapes(data, weight, peaks, clear, guess)
     sieve.keep(elongation < _MAX_ELONGATION, "elongated or without a shape")
     whole = around & _MASKED_BITS == 0
     # The locus from the cleanest there are. (A bright star alone may share its island with faint sources.)
     pure = sieve.kept & whole
     pure = pure if np.count_nonzero(pure) >= _LOCUS_STARS else sieve.kept
     width, tolerance = stellar_fwhm(fwhm_pix[pure], snr[pure], _MIN_FWHM_PIX)
+    u, v = (2 * at / n - 1 for at, n in ((peaks.x, data.shape[1]), (peaks.y, data.shape[0])))
+    local, tolerance = follow_locus(u, v, fwhm_pix, snr, (width, tolerance), pure)
     with np.errstate(invalid="ignore"):
-        sieve.keep(np.abs(np.log(fwhm_pix / width)) < tolerance, "of another width")
+        sieve.keep(np.abs(np.log(fwhm_pix / local)) < tolerance, "of another width")
     light = np.full(len(peaks), np.inf) if np.isnan(width) else others_light(peaks, width)
     sieve.keep(light < _MAX_OTHERS_LIGHT, "merged")
+    if np.count_nonzero(sieve.kept) < rules.min_stars:
+        _require_untrailed(peaks.elongation[clear], peaks.theta_rad[clear], rules.min_stars)
     sieve.require(rules.min_stars)
     trouble = 2 * ~whole + (light > _LITTLE_LIGHT)
     return StarChoice(_least_troubled(sieve.kept, trouble, peaks.flux, rules), width)
@@ -141,6 +151,20 @@ class _Sieve:
                 f"{n_left} of {len(self.kept)} sources fit for a PSF, {min_stars} are needed: {why}",
                 cure="clouds, or a field too poor; lower extract.psf_min_stars or psf_star_min_snr",
             )
+
+
+def _require_untrailed(elongation: Float, theta_rad: Float, fewest: int) -> None:
+    """Raise `Trailed` if most sources are long, and parallel."""
+    long = elongation > _TRAIL_ELONGATION
+    n = int(np.count_nonzero(long))
+    if n < max(fewest, _TRAIL_SHARE * len(long)):
+        return
+    if abs(np.mean(np.exp(2j * theta_rad[long]))) > _TRAIL_PARALLEL:
+        ratio = float(np.median(elongation[long]))
+        raise Trailed(
+            f"{n} of {len(long)} sources are drawn out in one direction, {ratio:.1f} : 1",
+            cure="the telescope moved during the exposure; nothing to do",
+        )
 
 
 def _shapes(

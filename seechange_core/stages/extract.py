@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from seechange_core.errors import DeadSection, NoStars
 from seechange_core.flags import PixelFlag
@@ -11,6 +12,7 @@ from seechange_core.numerics import background as sky
 from seechange_core.numerics.aperture import Moments, adaptive_moments
 from seechange_core.numerics.detection import Peaks, bright_peaks, find
 from seechange_core.numerics.flag_sums import flags_within
+from seechange_core.numerics.psf import aliasing_error_pix
 from seechange_core.numerics.psf_making import MadePsf, PsfRules, fit_sources, make_psf, refine_psf
 from seechange_core.numerics.scene import SceneFit, apertures, psf_moments, without_position_bias
 from seechange_core.numerics.second_search import find_hidden, is_crowded, joined, resolved
@@ -23,8 +25,13 @@ from seechange_core.params import Params, param
 CODE_VERSION = "2"
 
 _MIN_FWHM_PIX = 1.2
-#: A source this faint whose highest pixel has more than this share of its flux is left of a cosmic ray.
-_OUTSHONE_SNR, _SHARP = 20.0, 0.8
+#: A source this faint whose highest pixel has more than this share of its flux is left of a cosmic ray: a
+#: star of 1.5 pixels FWHM has 0.3 of its light there, one of 4 pixels 0.05.
+_OUTSHONE_SNR, _SHARP = 20.0, 0.4
+#: Where less than this share of the PSFs has moments, as sharp weights fall between pixels, all are blurred.
+_HAVE_SHAPES, _BLUR_PIX = 0.9, 0.8
+#: A sky below this share of its noise may be what is left of bias and dark.
+_NO_SKY = 0.1
 #: With the sources gone, what is left to mask is faint.
 _FAINT_MASK_SIGMA = 2.5
 #: The seeing is taken from at most so many bright peaks.
@@ -52,7 +59,9 @@ class ExtractParams(Params):
     min_snr: float = param(3.0, "sources whose fitted S/N is below this are dropped", ge=0)
     psf_min_stars: int = param(5, "fewer PSF stars than this stop the section", ge=1)
     psf_max_stars: int = param(120, "at most this many PSF stars are used, the brightest", ge=1)
-    psf_max_degree: int = param(2, "highest polynomial degree of the PSF's variation", ge=0, le=2)
+    psf_max_degree: int = param(
+        4, "highest polynomial degree of the PSF's variation; above 2 if the stars ask for it", ge=0, le=4
+    )
     psf_star_min_snr: float = param(25.0, "S/N a PSF star needs", ge=5)
     psf_stamp_fwhm: float = param(
         10.0,
@@ -93,8 +102,16 @@ class Extraction:
 
 
 @dataclass(frozen=True, eq=False)
-class _Field:
-    """The image as the steps below use it: background removed, unusable pixels without weight."""
+class Field:
+    """The image as its sources are looked for: background removed, unusable pixels without weight.
+
+    Attributes
+    ----------
+    image, background
+        As given, and what was estimated of it.
+    data, weight
+        (H, W) electrons without the background, electrons^-2; 0 and finite where nothing can be used.
+    """
 
     image: ImageFrame
     background: Background
@@ -103,6 +120,7 @@ class _Field:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Height and width."""
         return self.image.shape
 
 
@@ -110,8 +128,9 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     """Find and measure the sources of an image.
 
     Background, detection, PSF from the stars, PSF fits of all sources with their neighbours subtracted,
-    apertures, shapes. Fluxes are in the PSF's total-flux system (the light within half a PSF stamp);
-    errors come from the model's variance, the PSF's floor in quadrature.
+    apertures, shapes. In a crowd what the fits leave is searched for sources that were hidden, and sources
+    that share one star are made one. Fluxes are in the PSF's total-flux system (the light within half a PSF
+    stamp); errors come from the model's variance, the PSF's floor in quadrature.
 
     Parameters
     ----------
@@ -129,16 +148,13 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     NoStars
         If there are too few stars to make a PSF from.
     """
-    background = sky.estimate(image.data, image.weight, image.flags, step_pix=params.background_step_pix)
-    field = _field(image, background)
-    _check_alive(field)
-    peaks, segmentation = _detect(field, params)
+    field, peaks, segmentation = detect(image, params)
     stars = _choose_stars(field, peaks, params)
     rules, gain = _psf_rules(params), image.gain
     made = make_psf(field.data, field.weight, gain, peaks, segmentation, stars, rules)
     scene = _fit_all(field, made.psf, peaks.x, peaks.y, peaks.flux, 1, params)
     field, scene = _without_sky(field, scene, made.psf, params)
-    crowded = is_crowded(segmentation, field.weight)
+    crowded = is_crowded(segmentation, field.weight, made.psf.fwhm_pix)
     if crowded:
         peaks, field, scene, made = _search_again(peaks, field, scene, made, params)
     made = refine_psf(scene, field.weight, gain, made, rules)
@@ -152,8 +168,8 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
 
 
 def _search_again(
-    peaks: Peaks, field: _Field, scene: SceneFit, made: MadePsf, params: ExtractParams
-) -> tuple[Peaks, _Field, SceneFit, MadePsf]:
+    peaks: Peaks, field: Field, scene: SceneFit, made: MadePsf, params: ExtractParams
+) -> tuple[Peaks, Field, SceneFit, MadePsf]:
     """Find what hides beside the known sources of a crowd, and take it out of sky and PSF."""
     for search in range(_SEARCHES):
         if search:
@@ -182,7 +198,7 @@ def _crowd_passes(params: ExtractParams) -> int:
 
 
 def _resolved(
-    field: _Field, peaks: Peaks, scene: SceneFit, made: MadePsf, params: ExtractParams
+    field: Field, peaks: Peaks, scene: SceneFit, made: MadePsf, params: ExtractParams
 ) -> tuple[Peaks, SceneFit, MadePsf]:
     """Leave out sources that share a star with another one, and fit the others again."""
     fits = scene.fits
@@ -196,14 +212,14 @@ def _resolved(
 
 
 def _without_sky(
-    field: _Field, scene: SceneFit, psf: PsfModel, params: ExtractParams
-) -> tuple[_Field, SceneFit]:
+    field: Field, scene: SceneFit, psf: PsfModel, params: ExtractParams
+) -> tuple[Field, SceneFit]:
     """Return field and fit with the sky that is seen once the sources are gone."""
     field = _field(field.image, _background_without(scene, psf, field, params))
     return field, replace(scene, residual=field.data - scene.model)
 
 
-def _background_without(scene: SceneFit, psf: PsfModel, field: _Field, params: ExtractParams) -> Background:
+def _background_without(scene: SceneFit, psf: PsfModel, field: Field, params: ExtractParams) -> Background:
     """Estimate the background again, the sources' models gone, and their wings beyond the stamps as well."""
     image, fits = field.image, scene.fits
     left = image.data - scene.model
@@ -215,14 +231,14 @@ def _background_without(scene: SceneFit, psf: PsfModel, field: _Field, params: E
     return replace(background, wings=wings)
 
 
-def _field(image: ImageFrame, background: Background) -> _Field:
+def _field(image: ImageFrame, background: Background) -> Field:
     usable = sky.usable_pixels(image.data, image.weight, image.flags)
     data = sky.without_background(image.data, background)
     data[~np.isfinite(data)] = 0
-    return _Field(image, background, data, np.where(usable, image.weight, np.float32(0)))
+    return Field(image, background, data, np.where(usable, image.weight, np.float32(0)))
 
 
-def _check_alive(field: _Field) -> None:
+def _check_alive(field: Field) -> None:
     """Stop on a section whose usable pixels all hold one value."""
     pixels = field.image.data[field.weight > 0]
     low, high = np.percentile(pixels[:: max(1, len(pixels) // 100_000)], [1, 99])
@@ -232,8 +248,14 @@ def _check_alive(field: _Field) -> None:
         )
 
 
-def _detect(field: _Field, params: ExtractParams) -> tuple[Peaks, Labels]:
-    """Bright pixels tell the seeing, the matched filter of that seeing finds all sources."""
+def detect(image: ImageFrame, params: ExtractParams) -> tuple[Field, Peaks, Labels]:
+    """Take the background off an image and find its sources: the first part of `extract`.
+
+    Bright pixels tell the seeing, the matched filter of that seeing finds all sources.
+    """
+    background = sky.estimate(image.data, image.weight, image.flags, step_pix=params.background_step_pix)
+    field = _field(image, background)
+    _check_alive(field)
     x, y, value = bright_peaks(field.data, field.weight, _SEEING_PEAKS)
     shapes = adaptive_moments(
         field.data, field.weight, x, y, params.fwhm_guess_pix, max_shift_pix=params.fwhm_guess_pix
@@ -254,10 +276,10 @@ def _detect(field: _Field, params: ExtractParams) -> tuple[Peaks, Labels]:
     )
     if not len(peaks):
         _nothing_found(field)
-    return peaks, segmentation
+    return field, peaks, segmentation
 
 
-def _with_saturated(field: _Field) -> tuple[Float32, Float32, float]:
+def _with_saturated(field: Field) -> tuple[Float32, Float32, float]:
     """Return data and weight for the search, and the level of saturated pixels in them.
 
     Saturated pixels take part, all at one level, so that a star is found as one source and not as a ring of
@@ -275,9 +297,9 @@ def _with_saturated(field: _Field) -> tuple[Float32, Float32, float]:
     return data, weight, float(np.float32(plateau_e))
 
 
-def _nothing_found(field: _Field) -> None:
+def _nothing_found(field: Field) -> None:
     level, rms = float(np.median(field.background.level)), float(np.median(field.background.rms))
-    if level < rms:
+    if level < _NO_SKY * rms:
         raise DeadSection(
             f"no source, and a sky of {level:.3g} electrons within its noise of {rms:.3g}",
             cure="mark the section as dead for this date, or look at the shutter",
@@ -287,7 +309,7 @@ def _nothing_found(field: _Field) -> None:
     )
 
 
-def _choose_stars(field: _Field, peaks: Peaks, params: ExtractParams) -> StarChoice:
+def _choose_stars(field: Field, peaks: Peaks, params: ExtractParams) -> StarChoice:
     sky_e, rms_e = (float(np.median(a)) for a in (field.background.level, field.background.rms))
     rules = StarRules(
         min_snr=params.psf_star_min_snr,
@@ -305,7 +327,7 @@ def _psf_rules(params: ExtractParams) -> PsfRules:
 
 
 def _fit_all(
-    field: _Field, psf: PsfModel, x: Float, y: Float, flux: Float, passes: int, params: ExtractParams
+    field: Field, psf: PsfModel, x: Float, y: Float, flux: Float, passes: int, params: ExtractParams
 ) -> SceneFit:
     return fit_sources(
         field.data, field.weight, psf, x, y, flux,
@@ -314,17 +336,21 @@ def _fit_all(
 
 
 def _measure(
-    field: _Field, peaks: Peaks, scene: SceneFit, psf: PsfModel, stars: Int, params: ExtractParams
+    field: Field, peaks: Peaks, scene: SceneFit, psf: PsfModel, stars: Int, params: ExtractParams
 ) -> Sources:
     """Return the table of sources; those that the fit did not confirm are left out."""
     fits = scene.fits
     radii = psf.fwhm_pix * np.asarray(params.aperture_radii_fwhm)
     flux_aper, flux_aper_err = apertures(scene, field.weight, psf, radii, field.image.gain)
-    shapes = _shapes(field, peaks, psf, fits.x, fits.y)
     model_shapes, centre = psf_moments(psf, fits.x, fits.y)
+    blur_pix = _BLUR_PIX if np.mean(np.isfinite(model_shapes.fwhm_pix)) < _HAVE_SHAPES else 0.0
+    if blur_pix:
+        model_shapes, _ = psf_moments(psf, fits.x, fits.y, blur_pix)
+    shapes = _shapes(field, peaks, psf, fits.x, fits.y, blur_pix)
     flux = without_position_bias(fits.flux, fits.flux_err)
     # The stars' own positions define the model's: it is no better than all of them together.
-    position_floor = np.sqrt(len(psf.coefficients) / np.sum(fits.x_err[stars] ** -2.0))
+    statistical = np.sqrt(len(psf.coefficients) / np.sum(fits.x_err[stars] ** -2.0))
+    position_floor = np.hypot(statistical, aliasing_error_pix(psf.coefficients[0]))
     others = _others_light(scene, centre)
     with np.errstate(invalid="ignore"):
         snr = flux / fits.flux_err
@@ -341,7 +367,7 @@ def _measure(
         flux_aper=flux_aper,
         flux_aper_err=flux_aper_err,
         peak=peaks.peak,
-        fwhm_pix=shapes.fwhm_pix,
+        fwhm_pix=np.sqrt(np.maximum(shapes.fwhm_pix**2 - (2.3548 * blur_pix) ** 2, 0.01)),
         elongation=shapes.elongation,
         theta_rad=shapes.theta_rad,
         flags=flags_within(field.image.flags, fits.x, fits.y, psf.fwhm_pix),
@@ -352,13 +378,13 @@ def _measure(
     return sources.select(np.flatnonzero(kept))
 
 
-def _beside_cosmic_rays(field: _Field, peaks: Peaks, fwhm_pix: float) -> Bool:
+def _beside_cosmic_rays(field: Field, peaks: Peaks, fwhm_pix: float) -> Bool:
     """Return which faint sources are what is left around a flagged cosmic ray that outshines them."""
     hit = flags_within(field.image.flags, peaks.x, peaks.y, max(1.5, 0.5 * fwhm_pix)) & PixelFlag.COSMIC_RAY
     area = 2 * np.pi * (fwhm_pix / 2.3548) ** 2
     rms = float(np.median(field.background.rms))
-    # A pixel as high as the whole flux: a star's highest one has less than half of that in the same units.
-    limit = _SHARP * peaks.snr * rms * np.sqrt(area / 2) + rms
+    # The matched filter's S/N times the noise in its equivalent area is the flux.
+    limit = _SHARP * peaks.snr * rms * np.sqrt(2 * area) + rms
     found: Bool = (hit > 0) & (peaks.snr < _OUTSHONE_SNR) & (peaks.peak > limit)
     return found
 
@@ -378,12 +404,13 @@ def _others_light(scene: SceneFit, centre: Float) -> Float:
     return others
 
 
-def _shapes(field: _Field, peaks: Peaks, psf: PsfModel, x: Float, y: Float) -> Moments:
-    """Return adaptive moments, and isophotal ones where those do not converge."""
-    found = adaptive_moments(field.data, field.weight, x, y, psf.fwhm_pix)
+def _shapes(field: Field, peaks: Peaks, psf: PsfModel, x: Float, y: Float, blur_pix: float) -> Moments:
+    """Return adaptive moments of the blurred image, and isophotal ones where those do not converge."""
+    data = gaussian_filter(field.data, blur_pix) if blur_pix else field.data
+    found = adaptive_moments(data, field.weight, x, y, float(np.hypot(psf.fwhm_pix, 2.3548 * blur_pix)))
     known = np.isfinite(found.fwhm_pix) & np.isfinite(found.elongation)
     return Moments(
-        fwhm_pix=np.where(known, found.fwhm_pix, peaks.fwhm_pix),
+        fwhm_pix=np.where(known, found.fwhm_pix, np.hypot(peaks.fwhm_pix, 2.3548 * blur_pix)),
         elongation=np.where(known, found.elongation, peaks.elongation),
         theta_rad=np.where(known, found.theta_rad, peaks.theta_rad),
         x=x,

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import erf
 
 from seechange_core.frames import PsfModel
-from seechange_core.numerics.psf import constant, draw, equivalent_area, evaluate, shift
+from seechange_core.numerics.psf import constant, draw, evaluate, shift
 
 
 def gaussian(size, fwhm, dx=0.0, dy=0.0):
@@ -78,8 +78,3 @@ def test_draw_matches_exact_pixels_and_handles_edges():
     assert image[41:82, 30:71] == pytest.approx(exact, abs=2e-4 * exact.max())
     left = 1000 * gaussian(41, 4.0)[:, 21:].sum()
     assert image.sum() == pytest.approx(1000 + left, rel=1e-4)
-
-
-def test_equivalent_area_of_a_gaussian():
-    sigma = np.hypot(6 / 2.3548, np.sqrt(1 / 12))
-    assert equivalent_area(gaussian(61, 6.0)) == pytest.approx(4 * np.pi * sigma**2, rel=2e-3)

@@ -3,6 +3,7 @@ import pytest
 
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_build import build, choose_degree, cut_stars, good_stars, measure_floor
+from seechange_core.numerics.psf_degree import affordable_degree, needed_degree
 from seechange_core.numerics.psf_fit import fit
 from seechange_core.simulate.scene import scene
 
@@ -48,6 +49,19 @@ def test_outliers_are_named():
     assert good.sum() >= len(good) - 4
 
 
+@pytest.mark.parametrize("faint", [1, 2, 5])
+def test_faint_stars_take_nothing_from_a_bright_one(faint):
+    """A PSF of a bright star and a few faint ones is as good as one of the bright star alone."""
+    s, cut = stars()
+    truth = s.psf(449.5, 449.5, 41, unit_sum=True)
+    order = np.argsort(-cut.flux)
+    alone, together = (
+        np.linalg.norm(build(cut.select(rows), 0, s.shape, 4.0).coefficients[0] - truth)
+        for rows in (order[:1], np.r_[order[0], order[-faint:]])
+    )
+    assert together < 1.15 * alone
+
+
 def test_unusable_pixels_leave_the_profile_alone():
     s, cut = stars(n=60)
     holes = np.random.default_rng(0).random(cut.data.shape) < 0.1
@@ -61,6 +75,31 @@ def test_unusable_pixels_leave_the_profile_alone():
 def test_degree_needs_stars():
     assert [choose_degree(n, 2) for n in (5, 23, 24, 47, 48, 500)] == [0, 0, 1, 1, 2, 2]
     assert choose_degree(500, 1) == 1
+
+
+@pytest.mark.parametrize(("variation", "degree"), [(0.0, 0), (0.2, 4)])
+def test_stars_tell_how_fast_the_psf_varies(variation, degree):
+    s, cut = stars(psf_variation=variation)
+    psf = build(cut, 0, s.shape, 4.0)
+    assert needed_degree(cut, psf, 8.0, 4) == degree
+    assert needed_degree(cut, psf, 8.0, 0) == 0
+    assert needed_degree(cut.select(np.arange(10)), psf, 8.0, 4) == 0
+
+
+def test_a_degree_costs_five_stars_per_term():
+    assert [affordable_degree(n, 4) for n in (4, 5, 15, 29, 30, 74, 75)] == [0, 0, 1, 1, 2, 3, 4]
+
+
+def test_wings_follow_the_width():
+    """Light beyond 3 FWHM, of which single terms see nothing but noise, grows with the width."""
+    s, cut = stars(n=160, psf_variation=0.15)
+    psf = build(cut, 2, s.shape, 4.0)
+    far = np.hypot(*np.indices((41, 41)) - 20)
+    ring = (far > 13) & (far < 19)
+    corner, middle = (evaluate(psf, at, at)[0][ring].sum() for at in (880.0, 450.0))
+    true_corner, true_middle = (s.psf(at, at, 41, unit_sum=True)[ring].sum() for at in (880.0, 450.0))
+    assert true_corner / true_middle > 1.15
+    assert corner / middle == pytest.approx(true_corner / true_middle, rel=0.08)
 
 
 def test_floor_tells_how_far_fluxes_are_off():

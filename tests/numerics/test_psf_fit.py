@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seechange_core.numerics.psf import constant, draw, equivalent_area
+from seechange_core.numerics.psf import constant, draw
 from seechange_core.numerics.psf_fit import fit
 from seechange_core.numerics.scene import without_position_bias
 
@@ -31,7 +31,7 @@ def places():
 
 
 def flux_of(snr, psf):
-    area = equivalent_area(psf.coefficients[0])
+    area = 1 / np.sum(np.square(psf.coefficients[0], dtype=float))
     return (snr**2 + np.sqrt(snr**4 + 4 * snr**2 * SKY * area)) / 2
 
 

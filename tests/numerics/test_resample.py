@@ -52,6 +52,21 @@ def lattice():
     return (x + rng.uniform(-3, 3, x.shape)).ravel(), (y + rng.uniform(-3, 3, x.shape)).ravel()
 
 
+def test_values_at_the_nodes_are_spread_over_the_pixels():
+    """What is linear over the target comes out exactly, on any box; a constant takes no memory."""
+    box = Box(-7, 90, 13, 150)
+    grid = coordinate_grid(make_wcs(), make_wcs(shift=(3.3, -2.1)), box)
+    x, y = grid.target
+    spread = grid.spread(2 + 0.01 * x - 0.02 * y)
+    i, j = np.mgrid[box.y0 : box.y1, box.x0 : box.x1]
+    assert spread.dtype == np.float32
+    assert spread == pytest.approx(2 + 0.01 * j - 0.02 * i, abs=1e-5)
+    constant = grid.spread(np.full(x.shape, 1.25))
+    assert constant.shape == box.shape
+    assert np.all(constant == 1.25)
+    assert constant.strides == (0, 0)
+
+
 DISTORTED = {"A_2_0": 3e-6, "A_0_2": -2e-6, "B_1_1": 4e-6, "B_3_0": 2e-9}
 
 

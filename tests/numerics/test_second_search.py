@@ -9,7 +9,8 @@ from seechange_core.simulate.scene import make_psf_field, simulate_image
 
 FWHM = 4.1
 SHAPE = (200, 400)
-RULES = {"sigma": 4.25, "min_area_pix": 1, "deblend_contrast": 0.01}
+#: Noise has no such peaks.
+RULES = {"sigma": 6.0, "min_area_pix": 1, "deblend_contrast": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +51,14 @@ def test_a_shoulder_is_a_star(psf, ratio):
 
 
 def test_residues_of_a_star_are_none(psf):
-    """A PSF some percent too wide leaves a ring 30 sigma high around a star of 1e6 electrons."""
-    wide = constant(make_psf_field((41, 41), 4.1).stamp(20.0, 20.0, 41))
-    s = simulate_image(SHAPE, [100.3, 300.1], [99.8, 100.4], [1e6, 1e6], psf_field=make_psf_field(SHAPE, 4.0))
+    """A PSF that is too round leaves two lobes beside a star."""
+    field = make_psf_field(SHAPE, 4.0, ellipticity=0.02)
+    s = simulate_image(SHAPE, [100.3, 300.1], [99.8, 100.4], [1e6, 1e6], psf_field=field)
     peaks, _, weight = first_search(s)
-    scene = fitted(s, wide, peaks, weight)
+    scene = fitted(s, psf, peaks, weight)
     naive, _ = find(scene.residual, weight, fwhm_pix=FWHM, **RULES)
     assert len(naive) > 2
-    assert len(find_hidden(scene, weight, wide, gain=1, **RULES)) == 0
+    assert len(find_hidden(scene, weight, psf, gain=1, **RULES)) == 0
 
 
 def test_noise_gives_no_more_than_noise_does():
@@ -88,11 +89,20 @@ def test_of_sources_in_one_place_the_brightest_stays():
 
 def test_crowds_cover_the_image():
     segmentation = np.zeros((100, 100), np.int32)
-    segmentation[:15] = 1
+    segmentation[:15] = 1 + np.arange(100) // 10
     weight = np.ones(segmentation.shape, np.float32)
-    assert not is_crowded(segmentation, weight)
+    assert not is_crowded(segmentation, weight, 4.0)
     weight[50:] = 0
-    assert is_crowded(segmentation, weight)
+    assert is_crowded(segmentation, weight, 4.0)
+
+
+def test_one_galaxy_all_over_the_image_is_no_crowd():
+    segmentation = np.zeros((200, 200), np.int32)
+    segmentation[50:150, 50:150] = 1
+    weight = np.ones(segmentation.shape, np.float32)
+    assert not is_crowded(segmentation, weight, 4.0)
+    segmentation[50:150, 50:150] += np.arange(100) // 10
+    assert is_crowded(segmentation, weight, 4.0)
 
 
 def test_joining_keeps_the_order():

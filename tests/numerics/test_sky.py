@@ -155,11 +155,10 @@ def test_footprint_contains_what_is_on_the_pixels(rng, place):
 def test_overlap_of_shifted_footprints(place):
     wcs = _wcs(*place)
     one = sky.footprint(wcs, (800, 1000))
-    for shift, fraction in [(0, 1.0), (250, 0.75), (990, 0.01), (1010, 0.0)]:
+    for shift in (0, 250, 990, 1010):
         x = np.array([-0.5, 999.5, 999.5, -0.5]) + shift
         other = wcs.all_pix2world(x, [-0.5, -0.5, 799.5, 799.5], 0)
-        assert sky.polygons_overlap(*one, *other) == (fraction > 0)
-        assert sky.overlap_fraction(*one, *other) == pytest.approx(fraction, abs=1e-5)
+        assert sky.polygons_overlap(*one, *other) == (shift < 1000)
     antipode = (one[0] + 180) % 360, -one[1]
     assert not sky.polygons_overlap(*one, *antipode)
 
@@ -168,7 +167,6 @@ def test_crossed_polygons_overlap_though_neither_holds_a_corner_of_the_other():
     tall = [359.9, 0.1, 0.1, 359.9], [-1.0, -1.0, 1.0, 1.0]
     wide = [359.0, 1.0, 1.0, 359.0], [-0.1, -0.1, 0.1, 0.1]
     assert sky.polygons_overlap(*tall, *wide)
-    assert sky.overlap_fraction(*tall, *wide) == pytest.approx(0.1, abs=1e-4)
 
 
 def test_offset_moves_on_the_sky_even_at_the_pole():

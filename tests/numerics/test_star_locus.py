@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seechange_core.numerics.star_locus import point_like, stellar_fwhm
+from seechange_core.numerics.star_locus import follow_locus, point_like, stellar_fwhm
 
 
 def test_stars_are_found_among_galaxies_and_cosmic_rays():
@@ -11,6 +11,31 @@ def test_stars_are_found_among_galaxies_and_cosmic_rays():
     fwhm, tolerance = stellar_fwhm(sizes, snr, 1.2)
     assert fwhm == pytest.approx(3.5, abs=0.06)
     assert 0.05 <= tolerance <= 0.12
+
+
+def test_stars_are_followed_into_corners_where_they_are_wider_and_galaxies_are_not():
+    rng = np.random.default_rng(5)
+    u, v = rng.uniform(-1, 1, (2, 400))
+    true = 3.5 * (1 + 0.08 * (u**2 + v**2) + 0.02 * np.cos(3 * u - 2 * v))
+    galaxy = np.arange(400) >= 280
+    sizes = true * np.where(galaxy, rng.uniform(1.12, 2.5, 400), np.exp(rng.normal(0, 0.01, 400)))
+    snr = rng.uniform(25, 500, 400)
+    crowd = stellar_fwhm(sizes, snr, 1.2)
+    assert np.any(np.abs(np.log(sizes[~galaxy] / crowd[0])) > crowd[1])
+    local, tolerance = follow_locus(u, v, sizes, snr, crowd, np.ones(400, bool))
+    assert np.abs(local / true - 1).max() < 0.03
+    near = np.abs(np.log(sizes / local)) < tolerance
+    assert near[~galaxy].mean() > 0.99
+    assert not near[galaxy].mean() > 0.02
+
+
+def test_few_stars_are_not_followed():
+    rng = np.random.default_rng(6)
+    u, v = rng.uniform(-1, 1, (2, 20))
+    sizes, snr = 3.5 * (1 + 0.03 * u), np.full(20, 100.0)
+    local, tolerance = follow_locus(u, v, sizes, snr, (3.5, 0.05), np.ones(20, bool))
+    assert np.all(local == pytest.approx(3.5))
+    assert tolerance == 0.05
 
 
 def test_nothing_gives_nothing():

@@ -6,6 +6,7 @@ from seechange_core.errors import DeadSection, NoStars, PixelsError
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import ImageFrame
 from seechange_core.numerics.background import level_map
+from seechange_core.numerics.psf import fwhm
 from seechange_core.simulate.scene import scene
 from seechange_core.stages.extract import ExtractParams, extract
 
@@ -50,10 +51,11 @@ def isolated():
         area = 4 * np.pi * (4.1 / 2.355) ** 2 * 1.25
         snr = s.flux_e / np.sqrt(s.flux_e + s.background_variance[0, 0] * area)
         true = true_within(s, found.psf)
-        # The common scale is as good as the sum over the PSF's wings; a zero point takes it up.
+        # The common scale is as good as the sum over the PSF's wings: a sky 0.005 of its rms too high takes
+        # 0.1 % off them. A zero point takes it up.
         bright = near & (snr > 100)
         scale = np.median(found.sources.flux_psf[row[bright]] / true[bright])
-        assert scale == pytest.approx(1, abs=0.005)
+        assert scale == pytest.approx(1, abs=0.004)
         rows.append((s, found, near, row, snr, scale * true))
     return rows
 
@@ -77,8 +79,9 @@ def test_pulls_of_isolated_stars(isolated, low, high):
 
 def test_completeness_purity_and_stars(isolated):
     for s, found, near, _, snr, _ in isolated:
-        assert near[snr > 8].mean() > 0.98
-        assert near[(snr > 5) & (snr < 8)].mean() > 0.75
+        # Threshold 4.25: of the stars at 8, 1 in 11,000 is below it, of those from 5 to 8 one in thirty.
+        assert near[snr > 8].mean() > 0.99
+        assert near[(snr > 5) & (snr < 8)].mean() > 0.85
         back, _ = cKDTree(np.c_[s.x, s.y]).query(np.c_[found.sources.x, found.sources.y])
         assert np.sum(back > 4) <= 10
         real = found.sources.select(back < 1)
@@ -88,11 +91,15 @@ def test_completeness_purity_and_stars(isolated):
 
 def test_psf_and_background(isolated):
     for s, found, *_ in isolated:
-        assert found.psf.degree == 2
-        assert 0 < found.psf.floor < 0.01
-        assert found.psf.fwhm_pix == pytest.approx(4.1, rel=0.03)
+        # Cosines of 0.75 % beside the quadratic: seen by stars of S/N 100 to 700.
+        assert found.psf.degree >= 2
+        assert 0 < found.psf.floor < 0.002
+        middle = s.psf(511, 511, found.psf.size).astype(np.float32)
+        # `fwhm` counts eighths of a pixel squared: good to 0.5 %.
+        assert found.psf.fwhm_pix == pytest.approx(fwhm(middle), rel=0.006)
         bias = (level_map(found.background).mean() - s.sky_e) / np.sqrt(s.background_variance[0, 0])
-        assert abs(bias) < 0.015
+        # The limit, with 80 % of the pixels, is 0.001; faint stars and wings add to it.
+        assert abs(bias) < 0.01
 
 
 def test_apertures_approach_the_total(isolated):
@@ -101,8 +108,12 @@ def test_apertures_approach_the_total(isolated):
     ratio = found.sources.flux_aper[row[use]] / true[use][:, None]
     middle = np.median(ratio, axis=0)
     assert np.all(np.diff(middle) > 0)
-    assert middle[0] == pytest.approx(0.8, abs=0.15)
-    assert middle[-1] == pytest.approx(1, abs=0.01)
+    half = found.psf.size // 2
+    stamp, radius = s.psf(511, 511, found.psf.size), np.hypot(*np.indices((2 * half + 1,) * 2) - half)
+    # Whole pixels tell the light in circles well enough where little of it is at their rims.
+    within = [stamp[radius <= k * found.psf.fwhm_pix].sum() / stamp[radius <= half].sum() for k in (2, 3, 5)]
+    assert middle[0] == pytest.approx(0.838, abs=0.02)
+    assert middle[1:] == pytest.approx(within, abs=0.003)
     assert s.data.dtype == np.float32
 
 
@@ -140,17 +151,19 @@ def test_bad_pixels_are_flagged_and_do_not_bias():
     assert width(pulls) < 1.4
 
 
-@pytest.mark.parametrize("fwhm", [1.7, 2.5, 8.0])
-def test_other_samplings(fwhm):
-    s = scene((768, 768), 150, seed=6, fwhm_pix=fwhm, **{**ISOLATED, "flux_range": (3000.0, 3e5)})
+@pytest.mark.parametrize("fwhm_pix", [1.7, 2.5, 8.0])
+def test_other_samplings(fwhm_pix):
+    s = scene((768, 768), 150, seed=6, fwhm_pix=fwhm_pix, **{**ISOLATED, "flux_range": (3000.0, 3e5)})
     found = extract(image_of_scene(s), ExtractParams())
     near, row = match(s, found.sources)
-    assert near.mean() > 0.97
+    assert near.mean() > 0.99
     q = found.sources.select(row[near])
     ratio = q.flux_psf / true_within(s, found.psf)[near]
-    assert np.median(ratio) == pytest.approx(1, abs=0.01)
+    assert np.median(ratio) == pytest.approx(1, abs=0.006)
     bright = s.flux_e[near] > 3e4
-    assert width(ratio[bright]) < 0.015
+    # Photons and sky allow 0.0035 at FWHM 1.7 and 2.5, 0.005 at 8.
+    assert width(ratio[bright]) < 0.007
+    # A width of 150 pulls is good to 0.1.
     for pulls in ((q.x - s.x[near]) / q.x_err, (q.y - s.y[near]) / q.y_err):
         assert width(pulls) == pytest.approx(1, abs=0.3)
 

@@ -59,6 +59,17 @@ class Found:
         assert use.any()
         return float(np.mean(self.row[use] >= 0))
 
+    def truly_blended(self):
+        """The share of the found stars to whose middle pixel others give more than 5 % of their own light."""
+        s, found = self.scene, np.flatnonzero(self.row >= 0)
+        row, column = np.rint(s.y[found]).astype(int), np.rint(s.x[found]).astype(int)
+        at = s.x[found] - column, s.y[found] - row
+        own = [s.psf_field.stamp(300, 300, 3, dx, dy)[1, 1] for dx, dy in zip(*at, strict=True)]
+        own = s.flux_e[found] * own
+        inside = (row >= 0) & (column >= 0) & (row < s.shape[0]) & (column < s.shape[1])
+        all_e = s.expected[row[inside], column[inside]] - s.sky_e
+        return float(np.mean(all_e - own[inside] > 0.05 * own[inside]))
+
     def purity(self):
         """The share of the sources that are stars."""
         return float(np.mean(np.isin(np.arange(len(self.sources)), self.row)))
@@ -91,20 +102,21 @@ def test_crowded(seed, faintest, brightest):
         bias, _, middle, wide = f.fluxes(low, high)
         assert abs(bias) < 0.02
         assert abs(middle) < 1.0
-        assert wide < 1.45
+        assert wide < 1.4
     assert abs(f.fluxes(100)[0]) < 0.01
     # The sky between the stars is seen only through their wings, which no pixel is free of: a sky too low and
     # wings too high fit as well. The photons would allow 0.002.
     assert abs(f.sky_bias) < 0.08
     assert abs(f.fwhm_error) < 0.005
-    assert f.sources.blended.mean() > 0.4
+    # Of the stars that were found every third has 5 % of its middle pixel from others.
+    assert f.sources.blended.mean() == pytest.approx(f.truly_blended(), abs=0.06)
 
 
 def test_half_as_crowded_as_that_has_no_bias():
     f = Found(scene((600, 600), 700, seed=5))
     assert f.completeness(10, apart_fwhm=1.0) > 0.99
     assert f.purity() > 0.97
-    assert abs(f.fluxes(100)[0]) < 0.004
+    assert abs(f.fluxes(100)[0]) < 0.006
     assert f.fluxes(30)[3] < 1.3
     assert abs(f.sky_bias) < 0.02
 
@@ -139,17 +151,26 @@ def test_undersampled():
     assert wide < 0.012
     assert abs(f.fwhm_error) < 0.01
     assert abs(f.sky_bias) < 0.01
+    # Aliasing moves stars with the fraction of a pixel they are at; the errors know by how much.
+    use = f.row >= 0
+    q = f.sources.select(f.row[use])
+    assert q.is_star.mean() > 0.97
+    for pull in ((q.x - f.scene.x[use]) / q.x_err, (q.y - f.scene.y[use]) / q.y_err):
+        assert np.sqrt(np.mean(pull[q.snr > 100] ** 2)) < 1.6
+        assert np.sqrt(np.mean(pull[q.snr < 100] ** 2)) < 1.4
 
 
 def test_very_wide():
     """FWHM 12 pixels: every star is 15 times the area of one of 3."""
     f = Found(scene((1024, 1024), 130, seed=1, fwhm_pix=12.0, flux_range=(1000.0, 1e6), border_pix=20))
     assert f.completeness(10, apart_fwhm=1.5) > 0.95
-    assert f.completeness(10) > 0.88
+    assert f.completeness(10) > 0.9
     assert f.purity() > 0.97
     bias, _, middle, wide = f.fluxes(30)
     assert abs(bias) < 0.005
-    assert abs(middle) < 0.7
+    # The common scale of all fluxes is as good as the sum of the PSF: sky that is off by 0.01 of its rms is
+    # 0.5 % of a star of 5e5 electrons over the 11,000 pixels of its circle. Over seeds both signs occur.
+    assert abs(middle) < 1.2
     assert wide < 1.8
     assert abs(f.fwhm_error) < 0.012
     assert abs(f.sky_bias) < 0.015
@@ -175,4 +196,6 @@ def test_two_fifths_masked(mask):
         assert wide < 1.6
     assert abs(f.fluxes(100)[0]) < 0.006
     assert abs(f.fwhm_error) < 0.008
-    assert abs(f.sky_bias) < 0.015
+    # Blocks with less than half of their pixels tell the faintest wings less well, either way; the limit is
+    # 0.002.
+    assert abs(f.sky_bias) < 0.02
