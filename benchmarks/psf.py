@@ -23,7 +23,7 @@ from astropy.io import fits
 from scipy.ndimage import map_coordinates
 
 from benchmarks import ccds, peers
-from seechange_core.frames import PsfModel
+from seechange_core.frames import ImageFrame, PsfModel
 from seechange_core.numerics import psf as psf_of
 from seechange_core.simulate.psf import PsfField
 from seechange_core.stages import extract as stage
@@ -234,7 +234,11 @@ _SEX = {
 
 def psfex(kind: str, seed: int) -> tuple[PsfexPsf, peers.Cost, peers.Cost]:
     """Run SExtractor and PSFEx (degree 2, all else as it comes), and return the model and both costs."""
-    image = ccds.load(kind, seed).image()
+    return psfex_of(ccds.load(kind, seed).image(), kind)
+
+
+def psfex_of(image: ImageFrame, kind: str) -> tuple[PsfexPsf, peers.Cost, peers.Cost]:
+    """Do so with an image, of stars as wide as those of a kind."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fits.writeto(folder / "image.fits", image.data)

@@ -96,8 +96,8 @@ class EpochZeroPoint(NamedTuple):
     Attributes
     ----------
     zp, zp_err
-        Zero point, mag of one electron; its error is that against the mean of all epochs of the filter,
-        which stays the mean of the catalog zero points.
+        Zero point at the object's place, mag of one electron; its error is that against the mean of all
+        epochs of the filter, which stays the mean of the catalog zero points.
     psf_floor
         Relative error that the PSF model adds to a flux, by its own account: most of it all stars of the
         image share.
@@ -206,7 +206,8 @@ def _solve_group(
             f"dec {dec:.5f} are too few (need {MIN_STARS})",
             cure="leave out --ensemble, or process more images of the field",
         )
-    zp = np.array([e.rows.zero_point.zp for e in epochs])
+    zp = np.array([e.zp_at(star_ra, star_dec) for e in epochs]).T
+    here = [float(e.zp_at(np.array([ra]), np.array([dec]))[0]) for e in epochs]
     measured = [force_epoch(settings, e, star_ra, star_dec, "image") for e in epochs]
     floor = np.array([e.rows.psf.floor for e in epochs])
     scale = 10 ** (-0.4 * zp)
@@ -215,7 +216,7 @@ def _solve_group(
     solution = solve(flux * scale, error * scale)
     tied = {
         (e.exposure.name, str(e.rows.image.section_id)): EpochZeroPoint(
-            float(zp[j] + solution.zero_point[j]),
+            here[j] + float(solution.zero_point[j]),
             float(solution.zero_point_err[j]),
             float(floor[j]),
             solution.common_excess_mag,

@@ -44,8 +44,8 @@ class LightCurveTable(Table):
     flux, flux_err
         Electrons; of the difference from the reference, or of all light there.
     zp, zp_err
-        ``mag = zp - 2.5 log10(flux)``; the error is common to all stars of an image. NaN where an ensemble
-        was asked for that does not tie the epoch to the others.
+        ``mag = zp - 2.5 log10(flux)``, at the place in each image; the error is common to all stars of an
+        image. NaN where an ensemble was asked for that does not tie the epoch to the others.
     flags
         `PixelFlag` bits near the place.
     quality
@@ -167,6 +167,10 @@ class Epoch:
     def bitflag(self) -> int:
         """`QualityFlag` bits of what is measured."""
         return (self.rows.zero_point if self.difference is None else self.difference).bitflag
+
+    def zp_at(self, ra: Float, dec: Float) -> Float:
+        """Return the image's zero point at sky positions; a difference has that of its new image."""
+        return self.rows.zero_point.solution().zp_at(*self.rows.wcs.solution().to_pixels(ra, dec))
 
     def sources(self, archive: Archive) -> tuple[Sources, WcsSolution]:
         """Return the image's sources and its astrometric solution."""
@@ -306,7 +310,7 @@ def position_light_curve(
         bjd_tdb=np.array(bjd),
         flux=np.array([m[0][0] for m in measured]),
         flux_err=np.array([m[1][0] for m in measured]),
-        zp=np.array([e.rows.zero_point.zp for e in epochs]),
+        zp=np.array([e.zp_at(*place)[0] for e in epochs]),
         zp_err=np.array([e.rows.zero_point.zp_err for e in epochs]),
         flags=np.array([m[2][0] for m in measured], dtype=np.int64),
         quality=np.array([e.bitflag for e in epochs], dtype=np.int64),

@@ -128,8 +128,9 @@ class ZeroPointSolution:
     shape: tuple[int, int] = (2, 2)
 
     def zp_at(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Float:
-        """Return the zero point at 0-based pixels: `zp` and its variation over the section."""
-        terms = spatial_terms(x, y, self.shape)
+        """Return the zero point at 0-based pixels: `zp` and its variation, beyond an edge as on it."""
+        height, width = self.shape
+        terms = spatial_terms(np.clip(x, 0, width - 1), np.clip(y, 0, height - 1), self.shape)
         return self.zp + sum(
             (c * term for c, term in zip(self.spatial_mag, terms, strict=False)), np.zeros(np.shape(x))
         )

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seechange_core.flags import UNUSABLE, PixelFlag
-from seechange_core.frames import Bool, Box, CalibratedImage, Flags, Float, Float32
+from seechange_core.frames import Bool, Box, CalibratedImage, Flags, Float, Float32, ZeroPointSolution
 from seechange_core.numerics.background import level_map
 from seechange_core.numerics.noise_spectrum import coadd_noise_power, warped_noise_power
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_field import warp_stamps
-from seechange_core.numerics.resample import STEP_PIX, CoordinateGrid, coordinate_grid, warp_by_grid
+from seechange_core.numerics.resample import CoordinateGrid, coordinate_grid, warp_by_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +52,12 @@ class Member:
     grid
         Where target pixels fall in it.
     scale
-        Electrons of the new image per unit of its data.
+        (ny, nx) electrons of the new image per unit of its data, at the nodes of the grid.
     """
 
     image: CalibratedImage
     grid: CoordinateGrid
-    scale: float
+    scale: Float
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +121,24 @@ class Aligned:
         return power * coadd_noise_power(side) if chosen.image.image.resamplings else power
 
 
+def flux_scale(source: ZeroPointSolution, grid: CoordinateGrid, zp: Float | float) -> Float:
+    """Return what brings a source's fluxes to a zero point (a number, or one per node), (ny, nx)."""
+    own = source.zp_at(grid.x, grid.y)
+    return np.asarray(10 ** (0.4 * (zp - np.where(np.isfinite(own), own, source.zp))), float)
+
+
 def align(new: CalibratedImage, references: Sequence[CalibratedImage], box: Box) -> Aligned:
     """Warp references onto a box of the new image's pixels and stitch them.
 
     Each pixel comes from the reference with the highest weight there: neighbouring references are made
-    of the same exposures, so an average would not have less noise.
+    of the same exposures, so an average would not have less noise. The ratio of the fluxes is that of the
+    zero points at each place of both.
     """
     members = []
     for ref in references:
-        scale = float(10 ** (0.4 * (new.zero_point.zp - ref.zero_point.zp)))
-        members.append(Member(ref, coordinate_grid(ref.wcs, new.wcs, box), scale))
+        grid = coordinate_grid(ref.wcs, new.wcs, box)
+        scale = flux_scale(ref.zero_point, grid, new.zero_point.zp_at(*grid.target))
+        members.append(Member(ref, grid, scale))
     return stitch(members, box)
 
 
@@ -149,15 +157,16 @@ def stitch(members: Sequence[Member], box: Box) -> Aligned:
             frame.data - level_map(member.image.background), frame.weight, frame.flags, member.grid
         )
         inside = warped.flags & outside == 0
-        scale = np.float32(member.scale)
-        scaled = warped.weight / (scale * scale)
+        scale = member.grid.spread(member.scale)
+        scaled = warped.weight / scale
+        scaled /= scale
         better = inside & ((choice < 0) | (scaled > weight))
         if not better.any():
             continue
-        data[better] = warped.data[better] * scale
+        data[better] = warped.data[better] * scale[better]
         weight[better] = scaled[better]
         flags[better] = warped.flags[better]
-        photons[better] = scale / np.float32(frame.gain)
+        photons[better] = scale[better] / np.float32(frame.gain)
         choice[better] = len(kept)
         kept.append(member)
     flags[choice < 0] = outside
@@ -187,8 +196,7 @@ def moved(aligned: Aligned, shift: Shift, flux_ratio: float, ignore_pix: float) 
     if np.max(np.hypot(*shift.at(corner_x, corner_y))) < ignore_pix:
         return _scaled(aligned, flux_ratio)
     for m in aligned.members:
-        gy, gx = np.indices(m.grid.x.shape) * float(STEP_PIX)
-        dx, dy = shift.at(gx + box.x0, gy + box.y0)
+        dx, dy = shift.at(*m.grid.target)
         jacobian = m.grid.jacobian((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
         x = m.grid.x - (jacobian[0, 0] * dx + jacobian[0, 1] * dy)
         y = m.grid.y - (jacobian[1, 0] * dx + jacobian[1, 1] * dy)

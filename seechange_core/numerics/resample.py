@@ -41,6 +41,23 @@ class CoordinateGrid:
     area: Float
     box: Box
 
+    @property
+    def target(self) -> tuple[Float, Float]:
+        """(ny, nx) target pixels of the nodes, x and y."""
+        i, j = np.indices(self.x.shape, dtype=float)
+        return np.asarray(self.box.x0 + STEP_PIX * j), np.asarray(self.box.y0 + STEP_PIX * i)
+
+    def spread(self, values: Float) -> Float32:
+        """Interpolate (ny, nx) values at the nodes to the (h, w) pixels of the box, bilinearly.
+
+        Equal values take no memory: the result is then one number seen (h, w) times, and read-only.
+        """
+        if np.ptp(values) == 0:
+            return np.broadcast_to(np.float32(values.flat[0]), self.box.shape)
+        out = np.empty(self.box.shape, np.float32)
+        _spread(values.astype(np.float32), out)
+        return out
+
     def at(self, x: Float, y: Float) -> tuple[Float, Float]:
         """Convert target pixels to source pixels (bilinear)."""
         u, v = (np.asarray(x) - self.box.x0) / STEP_PIX, (np.asarray(y) - self.box.y0) / STEP_PIX
@@ -204,6 +221,18 @@ def _dilated(flags: Flags, usable: Bool) -> Flags:
     out[:, 1:] |= rows[:, :-1]
     out[:, :-1] |= rows[:, 1:]
     return out
+
+
+@njit(cache=True, nogil=True)
+def _spread(nodes: Float32, out: Float32) -> None:
+    """Interpolate between the nodes of a grid."""
+    step = np.float32(1 / STEP_PIX)
+    for i in range(out.shape[0]):
+        row = i // STEP_PIX
+        line = nodes[row] + np.float32(i - row * STEP_PIX) * step * (nodes[row + 1] - nodes[row])
+        for j in range(out.shape[1]):
+            col = j // STEP_PIX
+            out[i, j] = line[col] + np.float32(j - col * STEP_PIX) * step * (line[col + 1] - line[col])
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -274,59 +274,11 @@ def polygons_overlap(
     return not any(separated)
 
 
-def overlap_fraction(
-    corners_ra1: npt.ArrayLike,
-    corners_dec1: npt.ArrayLike,
-    corners_ra2: npt.ArrayLike,
-    corners_dec2: npt.ArrayLike,
-) -> float:
-    """Measure which fraction of the first convex polygon the second one covers, 0 to 1.
-
-    Areas are taken in the tangent plane at the first polygon's centre: right to 1 % for polygons
-    of up to 5 degrees.
-    """
-    if not polygons_overlap(corners_ra1, corners_dec1, corners_ra2, corners_dec2):
-        return 0.0
-    ra0, dec0 = mean_position(corners_ra1, corners_dec1)
-    subject = np.column_stack(project(corners_ra1, corners_dec1, ra0, dec0))
-    clip = np.column_stack(project(corners_ra2, corners_dec2, ra0, dec0))
-    if not np.all(np.isfinite(clip)):
-        raise ValueError("the second polygon reaches over more than a hemisphere from the first")
-    whole = abs(_area(subject))
-    return float(min(1.0, abs(_area(_clip_polygon(subject, clip))) / whole))
-
-
 def _inward_normals(corners: Float) -> Float:
     """Give the normals of the sides' great circles, pointing to the side of the polygon's middle."""
     normals = np.cross(corners, np.roll(corners, -1, axis=0))
     middle = corners.sum(axis=0)
     return np.asarray(normals * np.sign(np.sum(normals @ middle)), float)
-
-
-def _area(polygon: Float) -> float:
-    if len(polygon) < 3:
-        return 0.0
-    x, y = polygon.T
-    return float(0.5 * np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
-
-
-def _clip_polygon(subject: Float, clip: Float) -> Float:
-    """Cut a polygon with a convex one (Sutherland & Hodgman 1974)."""
-    if _area(clip) < 0:
-        clip = clip[::-1]
-    points = list(subject)
-    for start, end in zip(clip, np.roll(clip, -1, axis=0), strict=True):
-        edge = end - start
-        height = [edge[0] * (p[1] - start[1]) - edge[1] * (p[0] - start[0]) for p in points]
-        kept = []
-        for i, (p, h) in enumerate(zip(points, height, strict=True)):
-            before, h_before = points[i - 1], height[i - 1]
-            if (h >= 0) != (h_before >= 0):
-                kept.append(before + (p - before) * (h_before / (h_before - h)))
-            if h >= 0:
-                kept.append(p)
-        points = kept
-    return np.array(points).reshape(-1, 2)
 
 
 # --- Tangent plane ------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class ForcedFlux(Detail, Base):
     usable_fraction: Mapped[float] = mapped_column(
         doc="Fraction of the PSF's light on usable pixels, 0 to 1."
     )
-    zp: Mapped[float] = mapped_column(doc="Zero point of the image, mag of one electron.")
+    zp: Mapped[float] = mapped_column(doc="Zero point of the image at x, y: mag of one electron.")
     zp_err: Mapped[float] = mapped_column(doc="1-sigma error of zp, mag; common to all objects in the image.")
     mag: Mapped[float | None] = mapped_column(doc="zp - 2.5 log10(flux); None where flux is not positive.")
     mag_err: Mapped[float | None] = mapped_column(doc="1-sigma error of mag from flux_err alone, mag.")
@@ -85,8 +85,9 @@ def make_forced_fluxes(
     provenance_id
         Of the forced photometry.
     """
-    mag, mag_err = magnitude(forced.flux, forced.flux_err, zero_point.zp)
-    limit, _ = magnitude(LIMIT_SIGMA * forced.flux_err, np.zeros(len(forced)), zero_point.zp)
+    zp = zero_point.solution().zp_at(forced.x, forced.y)
+    mag, mag_err = magnitude(forced.flux, forced.flux_err, zp)
+    limit, _ = magnitude(LIMIT_SIGMA * forced.flux_err, np.zeros(len(forced)), zp)
     columns = forced.columns()
     return [
         ForcedFlux(
@@ -100,7 +101,7 @@ def make_forced_fluxes(
             filter=image.filter,
             mjd_mid=image.mjd_mid,
             bjd_tdb=bjd_tdb[i],
-            zp=zero_point.zp,
+            zp=zp[i],
             zp_err=zero_point.zp_err,
             mag=mag[i],
             mag_err=mag_err[i],

@@ -5,7 +5,8 @@ import uuid
 from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, String, Table, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from seechange_core.products.base import FileProduct, Footprint, link
+from seechange_core.flags import QualityFlag
+from seechange_core.products.base import FileProduct, Footprint, existing, link, save
 from seechange_core.products.image_files import ImageFiles
 from seechange_core.storage.orm import Base, JsonDict
 
@@ -66,6 +67,25 @@ class Image(ImageFiles, FileProduct, Footprint, Base):
     header: Mapped[JsonDict] = mapped_column(default=dict, doc="Searchable cards, lower-case uniform names.")
     bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="`QualityFlag` bits: 0 is good.")
     bad_reason: Mapped[str | None] = mapped_column(doc="Why it was marked, in a person's words.")
+
+
+def save_image(session: Session, row: Image) -> Image:
+    """Record an image that was made now; what a person said of it holds when it is made again.
+
+    Of a coadd or a difference the bit alone may be an input's: there it takes a person's words to hold.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    row
+        A new row, not in the session.
+    """
+    known = existing(session, row)
+    if known is not None and (known.type == "science" or known.bad_reason is not None):
+        row.bitflag = int((row.bitflag or 0) | (known.bitflag & QualityFlag.MARKED_BAD))
+        row.bad_reason = known.bad_reason
+    return save(session, row, replace=True)
 
 
 def set_parents(session: Session, coadd: Image, parents: list[uuid.UUID]) -> None:

@@ -37,7 +37,9 @@ class Measurement(Detail, Located, Base):
     flux: Mapped[float | None] = mapped_column(doc="PSF flux in the difference, electrons of the new image.")
     flux_err: Mapped[float | None] = mapped_column(doc="1-sigma error of flux, electrons.")
     chi2: Mapped[float | None] = mapped_column(doc="Reduced chi square of the PSF fit.")
-    mag: Mapped[float | None] = mapped_column(doc="zp - 2.5 log10(flux); None where flux is not positive.")
+    mag: Mapped[float | None] = mapped_column(
+        doc="zp - 2.5 log10(flux) with the zero point at x, y; None where flux is not positive."
+    )
     mag_err: Mapped[float | None] = mapped_column(doc="1-sigma error of mag from flux_err, mag.")
     flux_aper: Mapped[float | None] = mapped_column(doc="Flux in the best aperture, electrons.")
     flux_aper_err: Mapped[float | None] = mapped_column(doc="1-sigma error of flux_aper, electrons.")
@@ -82,7 +84,8 @@ def make_measurements(
     ra, dec = wcs.to_sky(measured.x, measured.y)
     pixel_err = np.hypot(measured.x_err, measured.y_err) / np.sqrt(2)
     sky_err = np.hypot(pixel_err * wcs.pixel_scale_arcsec, wcs.error_mas / 1000)
-    mag, mag_err = magnitude(measured.flux_psf, measured.flux_psf_err, zero_point.zp)
+    zp = zero_point.solution().zp_at(measured.x, measured.y)
+    mag, mag_err = magnitude(measured.flux_psf, measured.flux_psf_err, zp)
     columns = measured.columns()
     same = [name for name in columns if name not in {"flux_psf", "flux_psf_err"}]
     return [

@@ -55,11 +55,3 @@ class StepOutcome(Detail, Base):
 def record_outcome(session: Session, outcome: StepOutcome) -> StepOutcome:
     """Record how a step ended, in the place of how it ended before."""
     return save(session, outcome, replace=True)
-
-
-def outcomes_of(session: Session, exposure_id: uuid.UUID, section_id: str | None = None) -> list[StepOutcome]:
-    """Return the outcomes of an exposure, or of one of its sections, the first recorded first."""
-    query = select(StepOutcome).where(StepOutcome.exposure_id == exposure_id).order_by(StepOutcome.id)
-    if section_id is not None:
-        query = query.where(StepOutcome.section_id == section_id)
-    return list(session.scalars(query))

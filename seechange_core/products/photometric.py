@@ -5,7 +5,7 @@ import numpy as np
 from seechange_core.frames import Float
 
 
-def magnitude(flux: Float, flux_err: Float, zp: float) -> tuple[Float, Float]:
+def magnitude(flux: Float, flux_err: Float, zp: Float | float) -> tuple[Float, Float]:
     """Convert fluxes to magnitudes.
 
     Parameters
@@ -13,7 +13,7 @@ def magnitude(flux: Float, flux_err: Float, zp: float) -> tuple[Float, Float]:
     flux, flux_err
         (n,) in the same unit.
     zp
-        Magnitude of a flux of 1.
+        Magnitude of a flux of 1: (n,) where it depends on the place.
 
     Returns
     -------

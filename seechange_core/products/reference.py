@@ -5,7 +5,7 @@ import uuid
 from sqlalchemy import BigInteger, Column, ForeignKey, Table, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from seechange_core.products.base import Corners, Footprint, Product, link, overlapping
+from seechange_core.products.base import Corners, Footprint, Product, existing, link, overlapping, save
 from seechange_core.products.image import Image
 from seechange_core.storage.orm import Base
 
@@ -41,6 +41,22 @@ class Reference(Product, Footprint, Base):
     n_images: Mapped[int] = mapped_column(doc="How many exposures were coadded.")
     bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="What is bad about it; 0 is good.")
     bad_reason: Mapped[str | None] = mapped_column(doc="Why it was marked, in a person's words.")
+
+
+def save_reference(session: Session, row: Reference) -> Reference:
+    """Record a reference that was made now; what a person said of it holds when it is made again.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    row
+        A new row, not in the session.
+    """
+    known = existing(session, row)
+    if known is not None:
+        row.bitflag, row.bad_reason = known.bitflag, known.bad_reason
+    return save(session, row, replace=True)
 
 
 def set_references(session: Session, difference: Image, references: list[uuid.UUID]) -> None:

@@ -13,7 +13,7 @@ from seechange_core.storage.orm import JSON_TYPE, Base
 
 
 class ZeroPoint(Product, Base):
-    """One photometric solution: ``mag = zp - 2.5 log10(flux)``, flux in electrons."""
+    """One photometric solution: ``mag = zp_at(x, y) - 2.5 log10(flux)``, flux in electrons."""
 
     __tablename__ = "zero_points"
 
@@ -25,7 +25,9 @@ class ZeroPoint(Product, Base):
     catalog_id: Mapped[uuid.UUID] = link("catalog_releases.id", "The reference catalog it was fitted to.")
     filter: Mapped[str] = mapped_column(index=True, doc="Short name of the filter over the section.")
     band: Mapped[str] = mapped_column(doc="The catalog's band of the magnitudes.")
-    zp: Mapped[float] = mapped_column(doc="Magnitude of one electron in the whole exposure.")
+    zp: Mapped[float] = mapped_column(
+        doc="Magnitude of one electron in the whole exposure; mean over the section."
+    )
     zp_err: Mapped[float] = mapped_column(doc="1-sigma error of zp, mag.")
     color_term: Mapped[float] = mapped_column(doc="Per magnitude of catalog colour; 0 if not fitted.")
     color_term_err: Mapped[float] = mapped_column(doc="1-sigma error of color_term; 0 if not fitted.")

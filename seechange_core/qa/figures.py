@@ -166,7 +166,7 @@ def zero_point_scatter(
     first, second = pairs.first[good], pairs.second[good]
     star_zp = catalog.mag[second] + 2.5 * np.log10(sources.flux_psf[first])
     error = np.hypot(1.0857 / sources.snr[first], np.nan_to_num(catalog.mag_err[second]))
-    residual = star_zp - solution.zp
+    residual = star_zp - solution.zp_at(sources.x[first], sources.y[first])
     spread = max(3 * mad_sigma(residual), 0.02) if len(first) else 0.1
     bars = {"fmt": ".", "ms": 4, "elinewidth": 0.6, "alpha": 0.6, "color": BLUE, "zorder": 2}
     with mpl.rc_context(STYLE):

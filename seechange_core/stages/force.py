@@ -8,7 +8,7 @@ from seechange_core.numerics.flag_sums import flags_within
 from seechange_core.numerics.psf_fit import fit
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 
 class ForceParams(Params):

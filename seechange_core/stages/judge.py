@@ -37,6 +37,8 @@ TYPICAL_EXTINCTION_MAG = {
 }
 #: Share of a night's exposures whose zero points may be too high by mistake.
 _TOO_HIGH = 0.2
+#: What the clear sky itself varies by.
+_CLEAR_MAG = 0.01
 #: S/N of stars whose shapes are looked at.
 _SHAPE_SNR = 20.0
 #: With fewer stars their mean shape says little.
@@ -67,6 +69,9 @@ class SourceLimits(Params):
     )
     max_psf_floor: float = param(
         0.05, "A PSF with a larger relative error of fluxes is flagged as failed.", gt=0
+    )
+    max_noise_off: float = param(
+        0.2, "Sky noise off by a larger share of what the weights say is flagged as wrong.", gt=0
     )
 
 
@@ -128,6 +133,7 @@ GOOD = Verdict(QualityFlag(0))
 
 _STOPS = {
     "no_stars": QualityFlag.TOO_FEW_SOURCES,
+    "trailed": QualityFlag.TRAILED,
     "no_catalog": QualityFlag.NO_CATALOG,
     "no_solution": QualityFlag.MATCH_FAILED,
     "clouded": QualityFlag.CLOUDS,
@@ -139,8 +145,8 @@ def flags_of_stop(step: str, reason: str) -> QualityFlag:
 
     Without stars there is no PSF either, which is what `source_list` wanted them for.
     """
-    failed = QualityFlag.PSF_FAILED if (step, reason) == ("source_list", "no_stars") else QualityFlag(0)
-    return _STOPS.get(reason, QualityFlag(0)) | failed
+    starless = step == "source_list" and reason in ("no_stars", "trailed")
+    return _STOPS.get(reason, QualityFlag(0)) | (QualityFlag.PSF_FAILED if starless else QualityFlag(0))
 
 
 def judge_image(image: ImageFrame, limits: ImageLimits) -> Verdict:
@@ -206,6 +212,24 @@ def judge_sources(sources: Sources, psf: PsfModel, background: Background, limit
     )
 
 
+def noise_over_predicted(image: ImageFrame, background: Background) -> float:
+    """Return the sky's measured scatter, sources masked, over what the weights say; NaN without weights.
+
+    Where it is not 1, every error of a faint source is off by as much: a wrong gain or read noise, or noise
+    that pixels share.
+    """
+    known = image.weight[image.weight > 0]
+    predicted = 1 / np.sqrt(np.median(known)) if known.size else np.nan
+    return float(np.median(background.rms) / predicted)
+
+
+def judge_noise(ratio: float, limits: SourceLimits) -> Verdict:
+    """Judge the noise by its measured over its predicted value: `NOISE_WRONG` or nothing."""
+    return _above(
+        QualityFlag.NOISE_WRONG, "the sky's noise is off by a share", abs(ratio - 1), limits.max_noise_off
+    )
+
+
 def common_elongation(sources: Sources) -> float:
     """Measure the elongation that the stars of a section have in common.
 
@@ -249,21 +273,30 @@ def judge_zero_point(zero_point: ZeroPointSolution, limits: ZeroPointLimits) -> 
 
 
 def cloud_extinction(
-    zp: Float, exposure_times_s: Float, airmasses: Float, band: str, limits: ZeroPointLimits
+    zp: Float,
+    zp_err: Float | float,
+    exposure_times_s: Float,
+    airmasses: Float,
+    band: str,
+    limits: ZeroPointLimits,
 ) -> Float:
     """Tell how much light the clouds took in each exposure of a night of one section in one filter.
 
     Clouds only ever take light, so the clear sky is the upper envelope of the zero points, reduced to one
-    second and to airmass 0. Its level is the value that a fifth of the exposures exceed (the highest where
-    there are up to five): so many may be too high by mistake, and all others may be clouded. It depends on
-    the set of exposures and not on their order.
+    second and to airmass 0. Its level is that of the value that a fifth of the exposures exceed (the highest
+    where there are up to five): so many may be too high by mistake, and all others may be clouded. The level
+    is the mean of all that agree with that value, or its noise would have it too high. It depends on the set
+    of exposures and not on their order.
 
     Parameters
     ----------
     zp
         (n,) zero points of whole exposures, mag; the airmass is in them.
+    zp_err
+        (n,), or one for all.
     exposure_times_s, airmasses
-        (n,) each; unless all airmasses are known (finite) none is used.
+        (n,) each; an airmass that is not known (finite) is taken as the mean of the others. A time that is
+        not above 0 tells nothing: that exposure is left out.
     band
         Name of the catalog's band, for its typical extinction.
     limits
@@ -272,13 +305,45 @@ def cloud_extinction(
     Returns
     -------
     ndarray
-        (n,) magnitudes below the level of the clear sky; 0 or less where it is clear.
+        (n,) magnitudes below the level of the clear sky; 0 or less where it is clear, 0 of what is left out.
     """
-    clear = zp - 2.5 * np.log10(exposure_times_s)
-    if np.all(np.isfinite(airmasses)):
-        clear = clear + _extinction_mag(band, limits) * airmasses
-    level = np.sort(clear)[::-1][int(_TOO_HIGH * (len(clear) - 1))]
-    return np.asarray(level - clear, float)
+    told = exposure_times_s > 0
+    lost = np.zeros(len(zp))
+    if not told.any():
+        return lost
+    clear = zp[told] - clear_zero_point(0.0, exposure_times_s[told], airmasses[told], band, limits)
+    error = np.hypot(np.broadcast_to(zp_err, len(zp))[told], _CLEAR_MAG)
+    top = np.argsort(-clear, kind="stable")[int(_TOO_HIGH * (len(clear) - 1))]
+    alike = np.sort(clear[np.abs(clear - clear[top]) <= 2 * np.hypot(error, error[top])])
+    lost[told] = alike.mean() - clear
+    return lost
+
+
+def clear_zero_point(
+    one_second_mag: float, exposure_times_s: Float, airmasses: Float, band: str, limits: ZeroPointLimits
+) -> Float:
+    """Give the zero points of exposures in a clear sky.
+
+    Parameters
+    ----------
+    one_second_mag
+        Zero point of one second at airmass 0.
+    exposure_times_s, airmasses
+        (n,) each; an airmass that is not known (finite) is taken as the mean of the others, or as 1.
+    band
+        Name of the catalog's band, for its typical extinction.
+    limits
+        Here, `extinction_mag`.
+
+    Returns
+    -------
+    ndarray
+        (n,) mag; NaN where the time is not above 0.
+    """
+    known = np.isfinite(airmasses)
+    filled = np.where(known, airmasses, airmasses[known].mean() if known.any() else 1.0)
+    times = np.where(exposure_times_s > 0, exposure_times_s, np.nan)
+    return np.asarray(one_second_mag + 2.5 * np.log10(times) - _extinction_mag(band, limits) * filled)
 
 
 def judge_clouds(extinction_mag: float, zp_err: float, limits: ZeroPointLimits) -> Verdict:

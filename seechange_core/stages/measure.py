@@ -11,7 +11,7 @@ from seechange_core.numerics.gaussian_fit import GaussianShapes, fit_gaussians
 from seechange_core.numerics.psf import evaluate, shift
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _STEPS = 6
 _MAX_SHIFT_PIX = 3.0

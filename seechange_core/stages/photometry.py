@@ -6,7 +6,10 @@ zero point varies over the section, if they show that it does; corrections that 
 system; and the depth reached.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from scipy.optimize import nnls
 
 from seechange_core.errors import Clouded, NoCatalog, NoSolution, NoStars
 from seechange_core.flags import UNUSABLE, PixelFlag
@@ -25,14 +28,19 @@ from seechange_core.frames.solutions import spatial_terms
 from seechange_core.numerics import psf as psf_model
 from seechange_core.numerics.fitting import LinearFit, fit_linear, left_out_loss
 from seechange_core.numerics.matching import match_sky, neighbour_distance
-from seechange_core.numerics.stats import clipped_stats, mad_sigma
+from seechange_core.numerics.stats import mad_sigma
 from seechange_core.params import Params, param
 
 CODE_VERSION = "2"
 
 _MAG_PER_RELATIVE = 2.5 / np.log(10)
 _ENOUGH = 20  # stars, from which on the choosier selection is taken
+_FAINTEST = 1 / 3  # of the S/N wanted, where there are few stars
+_OF_LIMIT_SIGMA = 3.0  # errors of the catalog between a star and the faintest one of the catalog
 _SPATIAL_TERMS = (0, 2, 5)  # of a constant, a plane and a quadratic surface
+# How well the PSF's light beyond 2 FWHM is known, relatively: what is too faint to be found passes for wings.
+# On five simulated CCDs (`benchmarks.zero_point`) zero points are off the true total flux by so much of it.
+_WINGS_FROM_FWHM, _WING_ERROR = 2.0, 0.045
 _DEPTHS_PER_AXIS = 8  # places along each axis of which the depth is the median
 
 
@@ -48,7 +56,11 @@ class PhotometryParams(Params):
     )
     match_radius_arcsec: float = param(1.0, "Largest distance of a match.", unit="arcsec", gt=0.0)
     match_radius_pix: float = param(1.0, "The match radius is at least so many pixels.", unit="pix", ge=0.0)
-    min_snr: float = param(10.0, "Stars fainter than this are not used.", gt=0.0)
+    min_snr: float = param(
+        30.0,
+        "Fainter stars are used only where fewer than 20 are brighter, and down to a third of this.",
+        gt=0.0,
+    )
     min_stars: int = param(5, "Fewer stars than this make no zero point.", ge=3)
     clip_sigma: float = param(3.5, "Stars beyond this many sigma are outliers.", gt=1.0)
     max_scatter_mag: float = param(
@@ -79,8 +91,8 @@ class PhotometryParams(Params):
         ge=0.0,
     )
     limit_sigma: float = param(5.0, "Significance that defines the limiting magnitude.", gt=0.0)
-    zero_point_expected_mag: float | None = param(
-        None, "Zero point of such an exposure in a clear sky; None if unknown.", unit="mag"
+    zero_point_expected_mag: dict[str, float] = param(
+        {}, "For each filter, the zero point of one second in a clear sky at airmass 0, if known.", unit="mag"
     )
     max_extinction_mag: float = param(
         1.0,
@@ -100,6 +112,8 @@ def calibrate(
     params: PhotometryParams | None = None,
     *,
     gain: float = 1.0,
+    expected_zp: float | None = None,
+    catalog_err_mag: float = 0.0,
 ) -> ZeroPointSolution:
     """Find the zero point of a section's PSF fluxes.
 
@@ -122,12 +136,17 @@ def calibrate(
         Defaults if None.
     gain
         Of the image, see `ImageFrame`: 1 unless it is a coadd.
+    expected_zp
+        Zero point of this exposure (its time, its airmass) in a clear sky; None if not known.
+    catalog_err_mag
+        Error that all magnitudes of the catalog share; goes into `zp_err`.
 
     Returns
     -------
     ZeroPointSolution
-        `zp_err` holds photon noise, catalog errors, the extra scatter of the stars used and what is not known
-        of the colour term. The limiting magnitude counts the noise of the sky and of the source.
+        `zp_err` holds photon noise, catalog errors, the extra scatter of the stars used, what is not known
+        of the colour term, and how well the PSF tells the total flux. The limiting magnitude counts the noise
+        of the sky and of the source.
 
     Raises
     ------
@@ -144,9 +163,11 @@ def calibrate(
     usable = _usable_sources(sources, params)
     rows, stars = _match(sources, usable, wcs, catalog, band, params)
     shape = background.shape
-    fit, has_color = _fit_zero_point(sources.select(rows), catalog.select(stars), shape, params)
-    zp, zp_err = float(fit.coefficients[0, 0]), float(np.sqrt(fit.covariance[0, 0]))
-    _check(zp, fit, band, params)
+    faintest = float(np.max(catalog.mag[stars]))
+    fit, has_color = _fit_zero_point(sources.select(rows), catalog.select(stars), faintest, shape, params)
+    zp = float(fit.coefficients[0, 0])
+    zp_err = float(np.sqrt(fit.covariance[0, 0] + total_flux_error_mag(psf) ** 2 + catalog_err_mag**2))
+    _check(zp, expected_zp, fit, band, params)
     bright = fit.used & (fit.errors <= np.median(fit.errors[fit.used]))
     return ZeroPointSolution(
         zp=zp,
@@ -163,11 +184,19 @@ def calibrate(
     )
 
 
+def total_flux_error_mag(psf: PsfModel) -> float:
+    """Tell how well fluxes are known to be total ones: the error of the light in the PSF's wings, mag."""
+    steps = np.arange(psf.size) - psf.size // 2
+    wings = np.hypot(steps[:, None], steps) > _WINGS_FROM_FWHM * psf.fwhm_pix
+    return float(_MAG_PER_RELATIVE * _WING_ERROR * abs(psf.coefficients[0][wings].sum()))
+
+
 def _usable_sources(sources: Sources, params: PhotometryParams) -> Bool:
     """Pick clean stars; those with blended neighbours only where there are few others."""
     spoiled = int(UNUSABLE | PixelFlag.NON_LINEAR)
     good = sources.is_star & ((sources.flags & spoiled) == 0) & np.isfinite(sources.flux_psf)
-    good &= (sources.flux_psf_err > 0) & (sources.flux_psf >= params.min_snr * sources.flux_psf_err)
+    faintest = _FAINTEST * params.min_snr
+    good &= (sources.flux_psf_err > 0) & (sources.flux_psf >= faintest * sources.flux_psf_err)
     alone = good & ~sources.blended
     if np.count_nonzero(alone) >= _ENOUGH:
         good = alone
@@ -210,25 +239,39 @@ def _match(
 
 
 def _fit_zero_point(
-    s: Sources, c: CatalogStars, shape: tuple[int, int], params: PhotometryParams
+    s: Sources, c: CatalogStars, faintest: float, shape: tuple[int, int], params: PhotometryParams
 ) -> tuple[LinearFit, bool]:
     """Fit zero point, deviation of the colour term from the expected one, and variation over the section.
+
+    Whatever is chosen by the measured flux, or weighted with its error, is too bright: noise has helped it.
+    A first fit therefore tells, with flux and catalog together, how bright each star is (`_expected`).
 
     Returns
     -------
     The fit, its coefficients in this order; whether any colour is known.
     """
     # A catalog that claims no error at all would otherwise own the fit.
-    errors = np.hypot(np.maximum(c.mag_err, 1e-4), _MAG_PER_RELATIVE * s.flux_psf_err / s.flux_psf)
-    shade, errors, has_color = _shades(c.color - params.reference_color, errors, params)
+    mag_err = np.maximum(c.mag_err, 1e-4)
+    shade, mag_err, has_color = _shades(c.color - params.reference_color, mag_err, params)
     values = c.mag + 2.5 * np.log10(s.flux_psf) - params.color_term * shade
     design = np.column_stack([np.ones(len(shade)), shade, *spatial_terms(s.x, s.y, shape)])
     prior = np.array([np.inf, params.color_term_prior] + [params.spatial_prior_mag] * _SPATIAL_TERMS[-1])
-    fits = [
-        fit_linear(design[:, :n], values, errors, clip_sigma=params.clip_sigma, prior_errors=prior[:n])
-        for n in (2 + k for k in _SPATIAL_TERMS[: params.max_spatial_degree + 1])
-    ]
-    return _choose(fits, errors, params.clip_sigma), has_color
+
+    def fit(n_terms: int, rows: Bool, relative_err: Float) -> LinearFit:
+        errors = np.hypot(mag_err, _MAG_PER_RELATIVE * relative_err)
+        # The mean logarithm of a noisy flux is below that of its mean.
+        unbiased = values + _MAG_PER_RELATIVE * relative_err**2 / 2
+        return fit_linear(
+            design[rows, :n_terms], unbiased[rows], errors[rows],
+            clip_sigma=params.clip_sigma, prior_errors=prior[:n_terms],
+        )  # fmt: skip
+
+    everything = np.ones(len(values), bool)
+    first = fit(2, everything, s.flux_psf_err / s.flux_psf)
+    relative_err, fainter = _expected(s, mag_err, first)
+    rows = _bright_enough(1 / relative_err, c.mag + fainter, mag_err, faintest, params.min_snr)
+    fits = [fit(2 + k, rows, relative_err) for k in _SPATIAL_TERMS[: params.max_spatial_degree + 1]]
+    return _choose(fits, fits[0].errors, params.clip_sigma), has_color
 
 
 def _shades(shade: Float, errors: Float, params: PhotometryParams) -> tuple[Float, Float, bool]:
@@ -244,19 +287,60 @@ def _shades(shade: Float, errors: Float, params: PhotometryParams) -> tuple[Floa
     )
 
 
+def _expected(s: Sources, mag_err: Float, first: LinearFit) -> tuple[Float, Float]:
+    """Estimate each star's brightness from its flux and the catalog, weighted with their variances.
+
+    The error of that mean and of the difference of the two, which makes the zero point, are independent.
+
+    Returns
+    -------
+    relative_err, fainter
+        (n,) relative error of a flux at that brightness; how much fainter than in the catalog it is, mag.
+    """
+    # What neither error explains is either's.
+    shared = first.scatter**2 / 2
+    relative_err, fainter = s.flux_psf_err / s.flux_psf, np.zeros(len(s))
+    variance_of = _variance_curve(s.flux_psf, s.flux_psf_err)
+    for _ in range(2):
+        of_flux = (_MAG_PER_RELATIVE * relative_err) ** 2 + shared
+        fainter = first.residuals[:, 0] * of_flux / (of_flux + mag_err**2 + shared)
+        flux = s.flux_psf * 10 ** (-0.4 * fainter)
+        relative_err = s.flux_psf_err / flux * np.sqrt(variance_of(flux) / variance_of(s.flux_psf))
+    return relative_err, fainter - first.residuals[:, 0]
+
+
+def _variance_curve(flux: Float, error: Float) -> Callable[[Float], Float]:
+    """Fit how the variance of a flux grows with it: of the sky, the source's photons and the model."""
+    unit = float(np.median(flux))
+
+    def terms(f: Float) -> Float:
+        return np.vander(f / unit, 3)
+
+    coefficients, _ = nnls(terms(flux) / error[:, None] ** 2, np.ones(len(flux)))
+    return lambda f: np.asarray(terms(f) @ coefficients)
+
+
+def _bright_enough(snr: Float, mag: Float, mag_err: Float, faintest: float, min_snr: float) -> Bool:
+    """Choose stars by their expected S/N, away from the catalog's limit if there are enough of them."""
+    fewest = min(_ENOUGH, len(snr)) - 1
+    chosen = snr >= min(min_snr, float(np.sort(snr)[::-1][fewest]))
+    inside = chosen & (mag + _OF_LIMIT_SIGMA * mag_err < faintest)
+    return inside if np.count_nonzero(inside) >= _ENOUGH else chosen
+
+
 def _choose(fits: list[LinearFit], errors: Float, clip_sigma: float) -> LinearFit:
-    """Take a fit with more terms only if it predicts left-out stars better, by more than 1 sigma."""
+    """Take a fit with more terms only if it predicts left-out stars better, by more than 2 sigma."""
     total = np.hypot(errors, min(fit.scatter for fit in fits))
     best, lowest = fits[0], left_out_loss(fits[0], total, clip_sigma)
     for fit in fits[1:]:
         loss = left_out_loss(fit, total, clip_sigma)
         gain = lowest - loss
-        if np.mean(gain) > np.std(gain) / np.sqrt(len(gain)):
+        if np.mean(gain) > 2 * np.std(gain) / np.sqrt(len(gain)):
             best, lowest = fit, loss
     return best
 
 
-def _check(zp: float, fit: LinearFit, band: str, params: PhotometryParams) -> None:
+def _check(zp: float, expected: float | None, fit: LinearFit, band: str, params: PhotometryParams) -> None:
     n_used = int(np.count_nonzero(fit.used))
     if n_used < params.min_stars or fit.scatter > params.max_scatter_mag:
         raise NoSolution(
@@ -264,7 +348,6 @@ def _check(zp: float, fit: LinearFit, band: str, params: PhotometryParams) -> No
             f"least {params.min_stars} and at most {params.max_scatter_mag:g} mag wanted",
             cure=f"check that the catalog's band {band} fits the filter, and the astrometric solution",
         )
-    expected = params.zero_point_expected_mag
     if expected is not None and expected - zp > params.max_extinction_mag:
         raise Clouded(
             f"the zero point {zp:.2f} lies {expected - zp:.2f} mag below the expected {expected:.2f}",
@@ -275,15 +358,29 @@ def _check(zp: float, fit: LinearFit, band: str, params: PhotometryParams) -> No
 def _aperture_corrections(
     sources: Sources, usable: Bool, fwhm_pix: float, params: PhotometryParams
 ) -> tuple[float, ...]:
-    """Average PSF minus aperture magnitude over bright, isolated stars; NaN where there is no flux."""
+    """Measure PSF minus aperture magnitudes on bright, isolated stars; NaN where there is no flux."""
     chosen = usable
     isolated = neighbour_distance(sources.x, sources.y) > params.isolation_fwhm * fwhm_pix
     for choosier in (chosen & (sources.snr >= params.aperture_min_snr), isolated):
         if np.count_nonzero(chosen & choosier) >= _ENOUGH:
             chosen = chosen & choosier
-    flux = sources.flux_aper[chosen]
-    ratio = np.where(flux > 0, flux, np.nan) / sources.flux_psf[chosen, None]
-    return tuple(float(clipped_stats(2.5 * np.log10(column), 3.0).mean) for column in ratio.T)
+    s = sources.select(np.flatnonzero(chosen))
+    columns = zip(s.flux_aper.T, s.flux_aper_err.T, strict=True)
+    return tuple(_ratio_mag(flux, error, s.flux_psf, params) for flux, error in columns)
+
+
+def _ratio_mag(flux: Float, error: Float, flux_psf: Float, params: PhotometryParams) -> float:
+    """Fit ``flux = ratio flux_psf + rest`` and return the ratio in magnitudes.
+
+    The rest is what a wide aperture holds of sources too faint to be found: the same for all stars.
+    """
+    use = (flux > 0) & (error > 0)
+    n = int(np.count_nonzero(use))
+    if n < params.min_stars:
+        return float("nan")
+    design = np.column_stack([flux_psf[use], np.ones(n)])[:, : 2 if n >= _ENOUGH else 1]
+    ratio = fit_linear(design, flux[use], error[use], clip_sigma=params.clip_sigma).coefficients[0, 0]
+    return float(2.5 * np.log10(ratio)) if ratio > 0 else float("nan")
 
 
 def _limiting_mag(zp: float, background: Background, psf: PsfModel, n_sigma: float, gain: float) -> float:
@@ -292,15 +389,21 @@ def _limiting_mag(zp: float, background: Background, psf: PsfModel, n_sigma: flo
     A PSF fit weighted with the sky's variance has ``variance = A rms^2 + w F / gain``, ``A = 1 / sum P^2``
     (King 1983, PASP 95, 163) and ``w = A^2 sum P^3``: the source's photons count as they are concentrated.
     """
-    step = -(-max(background.rms.shape) // _DEPTHS_PER_AXIS)
-    rms = background.rms[step // 2 :: step, step // 2 :: step].astype(float)
+    places = [_places(n) for n in background.rms.shape]
+    rms = background.rms[np.ix_(*places)].astype(float)
     row, column = np.nonzero(np.isfinite(rms) & (rms > 0))
     if len(row) == 0:
         return float("nan")
-    y, x = ((step // 2 + step * i + 0.5) * background.step_pix - 0.5 for i in (row, column))
+    y, x = ((at[i] + 0.5) * background.step_pix - 0.5 for at, i in zip(places, (row, column), strict=True))
     stamps = psf_model.evaluate(psf, x, y).astype(float)
     area = 1 / np.sum(stamps**2, axis=(1, 2))
     own = n_sigma**2 * area**2 * np.sum(stamps**3, axis=(1, 2)) / gain
     # F^2 = n^2 variance(F)
     flux = (own + np.sqrt(own**2 + 4 * n_sigma**2 * area * rms[row, column] ** 2)) / 2
     return float(zp - 2.5 * np.log10(np.median(flux)))
+
+
+def _places(n_cells: int) -> Int:
+    """Return some of the cells along an axis, evenly."""
+    step = -(-n_cells // _DEPTHS_PER_AXIS)
+    return np.arange(step // 2, n_cells, step)

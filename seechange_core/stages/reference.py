@@ -8,12 +8,13 @@ import numpy as np
 
 from seechange_core.errors import NoReference
 from seechange_core.frames import Box, CalibratedImage, Float, Float32, ImageFrame, WcsSolution
+from seechange_core.numerics.alignment import flux_scale
 from seechange_core.numerics.background import level_map
 from seechange_core.numerics.resample import Warped, coordinate_grid, edge_taper, warp_by_grid
 from seechange_core.numerics.stack import StackSums, Tolerance, find_outliers, stack_median
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _BAND_BYTES = 400e6
 """Aligned pixels kept in memory at a time."""
@@ -104,7 +105,7 @@ class CoaddResult:
     grid
         Its WCS.
     zero_point
-        Magnitude of one unit of its data: that of the deepest input.
+        Magnitude of one unit of its data, everywhere: the mean one of the deepest input.
     used
         Indices of the inputs that entered.
     clipped_fraction
@@ -116,12 +117,6 @@ class CoaddResult:
     zero_point: float
     used: tuple[int, ...]
     clipped_fraction: Float
-
-
-def facts_of(image: CalibratedImage) -> InputFacts:
-    """Gather what `select_inputs` needs from an image in memory."""
-    fwhm = image.psf.fwhm_pix * image.wcs.pixel_scale_arcsec
-    return InputFacts(image.label, fwhm, image.zero_point.limiting_mag)
 
 
 def select_inputs(candidates: Sequence[InputFacts], params: ReferenceParams) -> Selection:
@@ -163,9 +158,13 @@ def select_inputs(candidates: Sequence[InputFacts], params: ReferenceParams) -> 
 
 @dataclass(frozen=True)
 class _Input:
-    """One input with the numbers that put it on the common scale."""
+    """One input with the numbers that put it on the common scale, of zero point `zp`.
+
+    `scale` is that of its mean zero point; the pixels are scaled by the zero point at their place.
+    """
 
     image: CalibratedImage
+    zp: float
     scale: float
     boost: float
     taper_pix: float
@@ -181,15 +180,18 @@ class _Input:
         level = frame.data - level_map(self.image.background)
         places = coordinate_grid(self.image.wcs, grid, band)
         w = warp_by_grid(level, frame.weight, frame.flags, places)
-        scale = np.float32(self.scale)
-        warped = Warped(w.data * scale, w.weight / (scale * scale), w.flags)
+        scale = places.spread(flux_scale(self.image.zero_point, places, self.zp))
+        data, weight = w.data * scale, w.weight / scale
+        weight /= scale
+        warped = Warped(data, weight, w.flags)
         return warped, np.float32(self.boost) * edge_taper(places, frame.shape, self.taper_pix)
 
 
 def coadd(inputs: Sequence[CalibratedImage], grid: WcsSolution, params: ReferenceParams) -> CoaddResult:
     """Average images on a common grid and flux scale.
 
-    Every input has its background removed and is scaled to the zero point of the deepest one. Pixels
+    Every input has its background removed and is scaled, with its zero point at each place, to the mean
+    zero point of the deepest one: what varied over the inputs is gone from the coadd. Pixels
     that disagree with the stack's median by more than noise, seeing and registration explain are
     clipped; the rest is averaged with the weights the parameters name.
 
@@ -327,7 +329,7 @@ def _prepare(inputs: Sequence[CalibratedImage], zero_point: float, params: Refer
             slope=params.clip_slack + max(worst / width - 1, 1 - best / width),
             photons=scale / c.image.gain,
         )
-        prepared.append(_Input(c, scale, float(boost), 4 * c.psf.fwhm_pix, tolerance))
+        prepared.append(_Input(c, zero_point, scale, float(boost), 4 * c.psf.fwhm_pix, tolerance))
     return prepared
 
 

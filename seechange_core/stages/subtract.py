@@ -40,7 +40,7 @@ from seechange_core.numerics.zogy import (
 )
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _RAMP = 16
 _MIN_GUARD = 20
@@ -96,6 +96,8 @@ def subtract(
     Proper subtraction (Zackay, Ofek & Gal-Yam 2016, ApJ 830, 27) with the PSFs and the sky noise of
     each tile, every pixel's own variance in the score, the error of the registration measured on common
     stars, and the noise spectrum of the interpolated reference. Blank sky in the difference is white.
+    The ratio of the fluxes follows both zero points from place to place; what the common stars correct of
+    it is one number, so a variation that the zero points do not hold stays, as an error of the kernel.
 
     The weight of the difference is such that a linear PSF fit has the right error: it carries, at every
     pixel, the variance of a point-source flux measured there, divided by that in blank sky.

@@ -84,7 +84,8 @@ def zero_point_error_mag(sources: Sources, zp: float, truth: TruthRows) -> tuple
     """Return by how much calibrated magnitudes of bright, lone stars are off: median and its error.
 
     Taken from the magnitudes themselves, so that the shares of light that PSF fluxes leave out and
-    the zero point puts back cancel, as they do for a user.
+    the zero point puts back cancel, as they do for a user. Both zero points are means over the section:
+    the patches of clouds are in the electrons of both.
     """
     stars = truth.of("star")
     stars = stars.rows(~stars.masked & ~stars.saturated)
@@ -170,6 +171,7 @@ def _transients(settings: Settings, epoch: Epoch, truth: TruthRows, measured: Fl
     params = settings.params(ForceParams, "force", epoch.exposure.instrument)
     forced = measure_difference(frame, epoch.rows.wcs.solution(), truth.ra, truth.dec, params)
     # Ours and the truth's fluxes differ by the zero points: theirs counts all light, ours what the PSF holds.
+    # These are means over the section, as the patches of clouds are in the electrons of both.
     true_flux = truth.flux_e * 10 ** (0.4 * (epoch.rows.zero_point.zp - truth.zp))
     typical = float(np.nanmedian(forced.flux_err)) if np.isfinite(forced.flux_err).any() else np.nan
     error = np.where(np.isfinite(forced.flux_err), forced.flux_err, typical)

@@ -1,6 +1,6 @@
 """A whole processed survey against its truth, in numbers and light curves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class TransientCurve:
     measured
         Forced fluxes on differences.
     true_mjd, true_mag
-        Of each exposure; NaN before it went off.
+        Of each exposure, by the section's mean zero point; NaN before it went off.
     """
 
     name: str
@@ -123,7 +123,8 @@ def summarise(settings: Settings, survey: Path) -> Summary:
             zero_points.append(zero_point_error_mag(sources, epoch.rows.zero_point.zp, rows)[0])
         changes = [judge_changes(settings, epoch, rows) for epoch, rows in _paired(differences, truth)]
         curves = tuple(_curves(settings, truth))
-    return _summary(images, offsets, np.array(zero_points), changes, curves)
+        mean_zp = {(e.exposure.name, e.rows.image.section_id): e.rows.zero_point.zp for e in differences}
+    return _summary(images, offsets, np.array(zero_points), changes, curves, curve_pulls(curves, mean_zp))
 
 
 def _summary(
@@ -132,6 +133,7 @@ def _summary(
     zero_points: Float,
     changes: list[Changes],
     curves: tuple[TransientCurve, ...],
+    curve_pull: Pulls,
 ) -> Summary:
     all_offsets = np.concatenate(offsets) if offsets else np.array([np.nan])
     joined = {
@@ -141,7 +143,6 @@ def _summary(
     lit = joined["true_flux_e"] > 0
     # Fluxes are judged wherever they were forced, lit or not, found or not: nothing selects them.
     pull = pulls(joined["flux_e"], joined["flux_err_e"], joined["true_flux_e"])
-    curve_pull = _curve_pulls(curves)
     findable = np.unique(joined["object_id"][joined["snr"] >= FINDABLE_SNR])
     found = {c.truth_id for c in curves} & {int(i) for i in findable}
     n_positive = sum(c.n_false_positive for c in changes)
@@ -181,14 +182,25 @@ def _outliers(flux: Float, error: Float, true: Float) -> float:
     return float(np.mean(np.abs(pull) > 4)) if len(pull) else 0.0
 
 
-def _curve_pulls(curves: tuple[TransientCurve, ...]) -> Pulls:
-    """Return the pulls of the light curves as stored: at our own positions, of what was found."""
+def curve_pulls(curves: Sequence[TransientCurve], mean_zp: Mapping[tuple[str, str], float]) -> Pulls:
+    """Return the pulls of the light curves as stored: at our own positions, of what was found.
+
+    Parameters
+    ----------
+    curves
+        True magnitudes go by the true mean zero point of a section, with the patches of clouds still in
+        them, as in our electrons.
+    mean_zp
+        Ours by exposure and section, which makes electrons of them: not that at the place.
+    """
     columns: list[tuple[Float, Float, Float]] = []
     for curve in curves:
         table = curve.measured
         index = nearest(table.mjd_mid[:, None], curve.true_mjd[:, None], 1e-4)
         known = index >= 0
-        true = 10 ** (-0.4 * (curve.true_mag[index[known]] - table.zp[known]))
+        places = zip(table.exposure[known].tolist(), table.section[known].tolist(), strict=True)
+        zp = np.array([mean_zp.get(p, own) for p, own in zip(places, table.zp[known].tolist(), strict=True)])
+        true = 10 ** (-0.4 * (curve.true_mag[index[known]] - zp))
         columns.append((table.flux[known], table.flux_err[known], np.nan_to_num(true)))
     if not columns:
         return pulls([], [], [])

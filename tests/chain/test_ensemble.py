@@ -12,7 +12,7 @@ from seechange_core.chain.ensemble import ComparisonChoice, ensemble_at
 from seechange_core.chain.light_curves import LightCurveTable
 from seechange_core.errors import NotFoundError
 from seechange_core.flags import PixelFlag
-from seechange_core.frames import Sources, WcsSolution
+from seechange_core.frames import Sources, WcsSolution, ZeroPointSolution
 
 RA, DEC = 150.0, 2.0
 N_STARS, N_EPOCHS = 30, 12
@@ -32,14 +32,20 @@ def plane(dx, dy):
 class FakeEpoch:
     """An image that exists as its sources and zero point alone."""
 
-    def __init__(self, number, sky, flux, rng, band="r"):
+    def __init__(self, number, sky, flux, rng, band="r", tilt_mag=0.0):
         self.flux, self.error = flux, np.sqrt(flux + 1e4 + (FLOOR * flux) ** 2)
         self.wcs = plane(*rng.uniform(-20, 20, 2))
         self.exposure = SimpleNamespace(name=f"e{number}", instrument="demo")
         zero_point = SimpleNamespace(zp=28.0 + rng.normal(0, 0.1), limiting_mag=20.0 + 0.01 * number)
         image = SimpleNamespace(section_id="0", filter=band, saturation_e=50000.0)
         self.rows = SimpleNamespace(zero_point=zero_point, image=image, psf=SimpleNamespace(floor=FLOOR))
-        self.number, self.sky = number, sky
+        self.number, self.sky, self.tilt_mag = number, sky, tilt_mag
+
+    def zp_at(self, ra, dec):
+        solution = ZeroPointSolution(
+            self.rows.zero_point.zp, 0.01, "r", spatial_mag=(self.tilt_mag, 0.0), shape=SHAPE
+        )
+        return solution.zp_at(*self.wcs.to_pixels(ra, dec))
 
     def sources(self, _archive):
         x, y = self.wcs.to_pixels(*self.sky)
@@ -110,6 +116,22 @@ def test_zero_points_come_from_steady_clean_stars(field):
     (line,) = ours.describe()
     assert line.startswith("ensemble in r: 23 comparison stars of 14.")
     assert "1 variable ones left out" in line
+
+
+def test_zero_points_that_vary_over_the_images_are_taken_at_the_stars_and_at_the_object(field):
+    """Each image has a tilt of its own, known, of 60 mmag across; the object stands near a corner."""
+    rng = np.random.default_rng(8)
+    for epoch in field.epochs:
+        epoch.tilt_mag = rng.normal(0, 0.03)
+        x, _ = epoch.wcs.to_pixels(*field.sky)
+        brighter = 10 ** (0.4 * epoch.tilt_mag * (x / 499.5 - 1))
+        epoch.flux, epoch.error = epoch.flux * brighter, epoch.error * brighter
+    ours = ensemble_at(field.settings, field.ra, field.dec)
+    zp = np.array([ours.zero_points[f"e{j}", "0"].zp for j in range(N_EPOCHS)])
+    x = np.array([e.wcs.to_pixels(field.ra, field.dec)[0] for e in field.epochs])
+    tilts = np.array([e.tilt_mag for e in field.epochs]) * (x / 499.5 - 1)
+    assert np.std(tilts) > 0.015
+    assert np.std(zp - field.zp - tilts) < 0.003
 
 
 def test_errors_of_the_light_curve_are_what_steady_stars_show(field):

@@ -1,9 +1,11 @@
 """What hangs on a difference image: sightings, cutouts, measurements, forced fluxes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from seechange_core.frames import ForcedFluxes, Measurements
@@ -15,7 +17,6 @@ from seechange_core.products.measurement import make_measurements
 from seechange_core.products.photometric import magnitude
 from seechange_core.products.sighting import make_sightings
 from seechange_core.storage.archive import Archive
-from seechange_core.storage.rows import insert_or_update_many, replace_rows
 
 BAD_FLUX = 1
 
@@ -34,7 +35,8 @@ def night(session, make, sample, settings):
 
 def add_sightings(session, sample, night, n: int = 3) -> list[Sighting]:
     rows = make_sightings(night.listed, sample.detections(n), sample.wcs(), mjd_mid=61000.1)
-    replace_rows(session, Sighting, {"source_list_id": night.listed.id}, rows)
+    session.add_all(rows)
+    session.flush()
     return rows
 
 
@@ -72,7 +74,7 @@ def test_sightings_are_where_they_were_seen(session, sample, night):
         assert row.object_id is None
 
 
-def test_sightings_made_again_take_all_that_follows_with_them(session, sample, settings, night):
+def test_sightings_that_go_take_all_that_follows_with_them(session, sample, settings, night):
     sightings = add_sightings(session, sample, night)
     cutouts = add_cutouts(session, sample, settings, night, sightings)
     session.add_all(
@@ -82,8 +84,8 @@ def test_sightings_made_again_take_all_that_follows_with_them(session, sample, s
     )
     session.flush()
     assert [session.query(kind).count() for kind in (Sighting, Cutouts, Measurement)] == [3, 3, 3]
-    add_sightings(session, sample, night, n=2)
-    assert [session.query(kind).count() for kind in (Sighting, Cutouts, Measurement)] == [2, 0, 0]
+    session.execute(delete(Sighting).where(Sighting.number >= 2))
+    assert [session.query(kind).count() for kind in (Sighting, Cutouts, Measurement)] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -116,6 +118,28 @@ def test_measurements_have_magnitudes_where_there_is_flux(session, sample, setti
     assert rows[0].fwhm_pix is None
     assert [row.is_bad for row in rows] == [False, False, True]
     assert rows[2].bad_reasons == 2
+
+
+def tilted(zero_point):
+    """Give it a tilt of 30 mmag across."""
+    solution = replace(zero_point.solution(), spatial_mag=(0.015, 0.0), shape=(40, 60))
+    return zero_point.take(solution)
+
+
+def test_a_tilted_zero_point_gives_one_magnitude_at_both_edges(session, sample, settings, night):
+    """A transient of magnitude 20 brings less light at the left edge than at the right one."""
+    cutouts = add_cutouts(session, sample, settings, night, add_sightings(session, sample, night, 2))
+    x, flux = np.array([0.0, 59.0]), 10 ** (-0.4 * (20 - np.array([26.985, 27.015])))
+    what = replace(measured(2), x=x, y=np.array([5.0, 30.0]), flux_psf=flux)
+    zero_point = tilted(night.zero_point)
+    rows = make_measurements(cutouts, what, sample.wcs(), zero_point, 61000.1, night.make.provenance_id)
+    assert [row.mag for row in rows] == pytest.approx([20, 20], abs=1e-9)
+    fluxes = replace(forced(list(flux)), x=x)
+    made = (night.difference, zero_point, np.full(2, np.nan), night.make.provenance_id)
+    forced_rows = make_forced_fluxes(new_objects(session, night, 2), fluxes, *made)
+    assert [row.mag for row in forced_rows] == pytest.approx([20, 20], abs=1e-9)
+    assert [row.zp for row in forced_rows] == pytest.approx([26.985, 27.015])
+    assert np.diff([row.limiting_mag for row in forced_rows]) == pytest.approx(0.03)
 
 
 def test_magnitudes_and_their_errors():
@@ -156,8 +180,8 @@ def test_forced_fluxes_are_updated_in_place(session, night):
     def store(image, flux):
         bjd = np.array([2461000.5, 2461000.5, np.nan])
         made = (image, night.zero_point, bjd, night.make.provenance_id)
-        rows = make_forced_fluxes(objects, forced(flux), *made)
-        insert_or_update_many(session, rows, ForcedFlux.NATURAL_KEY)
+        for row in make_forced_fluxes(objects, forced(flux), *made):
+            save(session, row, replace=True)
 
     store(night.new, [100.0, -3.0, np.nan])
     store(night.difference, [90.0, 3.0, 1.0])

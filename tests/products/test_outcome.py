@@ -2,7 +2,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from seechange_core.products import StepOutcome
-from seechange_core.products.outcome import outcomes_of, record_outcome
+from seechange_core.products.outcome import record_outcome
 
 
 def outcome(make, exposure_id, **changes) -> StepOutcome:
@@ -24,16 +24,6 @@ def test_the_last_outcome_of_a_step_replaces_the_one_before(session, make):
     found = StepOutcome.find(session, exposure, "0", "image", make.provenance_id)
     assert found.id == was[0]
     assert StepOutcome.find(session, exposure, "1", "image", make.provenance_id) is None
-
-
-def test_outcomes_of_an_exposure_and_of_a_section(session, make):
-    exposure, other = make.exposure("a"), make.exposure("b")
-    for section in "01":
-        for step in ("image", "source_list"):
-            record_outcome(session, outcome(make, exposure, section_id=section, step=step))
-    record_outcome(session, outcome(make, other))
-    assert len(outcomes_of(session, exposure)) == 4
-    assert [row.step for row in outcomes_of(session, exposure, "1")] == ["image", "source_list"]
 
 
 def test_only_three_statuses(session, make):

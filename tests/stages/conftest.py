@@ -232,9 +232,24 @@ class Sky:
         return free
 
 
+def tilt(image, tilt_mag):
+    """Brighten stars at the right edge by `tilt_mag`, fade them at the left, and let the image know it."""
+    solution = replace(image.zero_point, spatial_mag=(tilt_mag, 0.0), shape=image.image.shape)
+    y, x = np.indices(image.image.shape)
+    factor = (10 ** (0.4 * (solution.zp_at(x, y) - solution.zp))).astype(np.float32)
+    level = np.float32(image.background.level[0, 0])
+    data, weight = level + (image.image.data - level) * factor, image.image.weight / factor**2
+    return replace(image, image=replace(image.image, data=data, weight=weight), zero_point=solution)
+
+
 @pytest.fixture(scope="session")
 def make_sky():
     return Sky
+
+
+@pytest.fixture(scope="session")
+def tilted():
+    return tilt
 
 
 @pytest.fixture(scope="session")

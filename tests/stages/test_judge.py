@@ -11,15 +11,18 @@ from seechange_core.simulate.scene import scene
 from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.judge import (
     QualityParams,
+    clear_zero_point,
     cloud_extinction,
     common_elongation,
     flags_of_stop,
     judge_clouds,
     judge_image,
+    judge_noise,
     judge_psf,
     judge_sources,
     judge_wcs,
     judge_zero_point,
+    noise_over_predicted,
 )
 
 LIMITS = QualityParams()
@@ -123,6 +126,18 @@ def test_a_psf_that_does_not_fit_its_stars():
     assert judge_psf(psf(0.06), LIMITS).flags == QualityFlag.PSF_FAILED
 
 
+@pytest.mark.parametrize(("weight_off", "flags"), [(1.0, 0), (1.3, 0), (1.6, 1), (0.55, 1)])
+def test_noise_that_the_weights_do_not_tell(weight_off, flags):
+    s = scene((512, 512), 60, seed=3)
+    weight = (weight_off / s.background_variance).astype(np.float32)
+    frame = ImageFrame(s.data, weight, np.zeros(s.shape, np.uint16), 60.0)
+    background = extract(frame, ExtractParams()).background
+    ratio = noise_over_predicted(frame, background)
+    # A quarter of a million pixels give it to 0.15 %; sources below the limit add some permille.
+    assert ratio == pytest.approx(np.sqrt(weight_off), rel=0.01)
+    assert judge_noise(ratio, LIMITS).flags == flags * QualityFlag.NOISE_WRONG
+
+
 # --- Solutions ------------------------------------------------------------------------------------
 
 
@@ -160,7 +175,7 @@ def night(n, cloudy, seed=0, error=0.02):
 @pytest.mark.parametrize(("n", "cloudy"), [(2, 1), (5, 4), (40, 0), (40, 15), (40, 30)])
 def test_clouds_are_told_from_clear_air(n, cloudy):
     zp, times, airmasses, clouds = night(n, cloudy)
-    lost = cloud_extinction(zp, times, airmasses, "r", LIMITS)
+    lost = cloud_extinction(zp, 0.02, times, airmasses, "r", LIMITS)
     assert lost == pytest.approx(clouds, abs=0.12)
     told = np.array([bool(judge_clouds(mag, 0.02, LIMITS).flags) for mag in lost])
     assert np.array_equal(told, clouds > 0)
@@ -170,22 +185,55 @@ def test_the_order_of_exposures_and_some_wrong_zero_points_do_not_matter():
     zp, times, airmasses, clouds = night(20, 6)
     zp[np.flatnonzero(clouds == 0)[:3]] += 5.0
     order = np.random.default_rng(1).permutation(20)
-    lost = cloud_extinction(zp, times, airmasses, "r", LIMITS)
+    lost = cloud_extinction(zp, 0.02, times, airmasses, "r", LIMITS)
     assert np.array_equal(
-        cloud_extinction(zp[order], times[order], airmasses[order], "r", LIMITS), lost[order]
+        cloud_extinction(zp[order], 0.02, times[order], airmasses[order], "r", LIMITS), lost[order]
     )
     assert lost[clouds > 0] == pytest.approx(clouds[clouds > 0], abs=0.12)
 
 
-def test_extinction_is_of_the_band_or_of_the_settings_and_none_where_an_airmass_is_missing():
+def test_extinction_is_of_the_band_or_of_the_settings_and_a_missing_airmass_is_the_mean_one():
     zp, one = np.array([25.0, 24.6]), np.ones(2)
     low = np.array([1.0, 3.0])
-    assert cloud_extinction(zp, one, low, "g", LIMITS) == pytest.approx([0, 0.04])
-    assert cloud_extinction(zp, one, low, "r", LIMITS) == pytest.approx([0, 0.2])
+    assert cloud_extinction(zp, 0.0, one, low, "g", LIMITS) == pytest.approx([0, 0.04])
+    assert cloud_extinction(zp, 0.0, one, low, "r", LIMITS) == pytest.approx([0, 0.2])
     given = QualityParams(extinction_mag=0.2)
-    assert cloud_extinction(zp, one, low, "r", given) == pytest.approx([0, 0])
-    assert cloud_extinction(zp, one, np.array([1.0, np.nan]), "r", given) == pytest.approx([0, 0.4])
-    assert cloud_extinction(zp[:1], one[:1], low[:1], "r", given) == pytest.approx([0])
+    assert cloud_extinction(zp, 0.0, one, low, "r", given) == pytest.approx([0, 0])
+    assert cloud_extinction(zp, 0.0, one, np.array([1.0, np.nan]), "r", given) == pytest.approx([0, 0.4])
+    assert cloud_extinction(zp[:1], 0.0, one[:1], low[:1], "r", given) == pytest.approx([0])
+
+
+def test_an_exposure_of_no_time_tells_nothing_and_hides_nothing():
+    zp, times, airmasses, _ = night(20, 6)
+    lost = cloud_extinction(zp, 0.02, times, airmasses, "r", LIMITS)
+    for bad in (0.0, -1.0, np.nan):
+        with_it = cloud_extinction(
+            np.append(zp, 30.0), 0.02, np.append(times, bad), np.append(airmasses, np.nan), "r", LIMITS
+        )
+        assert np.array_equal(with_it, np.append(lost, 0.0))
+    assert cloud_extinction(zp[:1], 0.02, np.zeros(1), airmasses[:1], "r", LIMITS) == pytest.approx([0])
+
+
+def test_one_missing_airmass_does_not_make_clouds_of_the_others():
+    zp, times, airmasses, _ = night(20, 0)
+    airmasses[3] = np.nan
+    lost = cloud_extinction(zp, 0.02, times, airmasses, "r", LIMITS)
+    assert np.delete(lost, 3) == pytest.approx(0, abs=0.06)
+    assert lost[3] == pytest.approx(0, abs=0.06 + 0.1 * 0.6)
+
+
+@pytest.mark.parametrize("n", [2, 5, 12])
+def test_the_noise_of_zero_points_does_not_raise_the_level_of_the_clear_sky(n):
+    nights = [night(n, 0, seed) for seed in range(300)]
+    lost = [cloud_extinction(zp, 0.02, t, a, "r", LIMITS).mean() for zp, t, a, _ in nights]
+    assert np.mean(lost) == pytest.approx(0, abs=0.003)
+
+
+def test_clear_zero_points_are_those_of_the_night():
+    zp, times, airmasses, _ = night(30, 0, error=0.0)
+    assert clear_zero_point(26.0, times, airmasses, "r", LIMITS) == pytest.approx(zp)
+    unknown = clear_zero_point(26.0, np.array([10.0, 0.0]), np.full(2, np.nan), "r", LIMITS)
+    assert unknown == pytest.approx([26.0 + 2.5 - 0.1, np.nan], nan_ok=True)
 
 
 def test_an_uncertain_zero_point_is_no_proof_of_clouds():

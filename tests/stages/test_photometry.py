@@ -1,5 +1,7 @@
 """Photometric calibration against known zero points: pulls, outliers, colours, apertures, depth, clouds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,8 +58,9 @@ def changed(table, **columns):
     return type(table)(**(table.columns() | columns))
 
 
-def run(pair, psf, **params):
-    return calibrate(pair[0], WCS, pair[1], BACKGROUND, psf, "r", PhotometryParams(**params))
+def run(pair, psf, *, expected_zp=None, **params):
+    given = PhotometryParams(**params)
+    return calibrate(pair[0], WCS, pair[1], BACKGROUND, psf, "r", given, expected_zp=expected_zp)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,8 @@ def test_a_tilt_is_found_and_an_even_field_is_left_alone(psf):
     found = run((changed(sources, flux_psf=sources.flux_psf * 10 ** (0.4 * 0.03 * u)), catalog), psf)
     corners = found.zp_at([0, 1023], [511.5, 511.5])
     assert corners == pytest.approx([ZP - 0.03, ZP + 0.03], abs=0.01)
+    beyond = found.zp_at([-500, 1e4], [511.5, 511.5])
+    assert np.array_equal(beyond, corners)
     assert found.zp == pytest.approx(ZP, abs=4 * found.zp_err)
 
 
@@ -183,8 +188,8 @@ def test_stops_say_what_was_seen(psf):
     with pytest.raises(NoSolution, match="unexplained scatter"):
         run((sources, changed(catalog, mag=catalog.mag + rng.normal(0, 2, 60))), psf)
     with pytest.raises(Clouded, match="below the expected"):
-        run((sources, catalog), psf, zero_point_expected_mag=ZP + 1.5)
-    run((sources, catalog), psf, zero_point_expected_mag=ZP + 0.5)
+        run((sources, catalog), psf, expected_zp=ZP + 1.5)
+    run((sources, catalog), psf, expected_zp=ZP + 0.5)
 
 
 def test_inputs_stay_untouched(psf):
@@ -194,3 +199,80 @@ def test_inputs_stay_untouched(psf):
     after = sources.columns() | catalog.columns()
     assert isinstance(sources, Sources)
     assert all(np.array_equal(before[k], after[k], equal_nan=True) for k in before)
+
+
+def counts(seed, *, catalog_err, catalog_faint=99.0, n=900, pedestal=0.0):
+    """Stars that grow more numerous with magnitude, beyond the limits of image and catalog."""
+    rng = np.random.default_rng(seed)
+    sources, catalog = simulate(seed, n=n, outliers=0.0, scatter=0.01)
+    ends = 10.0 ** (0.3 * np.array([15.0, 24.7]))
+    mag = np.log10(rng.uniform(*ends, n)) / 0.3
+    true = 10 ** (0.4 * (ZP + TERM * (catalog.color - PIVOT) - mag + rng.normal(0, 0.01, n)))
+    error = np.sqrt(true + AREA * SKY_RMS**2)
+    flux = true + rng.normal(0, error)
+    found = np.flatnonzero(flux > 4 * error)
+    sources = changed(
+        sources, flux_psf=flux, flux_psf_err=np.sqrt(np.maximum(flux, 0) + AREA * SKY_RMS**2),
+        flux_aper=flux[:, None] * [0.7, 0.97] + pedestal * np.array([1.0, 9.0]),
+        flux_aper_err=error[:, None] * [0.8, 3.0],
+    )  # fmt: skip
+    seen = mag + rng.normal(0, catalog_err, n)
+    listed = np.flatnonzero(seen < catalog_faint)
+    catalog = changed(catalog, mag=seen, mag_err=np.full(n, catalog_err))
+    return sources.select(found), catalog.select(listed)
+
+
+# A flux of S/N 10 has 23.5 mag.
+@pytest.mark.parametrize(
+    ("catalog_err", "catalog_faint"), [(0.01, 99), (0.075, 99), (0.075, 22.5), (0.05, 21.5)]
+)
+def test_faint_limits_of_image_and_catalog_leave_no_bias(psf, catalog_err, catalog_faint):
+    given = {"catalog_err": catalog_err, "catalog_faint": catalog_faint}
+    found = [run(counts(seed, **given), psf) for seed in range(120)]
+    pulls = np.array([(z.zp - ZP) / z.zp_err for z in found])
+    assert np.mean(pulls) == pytest.approx(0.0, abs=0.2 + 2 / np.sqrt(120))
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.1 + 2 / np.sqrt(240))
+
+
+def test_few_stars_are_used_down_to_a_third_of_the_wanted_snr(psf):
+    sources, catalog = counts(1, catalog_err=0.02)
+    tenth = float(np.sort(sources.snr)[-10])
+    assert run((sources, catalog), psf, min_snr=tenth).n_stars == pytest.approx(20, abs=3)
+    faint = sources.select(np.flatnonzero((sources.snr > 11) & (sources.snr < 20)))
+    assert run((faint, catalog), psf).n_stars == pytest.approx(20, abs=3)
+    with pytest.raises(NoStars):
+        run((faint, catalog), psf, min_snr=100.0)
+
+
+def test_apertures_hold_light_of_others_too(psf):
+    found = run(counts(1, catalog_err=0.02, pedestal=60.0), psf).aperture_corrections
+    assert found == pytest.approx([2.5 * np.log10(0.7), 2.5 * np.log10(0.97)], abs=1e-3)
+
+
+def test_the_error_holds_what_is_not_known_of_the_wings(psf):
+    y, x = np.mgrid[-15:16, -15:16]
+    core = np.asarray(psf.coefficients[0], float)
+    far = np.hypot(x, y) > 2.5 * psf.fwhm_pix
+    wide = constant(0.9 * core / core.sum() + 0.1 * far / far.sum())
+    pair = simulate(3, n=80)
+    narrow, winged = run(pair, psf), run(pair, wide)
+    assert winged.zp == narrow.zp
+    assert np.sqrt(winged.zp_err**2 - narrow.zp_err**2) == pytest.approx(0.045 * 0.1 * 1.0857, rel=0.05)
+
+
+def test_the_error_holds_what_all_magnitudes_of_the_catalog_share(psf):
+    sources, catalog = simulate(3, n=80)
+    alone = run((sources, catalog), psf)
+    shared = calibrate(sources, WCS, catalog, BACKGROUND, psf, "r", catalog_err_mag=0.01)
+    assert shared.zp_err == pytest.approx(np.hypot(alone.zp_err, 0.01))
+
+
+def test_the_depth_of_a_narrow_section_is_that_of_a_wide_one(psf):
+    pair = simulate(3, n=80)
+    depths = []
+    for cells in ((4, 4), (32, 1), (1, 32), (33, 3)):
+        background = replace(
+            BACKGROUND, level=np.full(cells, 400, np.float32), rms=np.full(cells, SKY_RMS, np.float32)
+        )
+        depths.append(calibrate(pair[0], WCS, pair[1], background, psf, "r").limiting_mag)
+    assert depths == pytest.approx([depths[0]] * 4, abs=1e-6)

@@ -53,6 +53,27 @@ def test_blank_sky_is_white_with_unit_noise(epochs):
             assert abs(np.mean(product[both])) < 0.015
 
 
+@pytest.mark.parametrize("match_stars", [True, False])
+def test_stars_vanish_from_images_with_opposite_tilts(epochs, tilted, match_stars):
+    """The transients keep the electrons of the new image, which are more on its right."""
+    e = epochs[0]
+    params = SubtractParams(match_stars=match_stars)
+    plain = subtract(e.new, [e.ref], params)
+    sub = subtract(tilted(e.new, 0.05), [tilted(e.ref, -0.05)], params)
+    y, x = np.nonzero(np.abs(sub.score) > 6)
+    assert not e.sky.static(x, y).any()
+    x, y = e.sky.tx, e.sky.ty
+    bright = (e.sky.snr > 30) & (np.abs(x / (e.sky.side - 1) - 0.5) < 0.48)
+    zero, reach = np.zeros(len(x)), 2 * sub.psf.fwhm_pix
+    flux = [
+        fit(s.image.data, s.image.weight, s.psf, x, y, zero, radius_pix=reach, gain=np.inf).flux
+        for s in (sub, plain)
+    ]
+    expected = 10 ** (0.4 * 0.05 * (2 * x / (e.sky.side - 1) - 1))
+    assert (flux[0] / flux[1])[bright] == pytest.approx(expected[bright], rel=0.004)
+    assert np.ptp(expected[bright]) > 0.04
+
+
 def test_score_in_blank_sky_over_all_fields(epochs):
     pooled = np.concatenate([e.sub.score[e.sky.blank() & (e.sub.image.weight > 0)] for e in epochs])
     assert np.std(pooled) == pytest.approx(1, abs=0.02)
