@@ -7,8 +7,9 @@ snapshots are made by whichever worker needs them first and lie on disk for all.
 import fcntl
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,8 +215,17 @@ def _home(root: Path) -> Iterator[None]:
     dispose_engines()
 
 
-def _copy(source: Path, target: Path) -> Path:
-    return Path(shutil.copytree(source, target))
+def copy_survey(source: Path, target: Path) -> Path:
+    """Copy a survey that others may be looking at: databases as of one moment, without what readers leave."""
+    databases = ("*.db", "*.db-*")
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*databases))
+    for path in source.rglob(databases[0]):
+        with (
+            closing(sqlite3.connect(path, timeout=60)) as old,
+            closing(sqlite3.connect(target / path.relative_to(source))) as new,
+        ):
+            old.backup(new)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -235,7 +245,7 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
             if name == "started":
                 making.mkdir()
             else:
-                _copy(folder / "started", making)
+                copy_survey(folder / "started", making)
             with _home(making):
                 make(making)
             making.rename(folder / name)
@@ -264,7 +274,7 @@ def started(snapshots: Path, tmp_path: Path) -> Iterator[Survey]:
 
 
 def _own(source: Path, folder: Path) -> Iterator[Survey]:
-    root = _copy(source, folder / "survey")
+    root = copy_survey(source, folder / "survey")
     with _home(root):
         survey = Survey(root)
         with use_settings(survey.settings):

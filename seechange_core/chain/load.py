@@ -33,6 +33,13 @@ def image(section: Section) -> ImageFrame:
     return section.product("image", lambda: section.needed(Image, "image").read(section.archive))
 
 
+def shape_of(image: Image, archive: Archive) -> tuple[int, int]:
+    """Return (H, W) of an image: its file is only read where its row does not say."""
+    if image.height_pix and image.width_pix:
+        return image.height_pix, image.width_pix
+    return image.read(archive).shape
+
+
 def sources(section: Section) -> Sources:
     """Return the sources of the section's image."""
     return section.product("sources", lambda: section.needed(SourceList, "source_list").read(section.archive))

@@ -1,23 +1,34 @@
 """Quality flags in the database: those of a step's product, and those that take a whole night to know."""
 
+import uuid
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_ as either
+from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, and_, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from seechange_core.chain.choice import not_marked_bad
 from seechange_core.chain.section import Section
 from seechange_core.flags import QUALITY_MEANINGS, QualityFlag
+from seechange_core.products.base import save
+from seechange_core.products.catalog_release import CatalogRelease
 from seechange_core.products.exposure import Exposure
-from seechange_core.products.image import Image
+from seechange_core.products.image import Image, image_parents
 from seechange_core.products.outcome import StepOutcome
+from seechange_core.products.psf import Psf
+from seechange_core.products.reference import Reference, image_references
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
-from seechange_core.stages.judge import QualityParams, cloud_extinction, judge_clouds
+from seechange_core.stages.judge import QualityParams, clear_zero_point, cloud_extinction, judge_clouds
 from seechange_core.stages.photometry import PhotometryParams
 from seechange_core.storage.engine import open_session
+from seechange_core.storage.orm import JsonDict
+from seechange_core.storage.rows import take_turns
 
 FlaggedTable = type[Image] | type[SourceList] | type[WorldCoordinates] | type[ZeroPoint]
 
@@ -66,107 +77,212 @@ def flagged(session: Session, exposures: Sequence[str] | None = None) -> dict[tu
 # --- Clouds ---------------------------------------------------------------------------------------
 
 
-def judge_night(section: Section, own: ZeroPoint) -> tuple[int, float]:
-    """Judge the transparency of all exposures of a night again, now that one more has its zero point.
+def judge_night(section: Section) -> None:
+    """Judge the transparency of all exposures of a night again, now that one of them has changed.
 
     What is compared are the zero points of one section in one filter against the same catalog: detectors,
     filters and bootstrapped catalogs each have their own. Whoever comes last sees all, and judges all:
     the bits in the database follow from the set of zero points alone, whatever the order in which exposures
-    were processed, at once or over days, and redoing any of them changes nothing. That is why it is done
-    here and not at the end of a command, which the web UI and schedules would not run. The bit goes into
-    the zero point and into what was made from it already. Where the settings give an expected zero point,
-    a night without one clear exposure is seen as well.
+    were processed, at once or over days, and redoing any of them changes nothing; one that loses its zero
+    point or is marked bad no longer counts. That is why it is done here and not at the end of a command,
+    which the web UI and schedules would not run. The bit goes into the zero point and into what was made from
+    it already. Where the settings give an expected zero point, a night without one clear exposure is seen as
+    well.
 
     Parameters
     ----------
     section
-        Whose zero point has just been saved (and committed).
-    own
-        That row.
-
-    Returns
-    -------
-    tuple
-        All bits of that row now, and the magnitudes that clouds took from it.
-    """
-    limits = section.params(QualityParams, "quality")
-    expected = section.params(PhotometryParams, "photometry").zero_point_expected_mag
-    with open_session(section.settings) as session:
-        rows = _of_the_night(session, section, own)
-        zp = np.array([zero_point.zp for zero_point, *_ in rows])
-        times = np.array([time for _, time, *_ in rows], float)
-        airmasses = np.array([np.nan if x is None else x for _, _, x, _ in rows], float)
-        lost = cloud_extinction(zp, times, airmasses, own.band, limits)
-        if expected is not None:
-            lost = np.maximum(lost, expected - zp)
-        for (zero_point, _, _, outcome), mag in zip(rows, lost.tolist(), strict=True):
-            clouds = judge_clouds(mag, zero_point.zp_err, limits).flags
-            if outcome is not None and abs(outcome.metrics.get("cloud_mag", np.inf) - mag) > _SAME_MAG:
-                outcome.metrics = {**outcome.metrics, "cloud_mag": mag}
-            if zero_point.bitflag & QualityFlag.CLOUDS != clouds:
-                _take(zero_point, clouds)
-                session.flush()  # before looking what was made of it: who makes that now waits, or is seen
-                for row in _made_from(session, section, zero_point):
-                    _take(row, clouds)
-        mine = next(i for i, row in enumerate(rows) if row[0].id == own.id)
-        return rows[mine][0].bitflag, float(lost[mine])
-
-
-def _take(row: ZeroPoint | Image | SourceList, clouds: QualityFlag) -> None:
-    row.bitflag = int((row.bitflag & ~QualityFlag.CLOUDS) | clouds)
-
-
-Row = tuple[ZeroPoint, float, float | None, StepOutcome | None]
-
-
-def _of_the_night(session: Session, section: Section, own: ZeroPoint) -> list[Row]:
-    """Return the night's present zero points like one, in a fixed order, with what they are judged by.
-
-    The outcome of the section at hand is not recorded yet, or is that of an earlier version.
+        One of the exposures; its outcome has been recorded (and committed), so that of two sections walked
+        at once the one that comes later here sees both.
     """
     exposure = section.exposure
-    present = and_(
-        StepOutcome.data_version == ZeroPoint.data_version,
-        StepOutcome.step == "zero_point",
-        StepOutcome.status == "done",
-    )
-    counts: ColumnElement[bool] = and_(
-        Exposure.id != exposure.id, not_marked_bad(), StepOutcome.id.is_not(None)
-    )
+    provenance = section.provenance_id("zero_point")
+    with open_session(section.settings) as session:
+        # All filters at once: who was given another one has left the others of its old one.
+        take_turns(session, f"{provenance}/{exposure.instrument}/{exposure.night}/{section.section}")
+        alike: dict[object, list[_Seen]] = defaultdict(list)
+        for seen in _of_the_night(session, section):
+            alike[seen.group].append(seen)
+        changed: set[uuid.UUID] = set()
+        for group in alike.values():
+            changed |= _judge(session, section, group)
+        if changed:
+            _pass_on(session, section, changed)
+
+
+class _Seen(NamedTuple):
+    """A zero point of a night, and what it is judged by."""
+
+    id: uuid.UUID
+    image_id: uuid.UUID
+    outcome_id: uuid.UUID
+    filter: str
+    band: str
+    catalog: str
+    catalog_id: uuid.UUID
+    is_relative: bool
+    zp: float
+    zp_err: float
+    exposure_time_s: float
+    airmass: float | None
+    bitflag: int
+    metrics: JsonDict
+
+    @property
+    def group(self) -> object:
+        """What it has in common with those it can be compared with.
+
+        A catalog that grows tile by tile stays the same; one made of an image of ours is good with itself
+        only.
+        """
+        return self.filter, self.band, self.catalog, self.catalog_id if self.is_relative else None
+
+
+_PRESENT = and_(
+    StepOutcome.data_version == ZeroPoint.data_version,
+    StepOutcome.step == "zero_point",
+    StepOutcome.status == "done",
+)
+_CLOUDED = ZeroPoint.bitflag.bitwise_and(int(QualityFlag.CLOUDS)) != 0
+
+
+def _of_the_night(session: Session, section: Section) -> list[_Seen]:
+    """Return the present zero points of a section in a night, in a fixed order."""
+    exposure, own = section.exposure, ZeroPoint
     query = (
-        select(ZeroPoint, Image.exposure_time_s, Exposure.airmass, StepOutcome)
-        .join(Image, Image.id == ZeroPoint.image_id)
+        select(own.id, own.image_id, StepOutcome.id, own.filter, own.band, CatalogRelease.name)
+        .add_columns(own.catalog_id, CatalogRelease.is_relative, own.zp, own.zp_err)
+        .add_columns(Image.exposure_time_s, Exposure.airmass, own.bitflag, StepOutcome.metrics)
+        .join(StepOutcome, _PRESENT)
+        .join(CatalogRelease, CatalogRelease.id == own.catalog_id)
+        .join(Image, Image.id == own.image_id)
         .join(Exposure, Exposure.id == Image.exposure_id)
-        .outerjoin(StepOutcome, present)
         .where(
             Exposure.instrument == exposure.instrument,
             Exposure.night == exposure.night,
             Image.section_id == section.section,
-            ZeroPoint.provenance_id == own.provenance_id,
-            ZeroPoint.filter == own.filter,
-            ZeroPoint.catalog_id == own.catalog_id,
-            or_(ZeroPoint.id == own.id, counts),
+            own.provenance_id == section.provenance_id("zero_point"),
+            not_marked_bad(),
         )
-        .order_by(Exposure.mjd, ZeroPoint.id)
+        .order_by(Exposure.mjd, own.id)
     )
-    return [(row[0], row[1], row[2], row[3]) for row in session.execute(query)]
+    return [_Seen(*row) for row in session.execute(query)]
 
 
-def _made_from(session: Session, section: Section, zero_point: ZeroPoint) -> list[Image | SourceList]:
-    """Return the differences made of the image of a zero point, and what was detected in them."""
-    differences = session.scalars(
-        select(Image).where(
-            Image.new_image_id == zero_point.image_id,
+def _judge(session: Session, section: Section, group: list[_Seen]) -> set[uuid.UUID]:
+    """Judge zero points that can be compared, and return the images of those whose bit has changed."""
+    limits = section.params(QualityParams, "quality")
+    expected = section.params(PhotometryParams, "photometry").zero_point_expected_mag.get(group[0].filter)
+    zp = np.array([seen.zp for seen in group])
+    times = np.array([seen.exposure_time_s for seen in group], float)
+    airmasses = np.array([np.nan if seen.airmass is None else seen.airmass for seen in group])
+    errors, band = np.array([seen.zp_err for seen in group]), group[0].band
+    lost = cloud_extinction(zp, errors, times, airmasses, band, limits)
+    if expected is not None:
+        lost = np.fmax(lost, clear_zero_point(expected, times, airmasses, band, limits) - zp)
+    changed: dict[uuid.UUID, bool] = {}
+    images: set[uuid.UUID] = set()
+    for seen, mag in zip(group, lost.tolist(), strict=True):
+        clouds = bool(judge_clouds(mag, seen.zp_err, limits).flags)
+        before = seen.metrics.get("cloud_mag")
+        if before is None or abs(before - mag) > _SAME_MAG:
+            _tell(session, seen.outcome_id, mag)
+        if clouds is not bool(seen.bitflag & QualityFlag.CLOUDS):
+            changed[seen.id] = clouds
+            images.add(seen.image_id)
+    session.flush()
+    _set_clouds(session, ZeroPoint.id, changed)
+    return images
+
+
+def _tell(session: Session, outcome_id: uuid.UUID, mag: float) -> None:
+    """Write what the clouds took among the figures of an outcome, which may just be recorded again."""
+    outcome = session.get(StepOutcome, outcome_id, with_for_update=True)
+    if outcome is not None:
+        outcome.metrics = {**outcome.metrics, "cloud_mag": mag}
+
+
+def _set_clouds(
+    session: Session, column: InstrumentedAttribute[uuid.UUID], clouds: dict[uuid.UUID, bool]
+) -> None:
+    """Set or clear the bit where a column has certain values, always in one order: nobody waits crosswise."""
+    table: Any = column.class_
+    bit = int(QualityFlag.CLOUDS)
+    for value, on in sorted(clouds.items()):
+        bits = table.bitflag.bitwise_or(bit) if on else table.bitflag.bitwise_and(~bit)
+        session.execute(update(table).where(column == value).values(bitflag=bits))
+
+
+def _pass_on(session: Session, section: Section, images: set[uuid.UUID]) -> None:
+    """Let what was made of images follow their zero points, which have been written before.
+
+    Who makes something of them at this moment waits for that (`bits_of_zero_points`), or is seen here.
+    """
+    # Other sections and other nights have images in the same coadds: the one after us sees what we wrote.
+    take_turns(session, section.provenance_id("reference"))
+    coadd, parent = image_parents.c.coadd_id, image_parents.c.parent_id
+    query = select(coadd).join(Image, Image.id == coadd)
+    query = query.where(parent.in_(images), Image.provenance_id == section.provenance_id("reference"))
+    coadds = set(session.scalars(query))
+    clouded = set(session.scalars(select(coadd).where(coadd.in_(coadds), parent.in_(_clouded(section)))))
+    for column in (
+        Image.id,
+        SourceList.image_id,
+        Psf.image_id,
+        WorldCoordinates.image_id,
+        ZeroPoint.image_id,
+    ):
+        _set_clouds(session, column, {i: i in clouded for i in coadds})
+    _pass_on_to_differences(session, section, images, coadds)
+
+
+def _pass_on_to_differences(
+    session: Session, section: Section, images: set[uuid.UUID], coadds: set[uuid.UUID]
+) -> None:
+    """Let the differences of images and of references, and what was detected there, follow both."""
+    pairs = image_references.c
+    query = (
+        select(Image.id)
+        .outerjoin(image_references, pairs.difference_id == Image.id)
+        .outerjoin(Reference, Reference.id == pairs.reference_id)
+        .where(
             Image.provenance_id == section.provenance_id("subtraction"),
+            or_(Image.new_image_id.in_(images), Reference.image_id.in_(coadds)),
         )
-    ).all()
-    lists = session.scalars(
-        select(SourceList).where(SourceList.image_id.in_([row.id for row in differences]))
     )
-    return [*differences, *lists]
+    differences = set(session.scalars(query))
+    by_image = select(Image.id).where(Image.id.in_(differences), Image.new_image_id.in_(_clouded(section)))
+    by_reference = (
+        select(pairs.difference_id)
+        .join(Reference, Reference.id == pairs.reference_id)
+        .join(ZeroPoint, ZeroPoint.id == Reference.zero_point_id)
+        .where(pairs.difference_id.in_(differences), _CLOUDED)
+    )
+    clouded = {*session.scalars(by_image), *session.scalars(by_reference)}
+    for column in (Image.id, SourceList.image_id):
+        _set_clouds(session, column, {i: i in clouded for i in differences})
 
 
-def bits_of_zero_point(session: Session, row: ZeroPoint) -> int:
-    """Return the bits of a zero point as they are now, and let nobody change them until the session ends."""
-    query = select(ZeroPoint.bitflag).where(ZeroPoint.id == row.id).with_for_update()
-    return session.scalars(query).one()
+def _clouded(section: Section) -> Select[uuid.UUID]:
+    """Select the images of exposures that clouds have been seen in."""
+    query = select(ZeroPoint.image_id).join(StepOutcome, _PRESENT)
+    return query.where(ZeroPoint.provenance_id == section.provenance_id("zero_point"), _CLOUDED)
+
+
+def save_zero_point(session: Session, row: ZeroPoint) -> ZeroPoint:
+    """Record an exposure's zero point; if its image was clouded it stays so until the night is judged again.
+
+    Only then can what was made of the image follow: a bit that is gone already would not be seen to change.
+    """
+    query = select(ZeroPoint.bitflag).where(
+        ZeroPoint.image_id == row.image_id, ZeroPoint.provenance_id == row.provenance_id
+    )
+    before = session.scalars(query.order_by(ZeroPoint.id).with_for_update())
+    row.bitflag = (row.bitflag or 0) | (reduce(either, before, 0) & int(QualityFlag.CLOUDS))
+    return save(session, row, replace=True)
+
+
+def bits_of_zero_points(session: Session, rows: Sequence[ZeroPoint]) -> int:
+    """Return all bits of zero points as they are now, and let nobody change them until the session ends."""
+    query = select(ZeroPoint.bitflag).where(ZeroPoint.id.in_([row.id for row in rows]))
+    return reduce(either, session.scalars(query.order_by(ZeroPoint.id).with_for_update()), 0)

@@ -11,6 +11,7 @@ from seechange_core.chain.quality import flagged
 from seechange_core.chain.steps import STEPS
 from seechange_core.errors import NotFoundError
 from seechange_core.flags import QualityFlag, names
+from seechange_core.instrument import get_instrument_instance
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
@@ -63,7 +64,8 @@ class StatusRow:
     Attributes
     ----------
     outdated
-        It was made, and the present settings would make it differently and have not done so yet.
+        It was made, and the present settings would make it differently and have not done so yet; never of a
+        section that the camera no longer has.
     current
         Made under the present settings.
     quality
@@ -99,9 +101,11 @@ def status(settings: Settings, exposures: Sequence[str] | None = None) -> list[S
             instrument: {name: key.id for name, key in provenances(settings, instrument).items()}
             for instrument in {row[1] for row in rows}
         }
+        sections = {i: {str(s) for s in get_instrument_instance(i).get_section_ids()} for i in current}
     made = {(n, o.section_id, o.step) for n, i, o in rows if current[i].get(o.step) == o.provenance_id}
     order = {step.name: n for n, step in enumerate(STEPS)}
-    result = [_status_row(name, o, current[instrument], made, bits) for name, instrument, o in rows]
+    settled = made | {(n, o.section_id, o.step) for n, i, o in rows if o.section_id not in sections[i]}
+    result = [_status_row(name, o, current[instrument], settled, bits) for name, instrument, o in rows]
     rank = {name: n for n, name in enumerate(dict.fromkeys(row.exposure for row in result))}
     return sorted(result, key=lambda r: (rank[r.exposure], r.section, order.get(r.step, len(order))))
 
@@ -110,7 +114,7 @@ def _status_row(
     name: str,
     row: StepOutcome,
     current: dict[str, str],
-    made: set[tuple[str, str, str]],
+    settled: set[tuple[str, str, str]],
     bits: dict[tuple[str, str], int],
 ) -> StatusRow:
     is_current = current.get(row.step) == row.provenance_id
@@ -124,7 +128,7 @@ def _status_row(
         reason=row.reason,
         message=row.message,
         provenance=row.provenance_id,
-        outdated=not is_current and (name, row.section_id, row.step) not in made,
+        outdated=not is_current and (name, row.section_id, row.step) not in settled,
         current=is_current,
         metrics={k: float(v) for k, v in row.metrics.items() if v is not None},
         quality=tuple(names(flags, QualityFlag)),

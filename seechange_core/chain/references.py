@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import NamedTuple
 
 import numpy as np
 from sqlalchemy import select
 
-from seechange_core.catalogs.store import LocalCatalog
-from seechange_core.chain.catalogs import Cone, catalog_at, release_row
 from seechange_core.chain.choice import not_marked_bad
+from seechange_core.chain.coadds import measure_coadd, save_coadd
 from seechange_core.chain.lineage import provenances, record_provenances
 from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points
 from seechange_core.chain.outcome import Outcome, StepReport
@@ -23,15 +21,10 @@ from seechange_core.chain.section import has_file
 from seechange_core.chain.walk import peak_mb, placed
 from seechange_core.errors import NoReference, SeeChangeError, Stop
 from seechange_core.flags import UNFIT
-from seechange_core.frames import CalibratedImage, WcsSolution, ZeroPointSolution
+from seechange_core.frames import CalibratedImage, WcsSolution
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.numerics.regions import region_named, region_wcs, regions_overlapping
-from seechange_core.numerics.sky import bounding_cone, footprint
-from seechange_core.numerics.timing import decimal_year
-from seechange_core.products.background import Background
-from seechange_core.products.base import save
 from seechange_core.products.exposure import Exposure
-from seechange_core.products.image import Image, set_parents
 from seechange_core.products.outcome import StepOutcome
 from seechange_core.products.place import Place
 from seechange_core.products.psf import Psf
@@ -43,9 +36,6 @@ from seechange_core.provenance import digest
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import thumb
 from seechange_core.settings import Settings, use_settings
-from seechange_core.stages import judge
-from seechange_core.stages.extract import Extraction, ExtractParams, extract
-from seechange_core.stages.photometry import PhotometryParams, calibrate
 from seechange_core.stages.reference import (
     CoaddResult,
     InputFacts,
@@ -168,15 +158,6 @@ def build_reference(
             return [StepReport(region, filter, "reference", outcome, known.reason, str(known), seconds)]
 
 
-class _Bits(NamedTuple):
-    """Quality flags of a coadd's rows."""
-
-    image: int
-    psf: int
-    sources: int
-    zero_point: int
-
-
 class _Build:
     def __init__(
         self, settings: Settings, instrument: str, region: str, band: str, nights: Sequence[str] | None
@@ -286,100 +267,30 @@ class _Build:
     def _finish(
         self, result: CoaddResult, rows: list[CalibratedRows], left_out: int | None, start: float
     ) -> StepReport:
-        """Calibrate a coadd like an image and save everything in one transaction."""
-        found = extract(result.image, self.settings.params(ExtractParams, "extract", self.instrument))
+        """Calibrate a coadd like an image, and save it."""
         used = self._used(rows, left_out)
-        cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
-        catalog_there = catalog_at(self.settings, cone)
-        zero_point = self._zero_point(found, result, used, catalog_there, cone)
-        release = catalog_there.release(*cone)
-        bits = self._judge(found, zero_point, used)
-        version = self._version(rows, left_out)
-        keys = {"provenance_id": self.provenance, "data_version": version}
-        image = Image(
-            type="coadd",
-            section_id=self.region,
+        coadd = measure_coadd(self.settings, self.instrument, self.band, result, used)
+        row = Reference(
+            ref_set=self.params.ref_set,
             instrument=self.instrument,
+            region=self.region,
             filter=self.band,
-            mjd_start=min(r.image.mjd_start for r in used),
-            mjd_mid=float(np.mean([r.image.mjd_mid for r in used])),
-            fwhm_pix=found.psf.fwhm_pix,
-            bitflag=bits.image,
-            **keys,
-        ).cover(result.grid)
-        image.write(self.archive, result.image, self.place)
-        sources, psf = SourceList(bitflag=bits.sources, **keys), Psf(bitflag=bits.psf, **keys)
-        background = Background(**keys)
-        sources.write(self.archive, found.sources, self.place)
-        psf.write(self.archive, found.psf, self.place)
-        background.write(self.archive, found.background, self.place)
-        with open_session(self.settings) as session:
-            image = save(session, image, replace=True)
-            set_parents(session, image, [r.image.id for r in used])
-            sources.image_id = psf.image_id = background.image_id = image.id
-            sources, psf = save(session, sources, replace=True), save(session, psf, replace=True)
-            background = save(session, background, replace=True)
-            catalog = release_row(session, release)
-            links = {"image_id": image.id, "source_list_id": sources.id, **keys}
-            wcs = save(
-                session,
-                WorldCoordinates(catalog_id=catalog.id, bitflag=bits.sources, **links).take(result.grid),
-                replace=True,
-            )
-            of_zero_point = {"world_coordinates_id": wcs.id, "catalog_id": catalog.id, "filter": self.band}
-            zp = ZeroPoint(bitflag=bits.zero_point, **of_zero_point, **links).take(zero_point)
-            zp = save(session, zp, replace=True)
-            row = Reference(
-                ref_set=self.params.ref_set,
-                instrument=self.instrument,
-                region=self.region,
-                filter=self.band,
-                psf_id=psf.id,
-                background_id=background.id,
-                world_coordinates_id=wcs.id,
-                zero_point_id=zp.id,
-                left_out_exposure_id=None if left_out is None else rows[left_out].image.exposure_id,
-                n_images=len({r.image.exposure_id for r in used}),
-                **links,
-            ).cover(result.grid)
-            row = save(session, row, replace=True)
+            left_out_exposure_id=None if left_out is None else rows[left_out].image.exposure_id,
+            n_images=len({r.image.exposure_id for r in used}),
+            provenance_id=self.provenance,
+            data_version=self._version(rows, left_out),
+        )
+        row, image = save_coadd(self.settings, self.place, coadd, used, row)
         numbers = {
-            **metrics(found.sources),
-            **metrics(found.psf),
-            **metrics(zero_point),
-            "n_images": len({r.image.exposure_id for r in used}),
+            **metrics(coadd.found.sources),
+            **metrics(coadd.found.psf),
+            **metrics(coadd.zero_point),
+            "n_images": row.n_images,
             "clipped_fraction": float(np.mean(result.clipped_fraction)),
             "peak_mb": round(peak_mb(), 1),
         }
         picture = thumb(result.image.data, result.image.flags)
         return self._report(Outcome.DONE, row, numbers, picture, time.perf_counter() - start, image.filepath)
-
-    def _judge(self, found: Extraction, zero_point: ZeroPointSolution, used: list[CalibratedRows]) -> "_Bits":
-        """Judge a coadd as an image is judged; what is bad about its inputs comes on top."""
-        limits = self.settings.params(judge.QualityParams, "quality", self.instrument)
-        image = reduce(or_, (row.zero_point.bitflag for row in used))
-        psf = image | judge.judge_psf(found.psf, limits).flags
-        of_sources = judge.judge_sources(found.sources, found.psf, found.background, limits)
-        sources = psf | of_sources.flags
-        calibrated = sources | judge.judge_zero_point(zero_point, limits).flags
-        return _Bits(int(image), int(psf), int(sources), int(calibrated))
-
-    def _zero_point(
-        self,
-        found: Extraction,
-        result: CoaddResult,
-        used: list[CalibratedRows],
-        catalog: LocalCatalog,
-        cone: Cone,
-    ) -> ZeroPointSolution:
-        params = self.settings.params(PhotometryParams, "photometry", self.instrument)
-        band = params.catalog_band or get_instrument_instance(self.instrument).band_of(self.band)
-        epoch = decimal_year(float(np.mean([r.image.mjd_mid for r in used])))
-        stars = catalog.query(*cone, band, params.catalog_color, epoch)
-        return calibrate(
-            found.sources, result.grid, stars, found.background, found.psf, band, params,
-            gain=result.image.gain,
-        )  # fmt: skip
 
     def _report(
         self,

@@ -56,6 +56,9 @@ class Step:
         Data versions of the other rows it would use now (masters, references, catalog), in a fixed order.
     external
         Assets those rows belong to.
+    after
+        Called when the outcome of the step has changed (made, stopped, failed, or no longer the present one)
+        and is recorded, and when its product is loaded: judges what only many sections together tell.
     """
 
     name: str
@@ -65,3 +68,4 @@ class Step:
     is_there: Callable[[Section], bool]
     uses: Callable[[Section], tuple[str, ...]] = _nothing
     external: tuple[str, ...] = ()
+    after: Callable[[Section], None] | None = None

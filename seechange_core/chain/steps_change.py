@@ -1,21 +1,18 @@
 """The steps from a calibrated image to what changed: subtraction, detections, cutouts, measurement."""
 
-from functools import reduce
-from operator import or_
-
 from sqlalchemy import delete, select
 
 from seechange_core.chain import load
 from seechange_core.chain.choice import ReferenceChoice, references_for
 from seechange_core.chain.objects import assign_objects
-from seechange_core.chain.quality import bits_of_zero_point
+from seechange_core.chain.quality import bits_of_zero_points
 from seechange_core.chain.section import Section, has_file
 from seechange_core.chain.step import Made, Step
 from seechange_core.errors import InReference, NoReference, Stop
 from seechange_core.frames import Detections, Stamps, SubtractionFrame
 from seechange_core.products.base import save
 from seechange_core.products.cutouts import Cutouts, read_stamps, write_cutouts
-from seechange_core.products.image import Image
+from seechange_core.products.image import Image, save_image
 from seechange_core.products.measurement import Measurement, make_measurements
 from seechange_core.products.reference import set_references
 from seechange_core.products.sighting import Sighting, make_sightings
@@ -79,11 +76,10 @@ def _make_subtraction(section: Section) -> Made:
         data_version=section.versions["subtraction"],
     ).cover(load.wcs(section))
     row.write_subtraction(section.archive, frame, section.place)
-    of_references = reduce(or_, (part.zero_point.bitflag for part in choice.parts))
+    used = [section.needed(ZeroPoint, "zero_point"), *(part.zero_point for part in choice.parts)]
     with open_session(section.settings) as session:
-        own = bits_of_zero_point(session, section.needed(ZeroPoint, "zero_point"))
-        row.bitflag = own | of_references
-        row = save(session, row, replace=True)
+        row.bitflag = bits_of_zero_points(session, used)
+        row = save_image(session, row)
         set_references(session, row, [r.id for r in choice.rows])
     section.products["difference"] = frame
     picture = thumb(frame.image.data, frame.image.flags)

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from seechange_core.catalogs.transformations import common_error_mag
 from seechange_core.chain import load
 from seechange_core.chain.catalogs import catalog_at, cone_of, release_of, release_row
 from seechange_core.chain.choice import SLOTS, masters_for, read_masters
-from seechange_core.chain.quality import judge_night
+from seechange_core.chain.quality import judge_night, save_zero_point
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.flags import QualityFlag
@@ -15,7 +16,7 @@ from seechange_core.numerics.timing import decimal_year
 from seechange_core.products.background import Background
 from seechange_core.products.base import save
 from seechange_core.products.calibrator import Calibrator
-from seechange_core.products.image import Image
+from seechange_core.products.image import Image, save_image
 from seechange_core.products.psf import Psf
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.world_coordinates import WorldCoordinates
@@ -112,7 +113,7 @@ def _make_image(section: Section) -> Made:
     )
     row.write(section.archive, frame, section.place)
     with open_session(section.settings) as session:
-        row = save(session, row, replace=True)
+        row = save_image(session, row)
     section.products["image"] = frame
     section.products.pop("raw", None)
     picture = thumb(frame.data, frame.flags)
@@ -127,7 +128,9 @@ def _make_source_list(section: Section) -> Made:
     found = extract(frame, section.params(ExtractParams, "extract"))
     limits, image = _limits(section), section.needed(Image, "image")
     of_psf = judge.judge_psf(found.psf, limits)
+    noise = judge.noise_over_predicted(frame, found.background)
     verdict = of_psf | judge.judge_sources(found.sources, found.psf, found.background, limits)
+    verdict |= judge.judge_noise(noise, limits)
     keys = {
         "image_id": image.id,
         "provenance_id": section.provenance_id("source_list"),
@@ -145,6 +148,7 @@ def _make_source_list(section: Section) -> Made:
     section.products |= {"sources": found.sources, "psf": found.psf, "background": found.background}
     picture = thumb(frame.data, frame.flags, Marks(found.sources.x, found.sources.y))
     figures = metrics(found.sources) | metrics(found.psf) | metrics(found.background)
+    figures["noise_over_predicted"] = noise
     return Made(str(row.id), row.filepath, figures, picture, row.bitflag, verdict.words)
 
 
@@ -198,6 +202,17 @@ def _make_world_coordinates(section: Section) -> Made:
 # --- zero_point -----------------------------------------------------------------------------------
 
 
+def _expected_zp(section: Section, band: str, params: PhotometryParams) -> float | None:
+    """Return the zero point that this exposure would have in a clear sky, if the settings tell."""
+    one_second_mag = params.zero_point_expected_mag.get(section.band)
+    if one_second_mag is None:
+        return None
+    time_s = np.array([section.needed(Image, "image").exposure_time_s], float)
+    airmass = np.array([section.exposure.airmass], float)  # None is NaN
+    zp = float(judge.clear_zero_point(one_second_mag, time_s, airmass, band, _limits(section))[0])
+    return zp if np.isfinite(zp) else None
+
+
 def _make_zero_point(section: Section) -> Made:
     params = section.params(PhotometryParams, "photometry")
     band = params.catalog_band or section.instrument.band_of(section.band)
@@ -209,6 +224,8 @@ def _make_zero_point(section: Section) -> Made:
         load.psf(section),
         band,
         params,
+        expected_zp=_expected_zp(section, band, params),
+        catalog_err_mag=common_error_mag(band, release_of(section).bands),
     )
     wcs_row = section.needed(WorldCoordinates, "world_coordinates")
     verdict = judge.judge_zero_point(solution, _limits(section))
@@ -223,11 +240,9 @@ def _make_zero_point(section: Section) -> Made:
         bitflag=int(wcs_row.bitflag | verdict.flags),
     ).take(solution)
     with open_session(section.settings) as session:
-        row = save(session, row, replace=True)
+        row = save_zero_point(session, row)
     section.products["zero_point"] = solution
-    bits, cloud_mag = judge_night(section, row)
-    figures = metrics(solution) | {"cloud_mag": cloud_mag}
-    return Made(str(row.id), None, figures, None, bits, verdict.words)
+    return Made(str(row.id), None, metrics(solution), None, row.bitflag, verdict.words)
 
 
 IMAGE_STEPS: tuple[Step, ...] = (
@@ -270,5 +285,6 @@ IMAGE_STEPS: tuple[Step, ...] = (
         _make_zero_point,
         lambda section: section.row(ZeroPoint, "zero_point") is not None,
         _catalog_used,
+        after=judge_night,
     ),
 )

@@ -17,7 +17,7 @@ from seechange_core.chain.quality import bits_of
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.chain.steps import STEPS
-from seechange_core.errors import NotFoundError, PipelineError, SeeChangeError, Stop
+from seechange_core.errors import NotFoundError, PipelineError, SeeChangeError, Stop, UserError
 from seechange_core.products.outcome import StepOutcome, record_outcome
 from seechange_core.provenance import digest
 from seechange_core.settings import Settings, use_settings
@@ -95,6 +95,9 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
             if past.status == Outcome.STOPPED:
                 return _again(section, step, past)
             if past.status == Outcome.DONE and step.is_there(section):
+                if step.after is not None:
+                    step.after(section)
+                    past = _past(section, step) or past
                 return _again(section, step, past)
         if only_load:
             raise NotFoundError(
@@ -108,8 +111,13 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
         if not isinstance(error, SeeChangeError | FileNotFoundError):
             log.exception("%s of %s/%s", step.name, section.exposure.name, section.section)
         report = _ended(section, step, outcome, error, version, time.perf_counter() - start)
-        if not only_load:
-            _record(section, report, past)
+        # Settings that leave open what to use say nothing of what is there.
+        undecided = not version and isinstance(error, UserError)
+        if not only_load and not (undecided and past is not None):
+            try:
+                _record(section, report, past)
+            except Exception:  # the report says what went wrong first
+                log.exception("the outcome of %s/%s", section.exposure.name, section.section)
         return report
 
 
@@ -155,7 +163,16 @@ def _done(
         bitflag=made.bitflag,
     )
     _record(section, report, past)
-    return report
+    return report if step.after is None else _judged(section, step, report)
+
+
+def _judged(section: Section, step: Step, report: StepReport) -> StepReport:
+    """Complete the report of a product by what was judged of it after it was recorded."""
+    now = _past(section, step)
+    with open_session(section.settings, read_only=True) as session:
+        bits = bits_of(session, step.name, report.data_version)
+    figures = {k: v for k, v in (now.metrics if now is not None else {}).items() if v is not None}
+    return replace(report, metrics=report.metrics | figures, bitflag=bits)
 
 
 def _again(section: Section, step: Step, past: StepOutcome) -> StepReport:
@@ -202,7 +219,8 @@ def _ended(
 def _record(section: Section, report: StepReport, past: StepOutcome | None) -> None:
     """Record an outcome; what was made from another version of this product is no longer the present one.
 
-    Those later steps have no outcome until they have run again, however this walk may end.
+    Those later steps have no outcome until they have run again, however this walk may end. Who judges many
+    sections together does so when all this is in the database: of two at once, the later one sees both.
     """
     row = StepOutcome(
         exposure_id=section.exposure.id,
@@ -216,9 +234,11 @@ def _record(section: Section, report: StepReport, past: StepOutcome | None) -> N
         data_version=report.data_version,
         metrics=report.metrics,
     )
+    changed = {report.step}
     with open_session(section.settings) as session:
         record_outcome(session, row)
         if past is not None and past.data_version != report.data_version:
+            changed |= _later(report.step)
             session.execute(
                 delete(StepOutcome).where(
                     StepOutcome.exposure_id == section.exposure.id,
@@ -226,6 +246,9 @@ def _record(section: Section, report: StepReport, past: StepOutcome | None) -> N
                     StepOutcome.provenance_id.in_([section.provenance_id(s) for s in _later(report.step)]),
                 )
             )
+    for step in STEPS:
+        if step.after is not None and step.name in changed:
+            step.after(section)
 
 
 def _later(name: str) -> set[str]:

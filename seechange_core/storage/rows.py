@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import CursorResult, Table, delete, func, inspect, select
+from sqlalchemy import CursorResult, Table, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapper, Session
 
@@ -56,47 +56,6 @@ def insert_or_update(session: Session, row: Row, unique: Sequence[str]) -> Row:
         else statement.on_conflict_do_nothing(index_elements=list(unique))
     )
     return _present(session, row, unique)
-
-
-def insert_or_update_many(session: Session, rows: Sequence[Row], unique: Sequence[str]) -> None:
-    """Insert many rows of one table, giving those that are there the new values.
-
-    Parameters
-    ----------
-    session
-        An open session; nothing is committed here, and the rows themselves stay outside of it.
-    rows
-        New rows with the same columns set, no two with the same unique columns.
-    unique
-        The columns of the unique constraint that tells rows apart; none of them may be null.
-    """
-    if not rows:
-        return
-    # In one order everywhere, so that two who write the same rows at once cannot wait for each other.
-    values = sorted((_values(row) for row in rows), key=lambda v: [str(v[name]) for name in unique])
-    statement = _insert(session, type(rows[0]))
-    columns = {name: statement.excluded[name] for name in values[0] if name not in (*KEPT, *unique)}
-    upsert = statement.on_conflict_do_update(index_elements=list(unique), set_=columns)
-    session.execute(upsert, values)
-
-
-def replace_rows(session: Session, kind: type[Row], parent: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Put rows in the place of those that belong to the same parent.
-
-    Parameters
-    ----------
-    session
-        An open session; nothing is committed here.
-    kind
-        Of the rows; what refers to the old ones goes with them where the table says so.
-    parent
-        Columns and values that the old rows have.
-    rows
-        The new rows, which are added to the session.
-    """
-    session.execute(delete(kind).where(*(getattr(kind, name) == value for name, value in parent.items())))
-    session.add_all(rows)
-    session.flush()
 
 
 def take_turns(session: Session, name: str) -> None:

@@ -1,9 +1,10 @@
 """A second walk makes only what is missing, whatever is missing."""
 
 from small_survey import STEP_NAMES, THROUGH_ZERO_POINT, assert_whole
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from seechange_core import chain
+from seechange_core.flags import QualityFlag
 from seechange_core.products import Background, Image, Psf, SourceList
 from seechange_core.products.calibrator import Calibrator
 from seechange_core.products.cutouts import Cutouts
@@ -107,6 +108,23 @@ def test_what_is_asked_to_be_redone_is_redone_and_ends_the_same(own):
     pulls = [(f.flux - old[f.id].flux) / f.flux_err for f in new if f.flux is not None]
     assert len(pulls) > 30 and max(map(abs, pulls)) < 0.05
     assert_whole(own)
+
+
+def test_what_a_person_called_bad_is_still_bad_when_it_is_made_again(own):
+    name, words = own.science[2], {"bitflag": int(QualityFlag.MARKED_BAD), "bad_reason": "a plane"}
+    image, reference = science_image(own, name), own.rows(select(Reference))[0]
+    with open_session(own.settings) as session:
+        for kind, row in ((Image, image), (Reference, reference)):
+            session.execute(update(kind).where(kind.id == row.id).values(**words))
+    assert own.outcomes(name, "0", steps=("image",), redo=True) == {"image": "done"}
+    build = (own.settings, "demo", reference.region, reference.filter)
+    nights = [chain.exposures(own.settings)[0].night]
+    assert [r.outcome for r in chain.build_reference(*build, nights=nights, redo=True)] == ["done"]
+    for kind, row in ((Image, image), (Reference, reference)):
+        (now,) = own.rows(select(kind).where(kind.id == row.id))
+        assert {"bitflag": now.bitflag, "bad_reason": now.bad_reason} == words
+    good = own.rows(select(Image).where(Image.id == reference.image_id))[0]
+    assert (good.bitflag, good.bad_reason) == (0, None)
 
 
 def test_only_the_step_asked_for_is_redone(own):

@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 import pytest
 from astropy.io import fits
-from small_survey import Survey
+from small_survey import Survey, copy_survey
 from sqlalchemy import select, text
 
 from seechange_assets.chain import asset_key
@@ -59,7 +59,7 @@ def simulated(tmp_path_factory):
 @pytest.fixture
 def own(simulated, tmp_path, monkeypatch) -> Iterator[Survey]:
     """A copy of it, the test's own."""
-    survey = Survey(shutil.copytree(simulated.root, tmp_path / "own"))
+    survey = Survey(copy_survey(simulated.root, tmp_path / "own"))
     monkeypatch.setenv("DAGSTER_HOME", str(survey.root / "data" / "dagster"))
     with use_settings(survey.settings):
         yield survey

@@ -1,5 +1,7 @@
 """What goes wrong in one section: one line with a cure, nothing half-made, and the neighbours go on."""
 
+import shutil
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -7,6 +9,7 @@ from small_survey import STEP_NAMES, THROUGH_ZERO_POINT, assert_whole
 from sqlalchemy import select, text
 
 from seechange_core import chain
+from seechange_core.catalogs.importer import import_table
 from seechange_core.chain import steps_image
 from seechange_core.products import Image
 from seechange_core.products.exposure import Exposure
@@ -174,6 +177,22 @@ def test_without_any_catalog_it_stops_until_one_is_imported(started):
     assert [s for s, outcome in again.items() if outcome == "done"] == ["world_coordinates", "zero_point"]
 
 
+def test_a_second_catalog_in_the_store_undoes_nothing(own):
+    """Which of two is meant is for a person to say: until then what was made is there, and said to be."""
+    name, store = own.science[2], own.settings.data_root / "catalogs"
+    before = own.status(exposure=name, section="0")
+    import_table(own.root / "survey" / "catalog.ecsv", "second", store, epoch=2016.0)
+    report = own.walk(name, "0")
+    assert {s: str(r.outcome) for s, r in report.items()} == {
+        s: "loaded" if s in THROUGH_ZERO_POINT[:3] else "failed" if s == "world_coordinates" else "skipped"
+        for s in STEP_NAMES
+    }
+    assert "second" in report["world_coordinates"].message
+    assert own.status(exposure=name, section="0") == before
+    shutil.rmtree(store / "second")
+    assert set(own.outcomes(name, "0").values()) == {"loaded"}
+
+
 def test_a_missing_master_is_named(started):
     name = started.science[2]
     started.ingest(started.raw / f"{name}.fits")
@@ -205,7 +224,7 @@ def test_what_breaks_while_saving_leaves_nothing_half_made(started, monkeypatch)
         raise ConnectionError("the server closed the connection\nunexpectedly")
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps_image, "save", broken)
+        patch.setattr(steps_image, "save_image", broken)
         report = started.walk(name, "0")["image"]
     assert (report.outcome, report.reason) == ("failed", "pipeline")
     assert "ConnectionError: the server closed the connection unexpectedly" in report.message

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from seechange_core import chain
 from seechange_core.catalogs.importer import import_table
-from seechange_core.chain import references
+from seechange_core.chain import quality, references
 from seechange_core.chain.quality import meanings
 from seechange_core.flags import QualityFlag
 from seechange_core.products import Image, Psf, SourceList, WorldCoordinates, ZeroPoint
@@ -19,6 +19,7 @@ from seechange_core.products.outcome import StepOutcome
 from seechange_core.settings import use_settings
 from seechange_core.simulate.section import simulate_section
 from seechange_core.simulate.survey import make_world
+from seechange_core.stages.judge import TYPICAL_EXTINCTION_MAG
 from seechange_core.storage.engine import open_session
 
 SECTION = "0"
@@ -178,10 +179,40 @@ def test_clouds_are_seen_whatever_the_order_and_pass_to_what_was_made_already(st
     assert fit[clouded] is False and all(fit[name] for name in others)
 
 
+def test_who_is_overtaken_before_judging_sees_the_other_and_a_bad_exposure_no_longer_counts(
+    started, monkeypatch
+):
+    """Another worker walks all the way between the outcome and the judgement of this one."""
+    clouded, other = take(started, 1, zp=conditions().zp - 0.8), take(started, 2)
+    overtaking = [other]
+
+    def overtaken(*_):
+        if overtaking:
+            report = started.walk(overtaking.pop(), SECTION, THROUGH_ZERO_POINT)["zero_point"]
+            assert report.bitflag == 0 and report.metrics["cloud_mag"] == pytest.approx(0, abs=0.05)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quality, "take_turns", overtaken)
+        report = started.walk(clouded, SECTION, THROUGH_ZERO_POINT)["zero_point"]
+    assert overtaking == []
+    assert report.bitflag == QualityFlag.CLOUDS
+    assert report.metrics["cloud_mag"] == pytest.approx(0.8, abs=0.05)
+    with open_session(started.settings) as session:
+        session.execute(update(Exposure).where(Exposure.name == other).values(bitflag=1))
+    again = started.walk(clouded, SECTION, THROUGH_ZERO_POINT)["zero_point"]
+    assert (str(again.outcome), again.bitflag, again.metrics["cloud_mag"]) == ("loaded", 0, 0)
+
+
 def test_an_expected_zero_point_tells_clouds_in_a_night_without_a_clear_exposure(started):
     clear = conditions()
+    clear_air = TYPICAL_EXTINCTION_MAG["r"] * clear.airmass
+    one_second_mag = clear.zp - 2.5 * np.log10(OPTIONS.exposure_time_s) + clear_air
     settings = started.changed(
-        photometry={"catalog_color": "g-r", "zero_point_expected_mag": clear.zp, "max_extinction_mag": 2.0}
+        photometry={
+            "catalog_color": "g-r",
+            "zero_point_expected_mag": {"r": one_second_mag},
+            "max_extinction_mag": 2.0,
+        }
     )
     name = take(started, 1, zp=clear.zp - 0.8)
     with use_settings(settings):

@@ -114,6 +114,13 @@ def test_other_bad_pixels_make_other_masks(own):
     assert mask.provenance_id == provenances(newer, "demo")["bad_pixels"].id
 
 
+def test_sections_that_the_camera_no_longer_has_are_not_outdated(own):
+    fewer = own.changed(instruments={"demo": {"sections": 1, "section_size_pix": 512}})
+    told = chain.status(fewer, [own.science[2]])
+    assert {r.section for r in told if r.outdated} == {"0"}
+    assert {r.section for r in told} == set(SECTIONS)
+
+
 def one_more_bias(survey) -> Path:
     """Write a bias frame taken a little earlier: another one with its noise moved along."""
     target = survey.raw / "demo_20260219_000000_bias.fits"

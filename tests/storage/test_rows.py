@@ -12,8 +12,6 @@ from seechange_core.storage.rows import (
     find_same,
     get_or_insert,
     insert_or_update,
-    insert_or_update_many,
-    replace_rows,
     take_turns,
 )
 
@@ -48,23 +46,6 @@ def test_an_update_in_place_keeps_the_id(session):
     second = insert_or_update(session, release(n_stars=2), KEY)
     assert (second.id, second.created_at) == was
     assert second.n_stars == 2
-
-
-def test_many_at_once(session):
-    insert_or_update_many(session, [release(f"n{i}", i) for i in range(7000)], KEY)
-    insert_or_update_many(session, [release(f"n{i}", i + 1) for i in range(0, 7000, 7)], KEY)
-    insert_or_update_many(session, [], KEY)
-    rows = {row.name: row.n_stars for row in session.scalars(select(CatalogRelease))}
-    assert len(rows) == 7000
-    assert rows["n7"] == 8
-    assert rows["n8"] == 8
-
-
-def test_rows_replace_those_of_the_same_parent(session):
-    session.add_all([release("a"), release("b")])
-    session.flush()
-    replace_rows(session, CatalogRelease, {"name": "a"}, [release("c")])
-    assert sorted(session.scalars(select(CatalogRelease.name))) == ["b", "c"]
 
 
 def test_what_is_not_there_is_not_found(session):
