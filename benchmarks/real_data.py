@@ -2,7 +2,7 @@
 
     SEECHANGE_REAL_DATA=FOLDER python -m benchmarks.real_data [tres1] [kb13475]
 
-Writes ``benchmarks/out/<name>_scatter.png`` and prints one line for each night.
+Draws ``docs/images/<name>_scatter.png`` and prints one line for each night.
 """
 
 import os
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from sqlalchemy import select
 
 from seechange_assets.cli import run
@@ -20,13 +21,12 @@ from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
 from seechange_core.frames import Sources, WcsSolution
 from seechange_core.numerics.matching import match_sky
 from seechange_core.products import ZeroPoint
-from seechange_core.qa.style import Figure
+from seechange_core.qa.style import BLUE, STYLE, VERMILION, Figure
 from seechange_core.settings import Settings, load_settings, use_settings
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
 
-HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 #: What a person would type after `init`.
 COMMANDS = {
     "tres1": (
@@ -85,7 +85,8 @@ def repeats(settings: Settings) -> tuple[Repeats, dict[str, float]]:
     errors = mags.copy()
     for i, (s, wcs) in enumerate(seen):
         pairs = match_sky(*wcs.to_sky(s.x, s.y), star_ra, star_dec, 1.5 * wcs.pixel_scale_arcsec)
-        mags[i, pairs.second] = rows[i].zero_point.zp - 2.5 * np.log10(s.flux_psf[pairs.first])
+        zp = rows[i].zero_point.solution().zp_at(s.x[pairs.first], s.y[pairs.first])
+        mags[i, pairs.second] = zp - 2.5 * np.log10(s.flux_psf[pairs.first])
         errors[i, pairs.second] = 1.0857 / s.snr[pairs.first]
     often = np.count_nonzero(np.isfinite(mags), axis=0) >= 0.7 * len(rows)
     mags, errors = mags[:, often], errors[:, often]
@@ -114,15 +115,19 @@ def _clean(row: CalibratedRows, archive: Archive) -> tuple[Sources, WcsSolution]
 
 def draw(found: Repeats, title: str, path: Path) -> None:
     """Plot scatter against magnitude, with what the error bars promise."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.semilogy(found.mag, 1e3 * found.scatter, ".", ms=4, label="stars, frame to frame")
-    order = np.argsort(found.mag)
-    axes.semilogy(found.mag[order], 1e3 * found.promised[order], "-", lw=1, label="their error bars")
-    axes.set(xlabel="magnitude", ylabel="scatter [mmag]", title=title, ylim=(1, 1000))
-    axes.legend(frameon=False)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        axes.semilogy(found.mag, 1e3 * found.scatter, ".", ms=4, color=BLUE, label="scatter of a star")
+        order = np.argsort(found.mag)
+        axes.semilogy(
+            found.mag[order], 1e3 * found.promised[order], lw=1.5, color=VERMILION, label="its error bar"
+        )
+        axes.set(xlabel="magnitude", ylabel="frame to frame [mmag]", title=title, ylim=(1, 1000))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3, lw=0.5)
+        axes.legend(frameon=False, loc="upper left")
+        figure.savefig(path, dpi=120)
 
 
 def main(names: list[str]) -> None:
@@ -133,9 +138,8 @@ def main(names: list[str]) -> None:
             settings, seconds = process(name, data, Path(folder))
             found, figures = repeats(settings)
             n = len(chain.exposures(settings))
-            draw(
-                found, f"{name}: {figures['frames']:.0f} of {n} frames", HERE / "out" / f"{name}_scatter.png"
-            )
+            title = f"{name}: {len(found.mag)} stars in {figures['frames']:.0f} of {n} frames"
+            draw(found, title, DOCS / "images" / f"{name}_scatter.png")
         words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
         print(f"{name}: {n} frames taken, {words}, {len(found.mag)} stars, {seconds / n:.2f} CPU s per frame")
 

@@ -18,9 +18,9 @@ from benchmarks.peers import Cost, program, row, run_program, timed
 from benchmarks.source_truth import Truth, at_purity, background_quality, score, truth_of
 from seechange_core.frames import ImageFrame
 from seechange_core.numerics.aperture import adaptive_moments, sum_circles
-from seechange_core.numerics.background import estimate, level_map
+from seechange_core.numerics.background import level_map
 from seechange_core.numerics.flag_sums import flags_within
-from seechange_core.stages.extract import ExtractParams, _detect, _Field, _field, extract
+from seechange_core.stages.extract import ExtractParams, detect, extract
 
 Float = npt.NDArray[np.float64]
 
@@ -64,8 +64,7 @@ def rows(kind: str, seed: int) -> list[dict[str, Any]]:
 
 def ours(image: ImageFrame, radii_fwhm: tuple[float, ...]) -> int:
     """Do with our bricks what the peers do; return the number of sources."""
-    field: _Field = _field(image, estimate(image.data, image.weight, image.flags))
-    peaks, _ = _detect(field, ExtractParams())
+    field, peaks, _ = detect(image, ExtractParams())
     fwhm = float(np.median(peaks.fwhm_pix))
     adaptive_moments(field.data, field.weight, peaks.x, peaks.y, fwhm, max_shift_pix=0.5 * fwhm)
     sum_circles(field.data, field.weight, peaks.x, peaks.y, fwhm * np.array(radii_fwhm))
