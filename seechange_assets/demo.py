@@ -128,6 +128,10 @@ def _process(options: argparse.Namespace, settings: Settings) -> list[StepReport
         reports += runner.process("demo", first, through="zero_point")
         wanted = chain.references_wanted(settings, "demo")
         reports += runner.build_references("demo", wanted, nights=[exposures[0].night])
+        progress.say(
+            "the first night is in the reference now: its exposures are not subtracted from themselves and "
+            "stop at subtraction, as they should; light curves begin with the second night"
+        )
         reports += runner.process("demo", names)
     return reports
 

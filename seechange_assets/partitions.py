@@ -12,8 +12,6 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-#: The dynamic dimensions; each is a set of keys named ``<instrument>_<dimension>s`` on the instance.
-DYNAMIC = ("exposure", "night", "night_filter", "region", "filter")
 #: Tags that make a run one over a range of partitions.
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 

@@ -138,6 +138,10 @@ class Progress:
             self._bar.set_postfix(self._counts, refresh=False)
             self._bar.update()
 
+    def say(self, words: str) -> None:
+        """Print a line that is about no single task."""
+        self._bar.write(words, file=sys.stderr)
+
 
 def deciding(reports: "Sequence[StepReport]") -> "StepReport":
     """Choose the report that tells a section's fate: where it stopped or failed, or the last one."""

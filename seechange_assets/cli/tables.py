@@ -78,10 +78,13 @@ def write_table(curve: "LightCurveTable", kind: TableFormat, output: Path | None
 
 
 def _for_people(table: "Table") -> "Table":
-    """Write upper limits in place of magnitudes that are none."""
+    """Write upper limits in place of magnitudes that are none, and words in place of quality bits."""
+    from seechange_core.flags import QualityFlag, names
+
     shown = table.copy()
     shown["mag"] = [_magnitude(row, "mag") for row in table]
     shown["mag_err"] = [_magnitude(row, "mag_err") for row in table]
+    shown["quality"] = [" ".join(names(int(bits), QualityFlag)) or "-" for bits in table["quality"]]
     for name in ("mag", "mag_err"):
         shown[name].info.unit = UNITS[name]
         shown[name].info.format = ">"

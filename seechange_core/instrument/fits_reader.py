@@ -31,7 +31,6 @@ Unit = int | str | None
 """Which header-data unit: its index, its EXTNAME, or None for the first one with an image."""
 
 _COMMENTARY = frozenset({"COMMENT", "HISTORY", ""})
-_BROKEN = (OSError, VerifyError, ValueError, TypeError, KeyError, IndexError, EOFError)
 
 #: Files that stay open until the block of `kept_open` ends.
 _kept: ContextVar[dict[Path, FitsFile] | None] = ContextVar("kept_files", default=None)

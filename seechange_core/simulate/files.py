@@ -59,11 +59,6 @@ class SurveyTruth:
             if path.name.endswith((".fits", ".fits.fz")) and not path.name.startswith(".")
         )
 
-    @property
-    def catalog_file(self) -> Path:
-        """The reference catalog."""
-        return self.folder / "catalog.ecsv"
-
 
 def load_truth(out: Path) -> SurveyTruth:
     """Read the truth tables of a simulated survey.

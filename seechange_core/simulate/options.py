@@ -175,7 +175,10 @@ class SurveyOptions(Params):
                 f"cadence_min is shorter than an exposure of {self.exposure_time_s} s and its readout"
             )
         if self.nights > self.exposures:
-            raise ValueError(f"{self.nights} nights need at least as many exposures, not {self.exposures}")
+            raise ValueError(
+                    f"{self.nights} nights need at least as many exposures, not {self.exposures}: "
+                    "ask for fewer nights or more exposures"
+                )
         self._check_camera()
         return self
 

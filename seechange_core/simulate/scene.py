@@ -69,10 +69,6 @@ class Scene:
         stamp = self.psf_field.stamp(x, y, size)
         return stamp / stamp.sum() if unit_sum else stamp
 
-    def realise(self, seed: int) -> Float32:
-        """Return another noisy image of the same scene, (H, W) float32."""
-        return add_noise(self.expected, self.read_noise_e, np.random.default_rng(seed))
-
 
 def add_noise(expected: Float, read_noise_e: float, rng: np.random.Generator) -> Float32:
     """Draw photon and read noise around an expected image, (H, W) float32 electrons."""

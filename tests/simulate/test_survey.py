@@ -122,7 +122,7 @@ def test_across_ra_zero_and_at_the_pole(tmp_path, options, ra, dec, latitude):
     chosen = options(ra_deg=ra, dec_deg=dec, site_latitude_deg=latitude, exposures=1, nights=1, n_bias=0,
                      n_dark=0, n_flat=0, reference_exposures=0)  # fmt: skip
     truth = simulate_survey(tmp_path, chosen)
-    catalog = Table.read(truth.catalog_file)
+    catalog = Table.read(tmp_path / "catalog.ecsv")
     for table in (catalog, truth.objects):
         east, north = project(table["ra"], table["dec"], ra, dec)
         assert np.abs(np.median(east)) < 25
