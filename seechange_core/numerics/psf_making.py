@@ -68,6 +68,11 @@ def stamp_size(fwhm_pix: float, stamp_fwhm: float) -> int:
     return int(np.clip(side, _MIN_STAMP_PIX, _MAX_STAMP_PIX))
 
 
+def max_shift_pix(psf: PsfModel) -> float:
+    """Return how far a fitted position may move from where the source was found."""
+    return max(1.0, 0.4 * psf.fwhm_pix)
+
+
 def fit_sources(
     data: Float32,
     weight: Float32,
@@ -91,7 +96,7 @@ def fit_sources(
         radius_pix=max(fit_radius_fwhm * psf.fwhm_pix, 1.5),
         gain=gain,
         passes=passes,
-        max_shift_pix=max(1.0, 0.4 * psf.fwhm_pix),
+        max_shift_pix=max_shift_pix(psf),
     )
 
 

@@ -176,9 +176,9 @@ class SurveyOptions(Params):
             )
         if self.nights > self.exposures:
             raise ValueError(
-                    f"{self.nights} nights need at least as many exposures, not {self.exposures}: "
-                    "ask for fewer nights or more exposures"
-                )
+                f"{self.nights} nights need at least as many exposures, not {self.exposures}: "
+                "ask for fewer nights or more exposures"
+            )
         self._check_camera()
         return self
 

@@ -3,33 +3,32 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from seechange_core.errors import DeadSection, NoStars
 from seechange_core.flags import PixelFlag
-from seechange_core.frames import Background, Bool, Float, Float32, ImageFrame, Int, PsfModel, Sources
+from seechange_core.frames import Background, Float, Float32, ImageFrame, PsfModel, Sources
 from seechange_core.numerics import background as sky
-from seechange_core.numerics.aperture import Moments, adaptive_moments
+from seechange_core.numerics.aperture import adaptive_moments
 from seechange_core.numerics.detection import Peaks, bright_peaks, find
-from seechange_core.numerics.flag_sums import flags_within
-from seechange_core.numerics.psf import aliasing_error_pix
-from seechange_core.numerics.psf_making import MadePsf, PsfRules, fit_sources, make_psf, refine_psf
-from seechange_core.numerics.scene import SceneFit, apertures, psf_moments, without_position_bias
+from seechange_core.numerics.psf_making import (
+    MadePsf,
+    PsfRules,
+    fit_sources,
+    make_psf,
+    refine_psf,
+)
+from seechange_core.numerics.scene import SceneFit
 from seechange_core.numerics.second_search import find_hidden, is_crowded, joined, resolved
 from seechange_core.numerics.star_choice import StarChoice, StarRules, choose_stars
-from seechange_core.numerics.star_locus import point_like, stellar_fwhm
+from seechange_core.numerics.star_locus import stellar_fwhm
 from seechange_core.numerics.watershed import Labels
 from seechange_core.numerics.wings import fit_wings, subtract_wings
 from seechange_core.params import Params, param
+from seechange_core.stages.source_table import Field, source_table
 
 CODE_VERSION = "2"
 
 _MIN_FWHM_PIX = 1.2
-#: A source this faint whose highest pixel has more than this share of its flux is left of a cosmic ray: a
-#: star of 1.5 pixels FWHM has 0.3 of its light there, one of 4 pixels 0.05.
-_OUTSHONE_SNR, _SHARP = 20.0, 0.4
-#: Where less than this share of the PSFs has moments, as sharp weights fall between pixels, all are blurred.
-_HAVE_SHAPES, _BLUR_PIX = 0.9, 0.8
 #: A sky below this share of its noise may be what is left of bias and dark.
 _NO_SKY = 0.1
 #: With the sources gone, what is left to mask is faint.
@@ -40,8 +39,6 @@ _SEEING_PEAKS = 500
 _SEARCHES = 3
 #: Fits of stars half a FWHM apart halve their distance to the best one in a pass or two.
 _CROWD_PASSES = 8
-#: A source is blended when its neighbours give its middle pixel more than this share of its own light.
-_BLENDED = 0.05
 
 
 class ExtractParams(Params):
@@ -101,36 +98,14 @@ class Extraction:
     psf: PsfModel
 
 
-@dataclass(frozen=True, eq=False)
-class Field:
-    """The image as its sources are looked for: background removed, unusable pixels without weight.
-
-    Attributes
-    ----------
-    image, background
-        As given, and what was estimated of it.
-    data, weight
-        (H, W) electrons without the background, electrons^-2; 0 and finite where nothing can be used.
-    """
-
-    image: ImageFrame
-    background: Background
-    data: Float32
-    weight: Float32
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.image.shape
-
-
 def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     """Find and measure the sources of an image.
 
     Background, detection, PSF from the stars, PSF fits of all sources with their neighbours subtracted,
     apertures, shapes. In a crowd what the fits leave is searched for sources that were hidden, and sources
     that share one star are made one. Fluxes are in the PSF's total-flux system (the light within half a PSF
-    stamp); errors come from the model's variance, the PSF's floor in quadrature.
+    stamp); errors come from the model's variance and what overlapping neighbours add,
+    the PSF's floor in quadrature.
 
     Parameters
     ----------
@@ -163,7 +138,10 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     scene = _fit_all(field, made.psf, fits.x, fits.y, fits.flux, passes, params)
     if crowded:
         peaks, scene, made = _resolved(field, peaks, scene, made, params)
-    sources = _measure(field, peaks, scene, made.psf, made.stars, params)
+    sources = source_table(
+        field, peaks, scene, made.psf, made.stars,
+        radii_fwhm=params.aperture_radii_fwhm, min_snr=params.min_snr,
+    )  # fmt: skip
     return Extraction(sources, field.background, made.psf)
 
 
@@ -333,86 +311,3 @@ def _fit_all(
         field.data, field.weight, psf, x, y, flux,
         gain=field.image.gain, passes=passes, fit_radius_fwhm=params.fit_radius_fwhm,
     )  # fmt: skip
-
-
-def _measure(
-    field: Field, peaks: Peaks, scene: SceneFit, psf: PsfModel, stars: Int, params: ExtractParams
-) -> Sources:
-    """Return the table of sources; those that the fit did not confirm are left out."""
-    fits = scene.fits
-    radii = psf.fwhm_pix * np.asarray(params.aperture_radii_fwhm)
-    flux_aper, flux_aper_err = apertures(scene, field.weight, psf, radii, field.image.gain)
-    model_shapes, centre = psf_moments(psf, fits.x, fits.y)
-    blur_pix = _BLUR_PIX if np.mean(np.isfinite(model_shapes.fwhm_pix)) < _HAVE_SHAPES else 0.0
-    if blur_pix:
-        model_shapes, _ = psf_moments(psf, fits.x, fits.y, blur_pix)
-    shapes = _shapes(field, peaks, psf, fits.x, fits.y, blur_pix)
-    flux = without_position_bias(fits.flux, fits.flux_err)
-    # The stars' own positions define the model's: it is no better than all of them together.
-    statistical = np.sqrt(len(psf.coefficients) / np.sum(fits.x_err[stars] ** -2.0))
-    position_floor = np.hypot(statistical, aliasing_error_pix(psf.coefficients[0]))
-    others = _others_light(scene, centre)
-    with np.errstate(invalid="ignore"):
-        snr = flux / fits.flux_err
-        kept = np.isfinite(snr) & (snr >= params.min_snr) & _inside(fits.x, fits.y, field.shape)
-    kept &= ~_beside_cosmic_rays(field, peaks, psf.fwhm_pix)
-    sources = Sources(
-        x=fits.x,
-        y=fits.y,
-        x_err=np.hypot(fits.x_err, position_floor),
-        y_err=np.hypot(fits.y_err, position_floor),
-        flux_psf=flux,
-        flux_psf_err=np.hypot(fits.flux_err, psf.floor * flux),
-        chi2=fits.chi2,
-        flux_aper=flux_aper,
-        flux_aper_err=flux_aper_err,
-        peak=peaks.peak,
-        fwhm_pix=np.sqrt(np.maximum(shapes.fwhm_pix**2 - (2.3548 * blur_pix) ** 2, 0.01)),
-        elongation=shapes.elongation,
-        theta_rad=shapes.theta_rad,
-        flags=flags_within(field.image.flags, fits.x, fits.y, psf.fwhm_pix),
-        # Not whatever shares an island of light: every bright star does, with something faint.
-        blended=others > _BLENDED * np.nan_to_num(fits.flux) * centre,
-        is_star=point_like(shapes.fwhm_pix, model_shapes.fwhm_pix, snr),
-    )
-    return sources.select(np.flatnonzero(kept))
-
-
-def _beside_cosmic_rays(field: Field, peaks: Peaks, fwhm_pix: float) -> Bool:
-    """Return which faint sources are what is left around a flagged cosmic ray that outshines them."""
-    hit = flags_within(field.image.flags, peaks.x, peaks.y, max(1.5, 0.5 * fwhm_pix)) & PixelFlag.COSMIC_RAY
-    area = 2 * np.pi * (fwhm_pix / 2.3548) ** 2
-    rms = float(np.median(field.background.rms))
-    # The matched filter's S/N times the noise in its equivalent area is the flux.
-    limit = _SHARP * peaks.snr * rms * np.sqrt(2 * area) + rms
-    found: Bool = (hit > 0) & (peaks.snr < _OUTSHONE_SNR) & (peaks.peak > limit)
-    return found
-
-
-def _inside(x: Float, y: Float, shape: tuple[int, int]) -> Bool:
-    inside: Bool = (x > -0.5) & (y > -0.5) & (x < shape[1] - 0.5) & (y < shape[0] - 0.5)
-    return inside
-
-
-def _others_light(scene: SceneFit, centre: Float) -> Float:
-    """Return the neighbours' modelled light on each source's middle pixel, electrons."""
-    fits = scene.fits
-    height, width = scene.model.shape
-    row = np.clip(np.rint(fits.y).astype(int), 0, height - 1)
-    column = np.clip(np.rint(fits.x).astype(int), 0, width - 1)
-    others: Float = scene.model[row, column] - np.maximum(np.nan_to_num(fits.flux), 0.0) * centre
-    return others
-
-
-def _shapes(field: Field, peaks: Peaks, psf: PsfModel, x: Float, y: Float, blur_pix: float) -> Moments:
-    """Return adaptive moments of the blurred image, and isophotal ones where those do not converge."""
-    data = gaussian_filter(field.data, blur_pix) if blur_pix else field.data
-    found = adaptive_moments(data, field.weight, x, y, float(np.hypot(psf.fwhm_pix, 2.3548 * blur_pix)))
-    known = np.isfinite(found.fwhm_pix) & np.isfinite(found.elongation)
-    return Moments(
-        fwhm_pix=np.where(known, found.fwhm_pix, np.hypot(peaks.fwhm_pix, 2.3548 * blur_pix)),
-        elongation=np.where(known, found.elongation, peaks.elongation),
-        theta_rad=np.where(known, found.theta_rad, peaks.theta_rad),
-        x=x,
-        y=y,
-    )
