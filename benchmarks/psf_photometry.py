@@ -37,7 +37,7 @@ from seechange_core.stages.force import ForceParams, force
 Float = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-PER_BIN = 2000
+PER_BIN = 2400
 CONTAMINATION = 0.05
 BINS = ((0.0, 3.0), (3.0, 5.0), (5.0, 10.0), (10.0, 30.0), (30.0, 100.0), (100.0, 1000.0))
 _TIMED_SOURCES = 5000

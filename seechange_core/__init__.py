@@ -7,6 +7,8 @@ first asked for: the numerics need no database.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from seechange_core.kernel_cache import choose_cache
+
 if TYPE_CHECKING:
     from seechange_core.instrument import Instrument
     from seechange_core.products import (
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
         WorldCoordinates,
         ZeroPoint,
     )
+
+choose_cache()
 
 __all__ = [
     "Background",

@@ -15,6 +15,9 @@ from seechange_core.frames import Float, Int, PsfModel
 
 #: Neighbours further away take nothing; of those nearer, so many at most (the nearest) are followed.
 _REACH_FWHM, _MOST = 1.7, 10
+#: What is known of each parameter beforehand is no worse than this many sigma: two sources at one place stay
+#: finite.
+_WORST_SIGMA = 100.0
 #: Sources whose matrices are inverted at a time.
 _BATCH = 4096
 #: Orders of derivatives by x and y, and where each stands in the table.
@@ -49,7 +52,7 @@ def error_growth(
     rows, near = _neighbours(x, y, _REACH_FWHM * psf.fwhm_pix)
     table = _autocorrelation(psf)
     prior = np.stack([np.zeros(len(x)), x_err, y_err], axis=1) / max_shift_pix
-    prior = np.where(np.isfinite(prior), prior, 1.0) ** 2
+    prior = np.maximum(np.where(np.isfinite(prior), prior, 1.0), 1 / _WORST_SIGMA) ** 2
     for start in range(0, len(rows), _BATCH):
         some = slice(start, start + _BATCH)
         growth[rows[some]] = _of_groups(table, x, y, prior, near[some])

@@ -71,3 +71,11 @@ def test_a_neighbour_that_cannot_move_takes_less():
     held = error_growth(PSF, x, y, np.array([0.01, 30.0]), np.array([0.01, 30.0]), SHIFT_PIX)[0]
     assert np.all(held[:2] < free[:2])
     assert held[0] > 1.01
+
+
+@pytest.mark.parametrize("apart_pix", [0.0, 1e-5, 0.1])
+def test_sources_at_one_place_are_known_badly_and_not_perfectly(apart_pix):
+    error = np.full(2, 0.01)
+    growth = error_growth(PSF, np.array([50.0, 50.0 + apart_pix]), np.full(2, 50.0), error, error, SHIFT_PIX)
+    assert np.all(growth > 5)
+    assert np.all(growth < 110)
