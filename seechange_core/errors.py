@@ -195,6 +195,8 @@ class NoCatalog(Stop):
 class NoAnswer(NoCatalog):
     """The service that was to give the catalog does not answer, whatever it is asked."""
 
+    reason = "no_answer"
+
 
 class NoSolution(Stop):
     """No astrometric or photometric solution that can be trusted."""

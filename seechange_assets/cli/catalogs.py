@@ -11,6 +11,8 @@ from seechange_assets.cli.output import Progress, print_json, print_table
 from seechange_core.errors import NotFoundError, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from seechange_core.catalogs import CatalogInfo
     from seechange_core.catalogs.recipe import FetchRecipe
 
@@ -59,6 +61,7 @@ def import_catalog(
 
     if name is None and layout is None:
         raise UserError("the catalog has no name", cure="give --name NAME")
+    _check_numbers({"--epoch": epoch})
     mapping = _mapping(column or [])
     store = get_settings().data_root / "catalogs"
     info = import_table(
@@ -78,7 +81,7 @@ def fetch(
     ra: Annotated[float | None, typer.Option("--ra", help="Of the field's centre, ICRS deg.")] = None,
     dec: Annotated[float | None, typer.Option("--dec", help="Of the field's centre, ICRS deg.")] = None,
     radius_deg: Annotated[
-        float | None, typer.Option("--radius-deg", min=0.0, max=90.0, help="Of the field; default: 0.5.")
+        float | None, typer.Option("--radius-deg", help="Of the field; default: 0.5.")
     ] = None,
     exposure: Annotated[
         list[str] | None, typer.Option("--exposure", help="The fields of this exposure; repeatable.")
@@ -114,6 +117,8 @@ def fetch(
         raise UserError(
             "an exposure has its own fields: --radius-deg would change nothing", cure="leave it out"
         )
+    field = {"--ra": ra, "--dec": dec, "--radius-deg": radius_deg}
+    _check_numbers({**field, "--epoch": epoch, "--faint-limit": faint_limit})
     settings = get_settings()
     cones = [cone for own in exposure or () for cone in cones_of_exposure(settings, own)]
     if ra is not None and dec is not None:
@@ -128,11 +133,7 @@ def fetch(
     if faint_limit is not None:
         recipe = _limited(recipe, faint_limit, faint_band)
     with Progress("tile") as progress:
-
-        def tell(_done: int, total: int) -> None:
-            progress.expect(total, in_all=True)
-            progress.step("tile")
-
+        tell = _counter(progress, "tile")
         made = fetch_catalog(store, name or recipe.content, recipe, cones, tell=tell)
     tiles = f"{made.tiles} tile{'' if made.tiles == 1 else 's'} ({made.new} new)"
     typer.echo(
@@ -161,6 +162,7 @@ def bootstrap(
     """
     from seechange_assets.survey import process_exposures
     from seechange_core import chain
+    from seechange_core.catalogs.store import check_free
     from seechange_core.chain.bootstrap import bootstrap_catalog
     from seechange_core.settings import get_settings
 
@@ -168,9 +170,12 @@ def bootstrap(
     wanted = chain.exposures(settings, exposures or None)
     if len({row.instrument for row in wanted}) > 1:
         raise UserError("the exposures are of several instruments", cure="name those of one")
+    check_free(settings.data_root / "catalogs", name, overwrite=overwrite)  # not after hours of work
     with Progress("section") as progress:
         process_exposures([row.name for row in wanted], through="source_list", jobs=jobs, progress=progress)
-    made = bootstrap_catalog(settings, wanted, name, overwrite=overwrite)
+    with Progress("exposure") as progress:
+        tell = _counter(progress, "exposure looked at")
+        made = bootstrap_catalog(settings, wanted, name, overwrite=overwrite, tell=tell)
     for exposure, section, band, n_stars in made.images:
         typer.echo(f"from {exposure} {section}: {n_stars} stars in {band}")
     info = made.info
@@ -203,6 +208,31 @@ def list_catalogs(as_json: Json = False) -> int:
     else:
         typer.echo("no catalogs yet (seechange catalog import, fetch or bootstrap)")
     return 0
+
+
+_POSSIBLE = {
+    "--ra": (0.0, 360.0),
+    "--dec": (-90.0, 90.0),
+    "--radius-deg": (0.0, 90.0),
+    "--epoch": (1800.0, 2200.0),
+    "--faint-limit": (-30.0, 40.0),
+}
+
+
+def _check_numbers(given: dict[str, float | None]) -> None:
+    """Refuse what lies nowhere on the sky, and what is no number (`nan` is one to the command line)."""
+    for option, value in given.items():
+        low, high = _POSSIBLE[option]
+        if value is not None and not low <= value <= high:  # NaN is not between any two
+            raise UserError(f"{option} {value:g} is impossible", cure=f"give {low:g} to {high:g}")
+
+
+def _counter(progress: Progress, words: str) -> "Callable[[int, int], None]":
+    def tell(_done: int, total: int) -> None:
+        progress.expect(total, in_all=True)
+        progress.step(words)
+
+    return tell
 
 
 def _recipe(
@@ -256,7 +286,8 @@ def _tell_which(name: str) -> None:
     from seechange_core.settings import get_settings
 
     settings = get_settings()
-    if len(installed(settings.data_root / "catalogs")) > 1 and catalog_name(settings) != name:
+    names = installed(settings.data_root / "catalogs")
+    if name in names and len(names) > 1 and catalog_name(settings) != name:
         typer.echo(f"there are several catalogs: to use this one, set `catalog: {name}` in the settings")
 
 

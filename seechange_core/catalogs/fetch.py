@@ -5,23 +5,20 @@ the worker; who has waited finds the tile there. Where the file system knows no 
 work, and the second replaces the tile by an equal one. There is a catalog as soon as it has a tile.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from seechange_core.catalogs.importer import ASSUMED, Columns, describe, rows_of
+from seechange_core.catalogs.locks import locked
 from seechange_core.catalogs.provider import CatalogInfo
 from seechange_core.catalogs.recipe import FetchRecipe
 from seechange_core.catalogs.services import quoted
-from seechange_core.catalogs.store import cells_of_cone, place_of_growing, publish_growing
+from seechange_core.catalogs.store import add_tile, cells_of_cone, place_of_growing, publish_growing
 from seechange_core.catalogs.tap import TapClient
-from seechange_core.catalogs.tiles import read_footer, tile_path, write_tile
+from seechange_core.catalogs.tiles import is_whole, read_footer, tile_path
 from seechange_core.errors import NoCatalog, NotFoundError
 from seechange_core.numerics import sky
 
@@ -93,7 +90,7 @@ def fetch_catalog(
     cells = sorted({int(cell) for cone in cones for cell in cells_of_cone(*cone, recipe.tile_order)})
     new = n_stars = 0
     for done, tile in enumerate(cells):
-        new += _fetch_tile(tiles, tile, recipe, client)
+        new += _fetch_tile(tiles, tile, info, recipe, client)
         if done == 0:
             publish_growing(store_root, info)
         n_stars += read_footer(tile_path(tiles, tile))[1]
@@ -110,42 +107,18 @@ def growing(name: str, recipe: FetchRecipe) -> CatalogInfo:
     return info.model_copy(update=update)
 
 
-def _fetch_tile(tiles: Path, tile: int, recipe: FetchRecipe, client: TapClient) -> bool:
-    """Fetch one tile unless it is there or becomes so; tell whether it was fetched here."""
-    if tile_path(tiles, tile).is_file():
+def _fetch_tile(tiles: Path, tile: int, info: CatalogInfo, recipe: FetchRecipe, client: TapClient) -> bool:
+    """Fetch one tile unless it is there, whole, or becomes so; tell whether it was fetched here."""
+    if is_whole(tile_path(tiles, tile)):
         return False
     folder = tiles.parent  # which is made when there is a tile to put into it
-    with _lock(folder.with_name(f".lock-{folder.name}-{tile}")):
-        if tile_path(tiles, tile).is_file():
+    with locked(folder.with_name(f".lock-{folder.name}-{tile}")):
+        if is_whole(tile_path(tiles, tile)):
             return False
         parts = list(_parts_of_cell(recipe.tile_order, tile, recipe, client))
         rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        tiles.mkdir(parents=True, exist_ok=True)
-        write_tile(tiles, tile, rows)
+        add_tile(folder.parent, info, tile, rows)
     return True
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a file of this name, which keeps out other processes and other threads, and goes afterwards."""
-    with _held(path):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is held: no other one of this name can go instead
-
-
-def _held(path: Path) -> IO[str]:
-    """Open and lock a file. Who waited for one that is gone by then holds nothing, and starts again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        file = path.open("w")
-        with suppress(OSError):  # no locks on this file system: the same work twice does no harm
-            fcntl.flock(file, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
 
 
 def _parts_of_cell(order: int, cell: int, recipe: FetchRecipe, client: TapClient) -> Iterator[Columns]:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from seechange_core.catalogs.locks import locked
 from seechange_core.catalogs.provider import CatalogInfo, columns_for, stars_at_epoch
 from seechange_core.catalogs.tiles import (
     checksum_of,
     read_footer,
     read_tile,
-    rows_checksum,
     tile_path,
+    write_tile,
     write_tiles,
 )
 from seechange_core.errors import ConflictError, FileDamagedError, NoCatalog, NotFoundError, UserError
@@ -81,7 +82,9 @@ class LocalCatalog:
             return CatalogInfo.model_validate_json(path.read_text())
         except (ValidationError, UnicodeDecodeError) as error:
             raise FileDamagedError(
-                "the catalog's metadata cannot be read", file=str(path), cure="import the catalog again"
+                "the catalog's metadata cannot be read",
+                file=str(path),
+                cure="import the catalog again with --overwrite",
             ) from error
 
     def query(
@@ -142,28 +145,6 @@ class LocalCatalog:
     def _cells(self, ra: float, dec: float, radius_deg: float) -> Int:
         return cells_of_cone(ra, dec, radius_deg, self.info.tile_order)
 
-    def verify(self) -> None:
-        """Read every file and compare with the checksum.
-
-        Raises
-        ------
-        FileDamagedError
-            If anything differs from what was imported or fetched.
-        """
-        if self.info.recipe is not None:
-            for path in sorted(tiles_folder(self.folder, self.info).glob("*.parquet")):
-                if rows_checksum(pq.read_table(path)) != read_footer(path)[0]:
-                    raise FileDamagedError(
-                        "the tile is not what was fetched", file=str(path), cure="delete it and fetch again"
-                    )
-            return
-        if checksum_of(tiles_folder(self.folder, self.info)) != self.info.checksum:
-            raise FileDamagedError(
-                "the catalog's files are not what was imported",
-                file=str(self.folder),
-                cure="import the catalog again with overwrite",
-            )
-
     def _read(
         self, ra: float, dec: float, radius_deg: float, columns: list[str]
     ) -> Mapping[str, npt.NDArray[Any]] | None:
@@ -172,7 +153,7 @@ class LocalCatalog:
             raise FileDamagedError(
                 "the catalog's tiles are gone, or were replaced just now",
                 file=str(tiles),
-                cure="try again; if it stays, import the catalog again with overwrite",
+                cure="try again; if it stays, import the catalog again with --overwrite",
             )
         ranges = sky.cone_ranges(ra, dec, radius_deg)
         low, high = ranges[0][0], ranges[-1][1]
@@ -195,7 +176,14 @@ def cells_of_cone(ra: float, dec: float, radius_deg: float, tile_order: int) -> 
 def installed(store_root: Path) -> list[str]:
     """List the names of the catalogs in a store; what has no tile, not even an empty one, is none."""
     folders = (path.parent for path in Path(store_root).glob(f"[!.]*/{_METADATA}"))
-    return sorted(folder.name for folder in folders if any(folder.glob("tiles-*/*.parquet")))
+    return sorted(folder.name for folder in folders if _has_tiles(folder))
+
+
+def _has_tiles(folder: Path) -> bool:
+    try:
+        return any(folder.glob("tiles-*/*.parquet"))
+    except FileNotFoundError:  # these were replaced by others just now
+        return True
 
 
 def check_name(name: str) -> str:
@@ -244,23 +232,41 @@ def write_catalog(
         If the name is taken and `overwrite` is false.
     """
     root = Path(store_root)
-    final = root / check_name(info.name)
-    if info.name in installed(root) and not overwrite:
-        raise ConflictError(
-            f"catalog {info.name!r} is already in {root}", cure="choose another name, or ask to overwrite it"
-        )
-    final.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building.", dir=final))
+    check_free(root, info.name, overwrite=overwrite)
+    root.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".building.{info.name}.", dir=root))
     try:
         write_tiles(building, info.tile_order, rows)
         known = {"n_stars": len(rows["ra"]), "checksum": checksum_of(building)}
         complete = info.model_copy(update=known)
-        _publish(building, final, complete)
+        with _writing(root, info.name):
+            check_free(root, info.name, overwrite=overwrite)  # it may have been taken meanwhile
+            _publish(building, root / info.name, complete)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-        if not any(final.iterdir()):
-            final.rmdir()
     return complete
+
+
+def check_free(store_root: Path, name: str, *, overwrite: bool = False) -> None:
+    """Refuse a name that cannot be given to a new catalog.
+
+    Raises
+    ------
+    ConflictError
+        If the name is taken and `overwrite` is false.
+    UserError
+        If it cannot be a name; see `check_name`.
+    """
+    if check_name(name) in installed(store_root) and not overwrite:
+        raise ConflictError(
+            f"catalog {name!r} is already in {store_root}",
+            cure="choose another name, or ask to overwrite it",
+        )
+
+
+def _writing(store_root: Path, name: str) -> AbstractContextManager[None]:
+    """Keep others from changing what a catalog is."""
+    return locked(Path(store_root) / f".writing-{name}")
 
 
 def place_of_growing(store_root: Path, info: CatalogInfo) -> Path:
@@ -288,6 +294,20 @@ def place_of_growing(store_root: Path, info: CatalogInfo) -> Path:
     return tiles_folder(folder, info)
 
 
+def add_tile(store_root: Path, info: CatalogInfo, tile: int, rows: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a tile of a growing catalog.
+
+    Raises
+    ------
+    ConflictError
+        If another catalog has got the name meanwhile.
+    """
+    with _writing(store_root, info.name):
+        tiles = place_of_growing(store_root, info)
+        tiles.mkdir(parents=True, exist_ok=True)
+        write_tile(tiles, tile, rows)
+
+
 def publish_growing(store_root: Path, info: CatalogInfo) -> None:
     """Make a catalog that has its first tile known, unless it is.
 
@@ -296,18 +316,22 @@ def publish_growing(store_root: Path, info: CatalogInfo) -> None:
     ConflictError
         If another catalog has got the name meanwhile.
     """
-    folder = place_of_growing(store_root, info).parent
-    is_there = (folder / _METADATA).exists()
-    if not is_there or LocalCatalog(store_root, info.name).info.checksum != info.checksum:
-        _write_metadata(folder, info)  # several workers write the same
+    with _writing(store_root, info.name):
+        folder = place_of_growing(store_root, info).parent
+        is_there = (folder / _METADATA).exists()
+        if not is_there or LocalCatalog(store_root, info.name).info.checksum != info.checksum:
+            _write_metadata(folder, info)
 
 
 def _publish(building: Path, final: Path, info: CatalogInfo) -> None:
-    """Move the tiles into place, point the metadata to them in one step, and drop older tiles."""
+    """Move the tiles into place, point the metadata to them in one step, and drop older tiles.
+
+    One by one: if this content is there already, its tiles may be damaged, and others may be reading them.
+    """
     tiles = tiles_folder(final, info)
-    if not tiles.exists():
-        building.chmod(0o755)
-        building.rename(tiles)
+    tiles.mkdir(parents=True, exist_ok=True)
+    for path in building.iterdir():
+        path.replace(tile_path(tiles, int(path.stem)))
     _write_metadata(final, info)
     for older in final.glob("tiles-*"):
         if older != tiles:

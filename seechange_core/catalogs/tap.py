@@ -16,8 +16,10 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
+from typing import Any
 
 from astropy.io import votable
 from astropy.io.votable.tree import VOTableFile
@@ -137,8 +139,10 @@ class TapClient:
             with urllib.request.urlopen(request, timeout=self.quiet_s) as stream:
                 return self._read_all(stream, deadline)
         except urllib.error.HTTPError as error:
-            with error:
-                said = _message_in(error.read(_CHUNK)) or error.reason
+            said = ""
+            with error, suppress(OSError, http.client.HTTPException, _TryAgain):  # the status says enough
+                said = _message_in(self._read_all(error, deadline))
+            said = said or error.reason
             if error.code in _TRANSIENT:
                 raise _TryAgain(f"HTTP {error.code}: {said}", _seconds(error.headers)) from error
             raise UserError(
@@ -154,10 +158,10 @@ class TapClient:
                     f"{self.url}: the host cannot be found ({reason.strerror})",
                     cure="check the network and the URL, or import the catalog from a file",
                 ) from error
-            raise _TryAgain(str(reason)) from error
+            raise _TryAgain(" ".join(str(reason).split())) from error
 
-    def _read_all(self, stream: http.client.HTTPResponse, deadline: float) -> bytes:
-        """Read to the end; a service that trickles would otherwise never time out."""
+    def _read_all(self, stream: Any, deadline: float) -> bytes:
+        """Read a response (an HTTPError is one too) to the end; one that trickles would never time out."""
         parts = []
         while part := stream.read1(_CHUNK):  # what has come by now, so that the clock is looked at
             parts.append(part)

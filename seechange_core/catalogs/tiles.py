@@ -24,6 +24,9 @@ from seechange_core.numerics import sky
 _ROWS_PER_GROUP = 10_000
 _CHECKSUM_KEY = b"seechange_rows_sha256"
 _ORPHAN_AGE_S = 3600.0
+# A footer of which a byte is wrong may have names that are no text.
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+_CURE = "fetch its part of the sky again, or import the catalog again with --overwrite"
 
 
 def tile_path(tiles: Path, tile: int) -> Path:
@@ -76,13 +79,22 @@ def write_tiles(folder: Path, order: int, rows: Mapping[str, npt.NDArray[Any]]) 
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
-    table = table.replace_schema_metadata({_CHECKSUM_KEY: rows_checksum(table)})
+    table = table.replace_schema_metadata({_CHECKSUM_KEY: _rows_checksum(table)})
     pq.write_table(table, path, row_group_size=_ROWS_PER_GROUP, compression="zstd")
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
-def rows_checksum(table: pa.Table) -> str:
+def is_whole(path: Path) -> bool:
+    """Tell whether a tile is there and has the rows that were written."""
+    try:
+        table = pq.read_table(path)
+        return (table.schema.metadata or {}).get(_CHECKSUM_KEY) == _rows_checksum(table).encode()
+    except _UNREADABLE:
+        return False
+
+
+def _rows_checksum(table: pa.Table) -> str:
     """Hash names and values, whatever the file's compression and library."""
     total = hashlib.sha256()
     for name in table.column_names:
@@ -94,9 +106,9 @@ def read_footer(path: Path) -> tuple[str, int]:
     """Return the checksum of a tile's rows, and how many there are, without reading them."""
     try:
         footer = pq.read_metadata(path)
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise FileDamagedError(
-            "a tile of the reference catalog cannot be read", file=str(path), cure="import or fetch it again"
+            "a tile of the reference catalog cannot be read", file=str(path), cure=_CURE
         ) from error
     return (footer.metadata or {}).get(_CHECKSUM_KEY, b"").decode(), footer.num_rows
 
@@ -109,9 +121,9 @@ def read_tile(path: Path, columns: list[str], low: int, high: int) -> pa.Table:
                 i for i in range(file.num_row_groups) if _touches(file.metadata.row_group(i), low, high)
             ]
             return file.read_row_groups(groups, columns=columns)
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise FileDamagedError(
-            "a tile of the reference catalog cannot be read", file=str(path), cure="import the catalog again"
+            "a tile of the reference catalog cannot be read", file=str(path), cure=_CURE
         ) from error
 
 

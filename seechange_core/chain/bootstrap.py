@@ -19,7 +19,7 @@ from seechange_core.catalogs.store import write_catalog
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.load import shape_of
 from seechange_core.errors import NoCatalog, Stop, UserError
-from seechange_core.flags import UNUSABLE, PixelFlag
+from seechange_core.flags import UNFIT, UNUSABLE, PixelFlag
 from seechange_core.frames import CatalogStars, PointingHint, Sources
 from seechange_core.instrument.pointing import offset_on_sky
 from seechange_core.numerics import sky
@@ -56,7 +56,7 @@ class _Candidate:
     shape
         (H, W) of its image.
     is_good
-        Whether nothing speaks against the image.
+        Whether nothing speaks against the image, nor much against its sources.
     worth
         How many stars it has that are clean and well measured.
     read
@@ -196,7 +196,7 @@ def _candidates(settings: Settings, exposure: Exposure) -> list[_Candidate]:
             image.section_id,
             exposure.instrument_object.band_of(image.filter),
             shape_of(image, archive),
-            image.bitflag == 0,
+            image.bitflag == 0 and not sources.bitflag & UNFIT,
             exposure.get_pointing_hint(ids[image.section_id]),
             _worth(sources.read(archive)),
             partial(sources.read, archive),

@@ -82,12 +82,12 @@ def judge_night(section: Section) -> None:
 
     What is compared are the zero points of one section in one filter against the same catalog: detectors,
     filters and bootstrapped catalogs each have their own. Whoever comes last sees all, and judges all:
-    the bits in the database follow from the set of zero points alone, whatever the order in which exposures
-    were processed, at once or over days, and redoing any of them changes nothing; one that loses its zero
-    point or is marked bad no longer counts. That is why it is done here and not at the end of a command,
-    which the web UI and schedules would not run. The bit goes into the zero point and into what was made from
-    it already. Where the settings give an expected zero point, a night without one clear exposure is seen as
-    well.
+    the bits of the night's present zero points follow from their set alone, whatever the order in which
+    exposures were processed, at once or over days, and redoing any of them changes nothing. That is why it
+    is done here and not at the end of a command, which the web UI and schedules would not run. An exposure
+    that loses its zero point or is marked bad no longer counts, and keeps the bit it had last. The bit goes
+    into the zero point and into what was made from it already. Where the settings give an expected zero
+    point, a night without one clear exposure is seen as well.
 
     Parameters
     ----------
@@ -103,11 +103,18 @@ def judge_night(section: Section) -> None:
         alike: dict[object, list[_Seen]] = defaultdict(list)
         for seen in _of_the_night(session, section):
             alike[seen.group].append(seen)
-        changed: set[uuid.UUID] = set()
+        judged: dict[uuid.UUID, bool] = {}
         for group in alike.values():
-            changed |= _judge(session, section, group)
+            judged |= _judge(session, section, group)
+        session.flush()
+        # Zero points that a newer one of the image has replaced as well: coadds know their images only.
+        query = select(ZeroPoint.id, ZeroPoint.image_id, ZeroPoint.bitflag)
+        query = query.where(ZeroPoint.image_id.in_(judged), ZeroPoint.provenance_id == provenance)
+        rows = session.execute(query).all()
+        changed = [row for row in rows if judged[row.image_id] is not bool(row.bitflag & QualityFlag.CLOUDS)]
         if changed:
-            _pass_on(session, section, changed)
+            _set_clouds(session, ZeroPoint.id, {row.id: judged[row.image_id] for row in changed})
+            _pass_on(session, section, {row.image_id for row in changed})
 
 
 class _Seen(NamedTuple):
@@ -125,7 +132,6 @@ class _Seen(NamedTuple):
     zp_err: float
     exposure_time_s: float
     airmass: float | None
-    bitflag: int
     metrics: JsonDict
 
     @property
@@ -152,7 +158,7 @@ def _of_the_night(session: Session, section: Section) -> list[_Seen]:
     query = (
         select(own.id, own.image_id, StepOutcome.id, own.filter, own.band, CatalogRelease.name)
         .add_columns(own.catalog_id, CatalogRelease.is_relative, own.zp, own.zp_err)
-        .add_columns(Image.exposure_time_s, Exposure.airmass, own.bitflag, StepOutcome.metrics)
+        .add_columns(Image.exposure_time_s, Exposure.airmass, StepOutcome.metrics)
         .join(StepOutcome, _PRESENT)
         .join(CatalogRelease, CatalogRelease.id == own.catalog_id)
         .join(Image, Image.id == own.image_id)
@@ -169,8 +175,8 @@ def _of_the_night(session: Session, section: Section) -> list[_Seen]:
     return [_Seen(*row) for row in session.execute(query)]
 
 
-def _judge(session: Session, section: Section, group: list[_Seen]) -> set[uuid.UUID]:
-    """Judge zero points that can be compared, and return the images of those whose bit has changed."""
+def _judge(session: Session, section: Section, group: list[_Seen]) -> dict[uuid.UUID, bool]:
+    """Judge zero points that can be compared: which of their images are clouded."""
     limits = section.params(QualityParams, "quality")
     expected = section.params(PhotometryParams, "photometry").zero_point_expected_mag.get(group[0].filter)
     zp = np.array([seen.zp for seen in group])
@@ -180,19 +186,13 @@ def _judge(session: Session, section: Section, group: list[_Seen]) -> set[uuid.U
     lost = cloud_extinction(zp, errors, times, airmasses, band, limits)
     if expected is not None:
         lost = np.fmax(lost, clear_zero_point(expected, times, airmasses, band, limits) - zp)
-    changed: dict[uuid.UUID, bool] = {}
-    images: set[uuid.UUID] = set()
+    judged: dict[uuid.UUID, bool] = {}
     for seen, mag in zip(group, lost.tolist(), strict=True):
-        clouds = bool(judge_clouds(mag, seen.zp_err, limits).flags)
+        judged[seen.image_id] = bool(judge_clouds(mag, seen.zp_err, limits).flags)
         before = seen.metrics.get("cloud_mag")
         if before is None or abs(before - mag) > _SAME_MAG:
             _tell(session, seen.outcome_id, mag)
-        if clouds is not bool(seen.bitflag & QualityFlag.CLOUDS):
-            changed[seen.id] = clouds
-            images.add(seen.image_id)
-    session.flush()
-    _set_clouds(session, ZeroPoint.id, changed)
-    return images
+    return judged
 
 
 def _tell(session: Session, outcome_id: uuid.UUID, mag: float) -> None:
@@ -225,14 +225,10 @@ def _pass_on(session: Session, section: Section, images: set[uuid.UUID]) -> None
     query = query.where(parent.in_(images), Image.provenance_id == section.provenance_id("reference"))
     coadds = set(session.scalars(query))
     clouded = set(session.scalars(select(coadd).where(coadd.in_(coadds), parent.in_(_clouded(section)))))
-    for column in (
-        Image.id,
-        SourceList.image_id,
-        Psf.image_id,
-        WorldCoordinates.image_id,
-        ZeroPoint.image_id,
-    ):
+    for column in (Image.id, SourceList.image_id, Psf.image_id, WorldCoordinates.image_id):
         _set_clouds(session, column, {i: i in clouded for i in coadds})
+    query = select(ZeroPoint.id, ZeroPoint.image_id).where(ZeroPoint.image_id.in_(coadds))
+    _set_clouds(session, ZeroPoint.id, {i: image in clouded for i, image in session.execute(query)})
     _pass_on_to_differences(session, section, images, coadds)
 
 
@@ -264,9 +260,9 @@ def _pass_on_to_differences(
 
 
 def _clouded(section: Section) -> Select[uuid.UUID]:
-    """Select the images of exposures that clouds have been seen in."""
-    query = select(ZeroPoint.image_id).join(StepOutcome, _PRESENT)
-    return query.where(ZeroPoint.provenance_id == section.provenance_id("zero_point"), _CLOUDED)
+    """Select the images of exposures that clouds were seen in when they last had a zero point."""
+    own = ZeroPoint.provenance_id == section.provenance_id("zero_point")
+    return select(ZeroPoint.image_id).where(own, _CLOUDED)
 
 
 def save_zero_point(session: Session, row: ZeroPoint) -> ZeroPoint:
@@ -284,5 +280,8 @@ def save_zero_point(session: Session, row: ZeroPoint) -> ZeroPoint:
 
 def bits_of_zero_points(session: Session, rows: Sequence[ZeroPoint]) -> int:
     """Return all bits of zero points as they are now, and let nobody change them until the session ends."""
-    query = select(ZeroPoint.bitflag).where(ZeroPoint.id.in_([row.id for row in rows]))
-    return reduce(either, session.scalars(query.order_by(ZeroPoint.id).with_for_update()), 0)
+    query = select(ZeroPoint.bitflag).join(Image, Image.id == ZeroPoint.image_id)
+    query = query.where(ZeroPoint.id.in_([row.id for row in rows]))
+    # In the order in which who judges a night writes them, coadds' last: nobody waits crosswise.
+    query = query.order_by(Image.type == "coadd", ZeroPoint.id).with_for_update(of=ZeroPoint)
+    return reduce(either, session.scalars(query), 0)

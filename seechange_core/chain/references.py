@@ -19,7 +19,7 @@ from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.quality import meanings
 from seechange_core.chain.section import has_file
 from seechange_core.chain.walk import peak_mb, placed
-from seechange_core.errors import NoReference, SeeChangeError, Stop
+from seechange_core.errors import NoReference, Stop
 from seechange_core.flags import UNFIT
 from seechange_core.frames import CalibratedImage, WcsSolution
 from seechange_core.instrument import get_instrument_instance
@@ -146,16 +146,23 @@ def build_reference(
         raised.
     """
     start = time.perf_counter()
+    reports: list[StepReport] = []
     with use_settings(settings):
         try:
             record_provenances(settings, instrument)
             build = _Build(settings, instrument, region, filter, nights)
-            return list(build.run(leave_one_out, redo))
+            for report in build.run(leave_one_out, redo):
+                reports.append(report)  # noqa: PERF402 - what was made before an error must be told
         except Exception as error:  # noqa: BLE001 - other regions must go on
-            known = placed(error, region, filter)
-            outcome = Outcome.STOPPED if isinstance(known, Stop) else Outcome.FAILED
-            seconds = time.perf_counter() - start
-            return [StepReport(region, filter, "reference", outcome, known.reason, str(known), seconds)]
+            reports.append(_ended(error, region, region, filter, time.perf_counter() - start))
+    return reports
+
+
+def _ended(error: Exception, label: str, region: str, band: str, seconds: float) -> StepReport:
+    """Report a stop or a failure."""
+    known = placed(error, region, band)
+    outcome = Outcome.STOPPED if isinstance(known, Stop) else Outcome.FAILED
+    return StepReport(label, band, "reference", outcome, known.reason, str(known), seconds)
 
 
 class _Build:
@@ -232,11 +239,9 @@ class _Build:
             if index in missing:
                 try:
                     yield self._finish(result, rows, index, start)
-                except SeeChangeError as error:
-                    known = placed(error, self.region, self.band)
-                    outcome = Outcome.STOPPED if isinstance(known, Stop) else Outcome.FAILED
+                except Exception as error:  # noqa: BLE001 - the others must go on
                     label = f"{self.region} without {images[index].label}"
-                    yield StepReport(label, self.band, "reference", outcome, known.reason, str(known))
+                    yield _ended(error, label, self.region, self.band, time.perf_counter() - start)
             start = time.perf_counter()
 
     def _grid(self, rows: list[CalibratedRows]) -> WcsSolution:

@@ -95,10 +95,7 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
             if past.status == Outcome.STOPPED:
                 return _again(section, step, past)
             if past.status == Outcome.DONE and step.is_there(section):
-                if step.after is not None:
-                    step.after(section)
-                    past = _past(section, step) or past
-                return _again(section, step, past)
+                return _judged(section, step, _again(section, step, past), {step.name})
         if only_load:
             raise NotFoundError(
                 f"its {step.name} has not been made under the present settings",
@@ -115,7 +112,7 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
         undecided = not version and isinstance(error, UserError)
         if not only_load and not (undecided and past is not None):
             try:
-                _record(section, report, past)
+                _judged(section, step, report, _record(section, report, past))
             except Exception:  # the report says what went wrong first
                 log.exception("the outcome of %s/%s", section.exposure.name, section.section)
         return report
@@ -162,15 +159,28 @@ def _done(
         path=made.path,
         bitflag=made.bitflag,
     )
-    _record(section, report, past)
-    return report if step.after is None else _judged(section, step, report)
+    return _judged(section, step, report, _record(section, report, past))
 
 
-def _judged(section: Section, step: Step, report: StepReport) -> StepReport:
-    """Complete the report of a product by what was judged of it after it was recorded."""
-    now = _past(section, step)
-    with open_session(section.settings, read_only=True) as session:
-        bits = bits_of(session, step.name, report.data_version)
+def _judged(section: Section, step: Step, report: StepReport, changed: set[str]) -> StepReport:
+    """Let who judges many sections together do so, and complete the report of a product by that.
+
+    A judgement that fails leaves the product good and its outcome as recorded: when the step is loaded next,
+    it is judged again.
+    """
+    try:
+        for judge in STEPS:
+            if judge.after is not None and judge.name in changed:
+                judge.after(section)
+        if step.after is None or not report.outcome.has_product:
+            return report
+        now = _past(section, step)
+        with open_session(section.settings, read_only=True) as session:
+            bits = bits_of(session, step.name, report.data_version)
+    except Exception as error:
+        known = placed(error, section.exposure.name, section.section)
+        log.exception("%s is kept, but was not judged with its night: %s", step.name, known)
+        return report
     figures = {k: v for k, v in (now.metrics if now is not None else {}).items() if v is not None}
     return replace(report, metrics=report.metrics | figures, bitflag=bits)
 
@@ -216,11 +226,12 @@ def _ended(
     )
 
 
-def _record(section: Section, report: StepReport, past: StepOutcome | None) -> None:
+def _record(section: Section, report: StepReport, past: StepOutcome | None) -> set[str]:
     """Record an outcome; what was made from another version of this product is no longer the present one.
 
-    Those later steps have no outcome until they have run again, however this walk may end. Who judges many
-    sections together does so when all this is in the database: of two at once, the later one sees both.
+    Those later steps have no outcome until they have run again, however this walk may end. Returns the
+    names of the steps whose outcome is another now. Who judges many sections together does so when all this
+    is in the database: of two at once, the later one sees both.
     """
     row = StepOutcome(
         exposure_id=section.exposure.id,
@@ -246,9 +257,7 @@ def _record(section: Section, report: StepReport, past: StepOutcome | None) -> N
                     StepOutcome.provenance_id.in_([section.provenance_id(s) for s in _later(report.step)]),
                 )
             )
-    for step in STEPS:
-        if step.after is not None and step.name in changed:
-            step.after(section)
+    return changed
 
 
 def _later(name: str) -> set[str]:

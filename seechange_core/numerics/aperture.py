@@ -221,8 +221,13 @@ def adaptive_moments(
     out = np.full((5, len(x)), np.nan)
     start = (fwhm_pix / _FWHM_PER_SIGMA) ** 2
     image, weights = (np.ascontiguousarray(a, np.float32) for a in (data, weight))
-    _moments(image, weights, np.array(x, float), np.array(y, float), start, float(max_shift_pix), out)
-    xx, yy, xy, new_x, new_y = out
+    moments_of_each(image, weights, np.array(x, float), np.array(y, float), start, float(max_shift_pix), out)
+    return as_shapes(out)
+
+
+def as_shapes(moments: Float) -> Moments:
+    """Return sizes and shapes from the (5, n) moments xx, yy, xy, x and y of `moments_of_each`."""
+    xx, yy, xy, new_x, new_y = moments
     root = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
     middle = (xx + yy) / 2
     with np.errstate(invalid="ignore"):
@@ -232,9 +237,10 @@ def adaptive_moments(
 
 
 @nb.njit(cache=True, nogil=True)
-def _moments(
+def moments_of_each(
     data: Float32, weight: Float32, x: Float, y: Float, start: float, max_shift: float, out: Float
 ) -> None:
+    """Fill (5, n) `out` with second moments and centres; `start` is the variance to begin with, pixels^2."""
     for k in range(len(x)):
         xx, yy, xy = start, start, 0.0
         cx, cy = x[k], y[k]

@@ -7,7 +7,7 @@ predicts stars left out of it (PRESS: Allen 1974, Technometrics 16, 125).
 
 import numpy as np
 
-from seechange_core.frames import Float, PsfModel
+from seechange_core.frames import Float, Float32, PsfModel
 from seechange_core.numerics.psf import evaluate, shift, terms_at
 from seechange_core.numerics.psf_build import StarStamps
 
@@ -15,6 +15,8 @@ from seechange_core.numerics.psf_build import StarStamps
 _SHAPE_TRUST, _CLIP_SIGMA = 0.003, 5.0
 #: A higher degree must lower the misfit of left-out stars to this share, and needs so many stars per term.
 _GAIN, _STARS_PER_TERM = 0.85, 5
+#: Of degree + 1 cells a side over the section this share must hold stars; a cell counts if so much is usable.
+_CELLS_HELD, _CELL_USABLE, _SAMPLE = 0.85, 0.25, 8
 
 
 def affordable_degree(n_stars: int, max_degree: int) -> int:
@@ -23,6 +25,35 @@ def affordable_degree(n_stars: int, max_degree: int) -> int:
     while degree > 0 and n_stars < _STARS_PER_TERM * (degree + 1) * (degree + 2) / 2:
         degree -= 1
     return degree
+
+
+def held_degree(x: Float, y: Float, weight: Float32, max_degree: int) -> int:
+    """Return the highest degree, up to a limit, that stars hold down everywhere over a section.
+
+    Outside a cluster a polynomial through its stars runs away, however many they are, and leaving single ones
+    out does not show it. A degree d is held where hardly any of (d + 1) x (d + 1) cells is without a star.
+
+    Parameters
+    ----------
+    x, y
+        (n,) positions, pixels.
+    weight
+        (H, W), 0 where unusable.
+    max_degree
+        The limit.
+    """
+    height, width = weight.shape
+    rows, columns = np.nonzero(weight[::_SAMPLE, ::_SAMPLE])
+    for degree in range(max_degree, 0, -1):
+        n = degree + 1
+        stars, pixels = (
+            np.histogram2d(at_y, at_x, bins=n, range=((0, height), (0, width)))[0]
+            for at_y, at_x in ((y + 0.5, x + 0.5), (rows * _SAMPLE, columns * _SAMPLE))
+        )
+        counts = pixels > _CELL_USABLE * height * width / (n * _SAMPLE) ** 2
+        if np.count_nonzero(stars[counts]) >= _CELLS_HELD * np.count_nonzero(counts):
+            return degree
+    return 0
 
 
 def needed_degree(stars: StarStamps, psf: PsfModel, radius_pix: float, max_degree: int) -> int:

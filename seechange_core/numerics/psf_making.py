@@ -10,7 +10,7 @@ from seechange_core.frames import Bool, Float, Float32, Int, PsfModel
 from seechange_core.numerics import brighter_fatter, psf_build
 from seechange_core.numerics.aperture import sum_circles
 from seechange_core.numerics.detection import Peaks
-from seechange_core.numerics.psf_degree import affordable_degree, needed_degree
+from seechange_core.numerics.psf_degree import affordable_degree, held_degree, needed_degree
 from seechange_core.numerics.scene import SceneFit, fit_scene
 from seechange_core.numerics.star_choice import StarChoice
 from seechange_core.numerics.watershed import Labels
@@ -146,12 +146,12 @@ def make_psf(
         data, weight, psf, x, y, flux, gain=gain, passes=2, fit_radius_fwhm=rules.fit_radius_fwhm
     )
     cut, kept = stars_of(scene, weight, gain, psf, at)
-    psf, good = _of_good_stars(cut, psf, rules, shape)
+    psf, good = _of_good_stars(cut, psf, rules, weight)
     return MadePsf(psf, near[kept[good]])
 
 
 def _of_good_stars(
-    cut: psf_build.StarStamps, psf: PsfModel, rules: PsfRules, shape: tuple[int, int]
+    cut: psf_build.StarStamps, psf: PsfModel, rules: PsfRules, weight: Float32
 ) -> tuple[PsfModel, Bool]:
     """Return the PSF of those stars that look like it, as variable as they ask for, and which they are.
 
@@ -159,7 +159,9 @@ def _of_good_stars(
     shapes vary the model does so from the start, and all are asked again by each better model.
     """
     radius_pix = rules.fit_radius_fwhm * psf.fwhm_pix
-    varies = needed_degree(cut, psf, radius_pix, rules.max_degree)
+    shape = weight.shape[0], weight.shape[1]
+    held = held_degree(cut.x, cut.y, weight, rules.max_degree)
+    varies = needed_degree(cut, psf, radius_pix, held)
     if varies:
         psf = psf_build.build(cut, varies, shape, psf.fwhm_pix, start=psf)
     good = np.zeros(len(cut.x), bool)
@@ -167,10 +169,11 @@ def _of_good_stars(
         before, good = good, psf_build.good_stars(cut, psf, radius_pix, _MAX_CHI2)
         _require_alike(int(good.sum()), len(good), rules.min_stars)
         alike = cut.select(good)
-        degree = psf_build.choose_degree(len(alike.x), min(rules.max_degree, _QUIET_DEGREE))
-        degree = max(degree, affordable_degree(len(alike.x), psf.degree))
+        held = held_degree(alike.x, alike.y, weight, rules.max_degree)
+        degree = psf_build.choose_degree(len(alike.x), min(held, _QUIET_DEGREE))
+        degree = max(degree, affordable_degree(len(alike.x), min(held, psf.degree)))
         if judgement:
-            degree = max(degree, needed_degree(alike, psf, radius_pix, rules.max_degree))
+            degree = min(held, max(degree, needed_degree(alike, psf, radius_pix, held)))
             if degree == psf.degree and np.count_nonzero(good != before) <= _FEW_CHANGE * len(good):
                 return psf, before
         psf = psf_build.build(alike, degree, shape, psf.fwhm_pix, start=psf)

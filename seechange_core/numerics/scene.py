@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from seechange_core.frames import Bool, Float, Float32, Int, PsfModel
-from seechange_core.numerics.aperture import Moments, adaptive_moments, overlap
+from seechange_core.numerics.aperture import (
+    overlap,
+)
 from seechange_core.numerics.psf import (
     PAD,
     add_star,
@@ -320,31 +321,3 @@ def _sum_one(
         for q in range(m + 1):
             for a in range(3):
                 sums[a, m] += rings[a, q]
-
-
-def psf_moments(psf: PsfModel, x: Float, y: Float, blur_pix: float = 0.0) -> tuple[Moments, Float]:
-    """Return the adaptive moments and the central pixel of the PSF as it falls on the pixels at (x, y).
-
-    With `blur_pix` the moments are those of the image blurred by a Gaussian of that sigma.
-    """
-    # Each on a tile of its own, wide enough for the moments' weight: 4 sigma, 1.7 FWHM, of an ellipse.
-    side = min(2 * math.ceil(2.5 * psf.fwhm_pix) + 3, psf.size + 2)
-    columns = max(1, math.ceil(math.sqrt(len(x))))
-    at_x = (np.arange(len(x)) % columns) * side + side // 2 + (x - np.rint(x))
-    at_y = (np.arange(len(x)) // columns) * side + side // 2 + (y - np.rint(y))
-    image = np.zeros((max(1, -(-len(x) // columns)) * side, columns * side), np.float32)
-    _draw_tiles(image, spline_coefficients(psf.coefficients), terms_at(psf, x, y), at_x, at_y, side - 2)
-    seen = gaussian_filter(image, blur_pix) if blur_pix else image
-    width = float(np.hypot(psf.fwhm_pix, 2.3548 * blur_pix))
-    shape = adaptive_moments(seen, np.ones_like(image), at_x, at_y, width)
-    centre = image[np.rint(at_y).astype(int), np.rint(at_x).astype(int)]
-    return shape, centre.astype(float)
-
-
-@nb.njit(cache=True, nogil=True)
-def _draw_tiles(image: Float32, splines: Float32, terms: Float, x: Float, y: Float, side: int) -> None:
-    coefficients = np.empty((side + 2 * PAD, side + 2 * PAD), np.float32)
-    stamp = np.empty((1, side, side), np.float32)
-    for k in range(len(x)):
-        local_coefficients(splines, terms[k], coefficients)
-        add_star(image, coefficients, x[k], y[k], 1.0, stamp)

@@ -26,6 +26,8 @@ _LITTLE_LIGHT, _MAX_OTHERS_LIGHT = 0.1, 15.0
 _SHARP_FWHM_PIX, _BLUR_PIX = 2.5, 0.8
 #: Fewer than these are not all there is: sources with some trouble are taken as well.
 _LOCUS_STARS, _ENOUGH_STARS = 10, 60
+#: No cell (so many a side) has more than this, relative to an even share, while others have stars left.
+_CELLS, _CELL_SHARE = 5, 2.0
 #: What no star may have near its centre, and what it may have if need be: such pixels are left out.
 _SPOILT_BITS = int(PixelFlag.SATURATED | PixelFlag.BLEED | PixelFlag.NON_LINEAR | PixelFlag.OUT_OF_BOUNDS)
 _MASKED_BITS = int(UNUSABLE)
@@ -127,7 +129,7 @@ def choose_stars(
         _require_untrailed(peaks.elongation[clear], peaks.theta_rad[clear], rules.min_stars)
     sieve.require(rules.min_stars)
     trouble = 2 * ~whole + (light > _LITTLE_LIGHT)
-    return StarChoice(_least_troubled(sieve.kept, trouble, peaks.flux, rules), width)
+    return StarChoice(_least_troubled(sieve.kept, trouble, peaks.flux, _cell(u, v), rules), width)
 
 
 class _Sieve:
@@ -184,13 +186,27 @@ def _shapes(
     return fwhm_pix, elongation
 
 
-def _least_troubled(fit: Bool, trouble: Int, flux: Float, rules: StarRules) -> Int:
-    """Return the rows, brightest first, of the least troubled sources that are enough together."""
+def _cell(u: Float, v: Float) -> Int:
+    """Return the number of the cell of the section that each position, from -1 to 1, lies in."""
+    row, column = (np.clip((_CELLS * (at + 1) / 2).astype(int), 0, _CELLS - 1) for at in (v, u))
+    return row * _CELLS + column
+
+
+def _least_troubled(fit: Bool, trouble: Int, flux: Float, cell: Int, rules: StarRules) -> Int:
+    """Return the rows of the least troubled sources that are enough together, the best first.
+
+    The brightest are best, but a cluster's come last that are more than its cells' share.
+    """
     counts = np.cumsum(np.bincount(trouble[fit], minlength=int(trouble.max()) + 1))
     enough = max(rules.min_stars, min(_ENOUGH_STARS, rules.max_stars, int(counts[-1])))
     worst = int(np.searchsorted(counts, enough))
     chosen = np.flatnonzero(fit & (trouble <= worst))
-    return chosen[np.argsort(-flux[chosen], kind="stable")][: rules.max_stars]
+    chosen = chosen[np.argsort(-flux[chosen], kind="stable")]
+    by_cell = np.argsort(cell[chosen], kind="stable")
+    first = np.searchsorted(cell[chosen][by_cell], cell[chosen])
+    brighter = np.argsort(by_cell) - first
+    share = np.ceil(_CELL_SHARE * rules.max_stars / _CELLS**2)
+    return chosen[np.argsort(brighter >= share, kind="stable")][: rules.max_stars]
 
 
 def others_light(peaks: Peaks, fwhm_pix: float) -> Float:

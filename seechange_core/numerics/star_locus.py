@@ -10,6 +10,10 @@ _MAX_TOLERANCE = 0.2
 #: True spread of the stars' sizes over a section; relative error of a size times the S/N; a crowd of at least
 #: this share of the largest one's density may be the stars'.
 _SPREAD, _SIZE_ERROR, _CROWD_SHARE = 0.015, 0.6, 0.4
+#: A small crowd stands apart from the tallest maximum if it has so many within so much of it (ln FWHM) and
+#: beyond it are so many times more, if fewer than a share are just inside it, and if to the same share falls
+#: the density before the tallest, seen this sharply.
+_APART_STARS, _APART_WIDTH, _APART_TIMES, _SHARP_SPREAD, _APART_SHARE = 5, 0.02, 4, 0.007, 0.25
 _STEP = 0.005
 #: The locus is followed over the section by polynomials of rising degree, refitted to those near them;
 #: where sizes scatter by more than this, masks or noise do it and there is nothing to follow.
@@ -22,7 +26,8 @@ def stellar_fwhm(fwhm_pix: Float, snr: Float, min_fwhm_pix: float) -> tuple[floa
 
     Stars share one size, galaxies and blends are spread over larger ones, hits of cosmic rays and hot pixels
     are sharper than `min_fwhm_pix`. So of the maxima of the density of sizes (each source a Gaussian as wide
-    as its size is uncertain) the smallest is taken that is no mere ripple, though galaxies may be many more.
+    as its size is uncertain) the smallest is taken that is no mere ripple, though galaxies may be many more:
+    it is nearly as tall as any, or has a gap between it and them.
 
     Parameters
     ----------
@@ -34,7 +39,8 @@ def stellar_fwhm(fwhm_pix: Float, snr: Float, min_fwhm_pix: float) -> tuple[floa
     Returns
     -------
     fwhm, tolerance
-        Pixels, and relative (three robust sigmas, between 5 % and 20 %); NaN and 0 without candidates.
+        Pixels, and relative (three robust sigmas, between 5 % and 20 %, but not across the gap to a taller
+        crowd); NaN and 0 without candidates.
     """
     known = np.isfinite(fwhm_pix) & (fwhm_pix > min_fwhm_pix)
     sizes, noise = np.log(fwhm_pix[known]), snr[known]
@@ -42,8 +48,8 @@ def stellar_fwhm(fwhm_pix: Float, snr: Float, min_fwhm_pix: float) -> tuple[floa
         return float("nan"), 0.0
     # The brighter half is little scattered by noise and still has enough stars to make a crowd.
     bright = np.argsort(-noise, kind="stable")[: max(10, len(sizes) // 2)]
-    middle = _smallest_crowd(sizes[bright], noise[bright])
-    return float(np.exp(middle)), _tolerance(sizes[bright] - middle)
+    middle, edge = _smallest_crowd(sizes[bright], noise[bright])
+    return float(np.exp(middle)), min(edge, _tolerance(sizes[bright] - middle))
 
 
 def _tolerance(off: Float) -> float:
@@ -91,20 +97,50 @@ def follow_locus(
             w = weight[near]
             solved = np.linalg.lstsq(basis[near] * w[:, None], size[near] * w, rcond=None)[0]
             locus = basis @ solved
-    return np.exp(locus), _tolerance((size - locus)[near])
+    # A crowd that ends before galaxies begin has been told how far it goes.
+    return np.exp(locus), tolerance if tolerance < _MIN_TOLERANCE else _tolerance((size - locus)[near])
 
 
-def _smallest_crowd(sizes: Float, snr: Float) -> float:
-    """Return the smallest size, ln FWHM, at which the density has a maximum worth the name."""
+def _smallest_crowd(sizes: Float, snr: Float) -> tuple[float, float]:
+    """Return the smallest size, ln FWHM, where the density has a maximum worth the name, and how far it goes.
+
+    That is one nearly as tall as any, or one that stands apart from the tallest; only the latter has an edge.
+    """
     at = np.arange(sizes.min() - 3 * _STEP, sizes.max() + 4 * _STEP, _STEP)
-    error = np.hypot(_SPREAD, _SIZE_ERROR / np.maximum(snr, 1.0))
+    density = _density(at, sizes, snr, _SPREAD)
+    sharp = _density(at, sizes, snr, _SHARP_SPREAD)
+    peaks = (density[1:-1] >= density[:-2]) & (density[1:-1] > density[2:])
+    tallest = int(np.argmax(density))
+    for peak in np.flatnonzero(peaks) + 1:
+        edge = _edge(peak, tallest, at, sharp, sizes) if peak < tallest else np.inf
+        if np.isfinite(edge) or density[peak] >= _CROWD_SHARE * density[tallest]:
+            return float(at[peak]), edge
+    return float(at[tallest]), np.inf
+
+
+def _edge(peak: int, tallest: int, at: Float, sharp: Float, sizes: Float) -> float:
+    """Return how far a crowd reaches that stands apart from the tallest; infinite if it does not."""
+    low = peak + int(np.argmin(sharp[peak:tallest]))
+    below, beyond = np.count_nonzero(sizes < at[low]), np.count_nonzero(sizes >= at[low])
+    off = sizes - at[peak]
+    near = np.count_nonzero(np.abs(off) < _APART_WIDTH)
+    inner = np.count_nonzero((off > -3 * _APART_WIDTH) & (off <= -_APART_WIDTH))
+    apart = (
+        near >= _APART_STARS
+        and beyond > _APART_TIMES * below
+        and inner <= _APART_SHARE * near
+        and sharp[low] <= _APART_SHARE * sharp[peak]
+    )
+    return float(at[low] - at[peak]) if apart else np.inf
+
+
+def _density(at: Float, sizes: Float, snr: Float, spread: float) -> Float:
+    """Return the density of sizes, each a Gaussian as wide as it is uncertain."""
     density = np.zeros(len(at))
-    for size, sigma in zip(sizes, error, strict=True):
+    for size, sigma in zip(sizes, np.hypot(spread, _SIZE_ERROR / np.maximum(snr, 1.0)), strict=True):
         low, high = np.searchsorted(at, (size - 4 * sigma, size + 4 * sigma))
         density[low:high] += np.exp(-0.5 * ((at[low:high] - size) / sigma) ** 2) / sigma
-    peaks = (density[1:-1] >= density[:-2]) & (density[1:-1] > density[2:])
-    tall = np.flatnonzero(peaks & (density[1:-1] >= _CROWD_SHARE * density.max())) + 1
-    return float(at[tall[0]] if tall.size else at[np.argmax(density)])
+    return density
 
 
 def point_like(fwhm_pix: Float, psf_fwhm_pix: Float, snr: Float) -> Bool:

@@ -124,8 +124,8 @@ def save(session: Session, row: AnyProduct, *, replace: bool = False) -> AnyProd
 
 
 def existing(session: Session, row: AnyProduct) -> AnyProduct | None:
-    """Return the row that has the same natural key, if there is one."""
-    return find_same(session, row, type(row).NATURAL_KEY)
+    """Return the row that has the same natural key, if there is one, and keep others from changing it."""
+    return find_same(session, row, type(row).NATURAL_KEY, locked=True)
 
 
 # --- The sky ------------------------------------------------------------------------------------

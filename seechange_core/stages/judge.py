@@ -135,6 +135,7 @@ _STOPS = {
     "no_stars": QualityFlag.TOO_FEW_SOURCES,
     "trailed": QualityFlag.TRAILED,
     "no_catalog": QualityFlag.NO_CATALOG,
+    "no_answer": QualityFlag.NO_CATALOG,
     "no_solution": QualityFlag.MATCH_FAILED,
     "clouded": QualityFlag.CLOUDS,
 }
@@ -225,9 +226,9 @@ def noise_over_predicted(image: ImageFrame, background: Background) -> float:
 
 def judge_noise(ratio: float, limits: SourceLimits) -> Verdict:
     """Judge the noise by its measured over its predicted value: `NOISE_WRONG` or nothing."""
-    return _above(
-        QualityFlag.NOISE_WRONG, "the sky's noise is off by a share", abs(ratio - 1), limits.max_noise_off
-    )
+    why = "undetected sources, or gain and readout noise" if ratio > 1 else "gain and readout noise"
+    what = f"the sky's noise is {ratio:.3g} times the predicted one ({why}): off by a share of"
+    return _above(QualityFlag.NOISE_WRONG, what, abs(ratio - 1), limits.max_noise_off)
 
 
 def common_elongation(sources: Sources) -> float:

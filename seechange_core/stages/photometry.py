@@ -38,6 +38,8 @@ _ENOUGH = 20  # stars, from which on the choosier selection is taken
 _FAINTEST = 1 / 3  # of the S/N wanted, where there are few stars
 _OF_LIMIT_SIGMA = 3.0  # errors of the catalog between a star and the faintest one of the catalog
 _SPATIAL_TERMS = (0, 2, 5)  # of a constant, a plane and a quadratic surface
+_TERM_VARIANCE = np.array([1 / 3, 1 / 3, 4 / 45, 1 / 9, 4 / 45])  # of spatial terms over the section
+_UNEVEN = 4.0  # in units of what evenly strewn stars give on average; chance makes one in a thousand
 # How well the PSF's light beyond 2 FWHM is known, relatively: what is too faint to be found passes for wings.
 # On five simulated CCDs (`benchmarks.zero_point`) zero points are off the true total flux by so much of it.
 _WINGS_FROM_FWHM, _WING_ERROR = 2.0, 0.045
@@ -145,8 +147,8 @@ def calibrate(
     -------
     ZeroPointSolution
         `zp_err` holds photon noise, catalog errors, the extra scatter of the stars used, what is not known
-        of the colour term, and how well the PSF tells the total flux. The limiting magnitude counts the noise
-        of the sky and of the source.
+        of the colour term and of the variation over the section, and how well the PSF tells the total flux.
+        The limiting magnitude counts the noise of the sky and of the source.
 
     Raises
     ------
@@ -164,9 +166,13 @@ def calibrate(
     rows, stars = _match(sources, usable, wcs, catalog, band, params)
     shape = background.shape
     faintest = float(np.max(catalog.mag[stars]))
-    fit, has_color = _fit_zero_point(sources.select(rows), catalog.select(stars), faintest, shape, params)
+    fits, has_color, even = _fit_zero_point(
+        sources.select(rows), catalog.select(stars), faintest, shape, params
+    )
+    fit = _choose(fits, params.clip_sigma)
     zp = float(fit.coefficients[0, 0])
-    zp_err = float(np.sqrt(fit.covariance[0, 0] + total_flux_error_mag(psf) ** 2 + catalog_err_mag**2))
+    variance = fit.covariance[0, 0] if even else max(f.covariance[0, 0] for f in fits)
+    zp_err = float(np.sqrt(variance + total_flux_error_mag(psf) ** 2 + catalog_err_mag**2))
     _check(zp, expected_zp, fit, band, params)
     bright = fit.used & (fit.errors <= np.median(fit.errors[fit.used]))
     return ZeroPointSolution(
@@ -240,7 +246,7 @@ def _match(
 
 def _fit_zero_point(
     s: Sources, c: CatalogStars, faintest: float, shape: tuple[int, int], params: PhotometryParams
-) -> tuple[LinearFit, bool]:
+) -> tuple[list[LinearFit], bool, bool]:
     """Fit zero point, deviation of the colour term from the expected one, and variation over the section.
 
     Whatever is chosen by the measured flux, or weighted with its error, is too bright: noise has helped it.
@@ -248,7 +254,8 @@ def _fit_zero_point(
 
     Returns
     -------
-    The fit, its coefficients in this order; whether any colour is known.
+    Fits without and with more and more of that variation, the coefficients in this order; whether any colour
+    is known; whether the stars cover the section evenly.
     """
     # A catalog that claims no error at all would otherwise own the fit.
     mag_err = np.maximum(c.mag_err, 1e-4)
@@ -271,7 +278,8 @@ def _fit_zero_point(
     relative_err, fainter = _expected(s, mag_err, first)
     rows = _bright_enough(1 / relative_err, c.mag + fainter, mag_err, faintest, params.min_snr)
     fits = [fit(2 + k, rows, relative_err) for k in _SPATIAL_TERMS[: params.max_spatial_degree + 1]]
-    return _choose(fits, fits[0].errors, params.clip_sigma), has_color
+    even = _cover_evenly(design[rows][:, 2:], fits[0])
+    return fits, has_color, even
 
 
 def _shades(shade: Float, errors: Float, params: PhotometryParams) -> tuple[Float, Float, bool]:
@@ -328,9 +336,20 @@ def _bright_enough(snr: Float, mag: Float, mag_err: Float, faintest: float, min_
     return inside if np.count_nonzero(inside) >= _ENOUGH else chosen
 
 
-def _choose(fits: list[LinearFit], errors: Float, clip_sigma: float) -> LinearFit:
+def _cover_evenly(terms: Float, fit: LinearFit) -> bool:
+    """Tell whether the means of spatial terms over the stars are no larger than stars strewn evenly give.
+
+    Where they are larger, a variation that the stars do not show adds to the error of the section's mean.
+    """
+    weights = fit.used / fit.errors**2
+    effective = weights.sum() ** 2 / np.sum(weights**2)
+    means = weights @ terms / weights.sum()
+    return bool(np.mean(means**2 / _TERM_VARIANCE) * effective < _UNEVEN)
+
+
+def _choose(fits: list[LinearFit], clip_sigma: float) -> LinearFit:
     """Take a fit with more terms only if it predicts left-out stars better, by more than 2 sigma."""
-    total = np.hypot(errors, min(fit.scatter for fit in fits))
+    total = np.hypot(fits[0].errors, min(fit.scatter for fit in fits))
     best, lowest = fits[0], left_out_loss(fits[0], total, clip_sigma)
     for fit in fits[1:]:
         loss = left_out_loss(fit, total, clip_sigma)

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Background, Bool, Float, Float32, ImageFrame, Int, PsfModel, Sources
-from seechange_core.numerics.aperture import Moments, adaptive_moments
+from seechange_core.numerics.aperture import Moments
 from seechange_core.numerics.detection import Peaks
 from seechange_core.numerics.flag_sums import flags_within
 from seechange_core.numerics.overlaps import error_growth
 from seechange_core.numerics.psf import aliasing_error_pix
 from seechange_core.numerics.psf_making import max_shift_pix
-from seechange_core.numerics.scene import SceneFit, apertures, psf_moments, without_position_bias
+from seechange_core.numerics.scene import SceneFit, apertures, without_position_bias
+from seechange_core.numerics.scene_shapes import psf_moments, shapes
 from seechange_core.numerics.star_locus import point_like
 
 #: A source this faint whose highest pixel has more than this share of its flux is left of a cosmic ray: a
@@ -90,7 +90,7 @@ def source_table(
     blur_pix = _BLUR_PIX if np.mean(np.isfinite(model_shapes.fwhm_pix)) < _HAVE_SHAPES else 0.0
     if blur_pix:
         model_shapes, _ = psf_moments(psf, fits.x, fits.y, blur_pix)
-    shapes = _shapes(field, peaks, psf, fits.x, fits.y, blur_pix)
+    found = _shapes(scene, field.weight, peaks, psf, blur_pix)
     flux = without_position_bias(fits.flux, fits.flux_err)
     # The stars' own positions define the model's: it is no better than all of them together.
     statistical = np.sqrt(len(psf.coefficients) / np.sum(fits.x_err[stars] ** -2.0))
@@ -112,13 +112,13 @@ def source_table(
         flux_aper=flux_aper,
         flux_aper_err=flux_aper_err,
         peak=peaks.peak,
-        fwhm_pix=np.sqrt(np.maximum(shapes.fwhm_pix**2 - (2.3548 * blur_pix) ** 2, 0.01)),
-        elongation=shapes.elongation,
-        theta_rad=shapes.theta_rad,
+        fwhm_pix=np.sqrt(np.maximum(found.fwhm_pix**2 - (2.3548 * blur_pix) ** 2, 0.01)),
+        elongation=found.elongation,
+        theta_rad=found.theta_rad,
         flags=flags_within(field.image.flags, fits.x, fits.y, psf.fwhm_pix),
         # Not whatever shares an island of light: every bright star does, with something faint.
         blended=others > _BLENDED * np.nan_to_num(fits.flux) * centre,
-        is_star=point_like(shapes.fwhm_pix, model_shapes.fwhm_pix, snr),
+        is_star=point_like(found.fwhm_pix, model_shapes.fwhm_pix, snr),
     )
     return sources.select(np.flatnonzero(kept))
 
@@ -149,15 +149,14 @@ def _others_light(scene: SceneFit, centre: Float) -> Float:
     return others
 
 
-def _shapes(field: Field, peaks: Peaks, psf: PsfModel, x: Float, y: Float, blur_pix: float) -> Moments:
+def _shapes(scene: SceneFit, weight: Float32, peaks: Peaks, psf: PsfModel, blur_pix: float) -> Moments:
     """Return adaptive moments of the blurred image, and isophotal ones where those do not converge."""
-    data = gaussian_filter(field.data, blur_pix) if blur_pix else field.data
-    found = adaptive_moments(data, field.weight, x, y, float(np.hypot(psf.fwhm_pix, 2.3548 * blur_pix)))
+    found = shapes(scene, weight, psf, blur_pix)
     known = np.isfinite(found.fwhm_pix) & np.isfinite(found.elongation)
     return Moments(
         fwhm_pix=np.where(known, found.fwhm_pix, np.hypot(peaks.fwhm_pix, 2.3548 * blur_pix)),
         elongation=np.where(known, found.elongation, peaks.elongation),
         theta_rad=np.where(known, found.theta_rad, peaks.theta_rad),
-        x=x,
-        y=y,
+        x=found.x,
+        y=found.y,
     )

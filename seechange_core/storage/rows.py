@@ -68,10 +68,15 @@ def take_turns(session: Session, name: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
 
 
-def find_same(session: Session, row: Row, unique: Sequence[str]) -> Row | None:
-    """Return the database's row that has the same unique columns, freshly read; None if there is none."""
+def find_same(session: Session, row: Row, unique: Sequence[str], *, locked: bool = False) -> Row | None:
+    """Return the database's row that has the same unique columns, freshly read; None if there is none.
+
+    Where it is locked, nobody changes it until the session ends; who refers to it need not wait.
+    """
     kind = type(row)
     query = select(kind).where(*(getattr(kind, name) == getattr(row, name) for name in unique))
+    if locked:
+        query = query.with_for_update(key_share=True)
     return session.execute(query.execution_options(populate_existing=True)).scalar_one_or_none()
 
 

@@ -105,8 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, fault, fields):
         content, status, headers = b"", 200, {}
-        if fault in (400, 500, 503):
-            status, content = fault, b"<html><body><h1>sorry</h1></body></html>"
+        if fault in (400, 500, 503, "503 and stalls"):
+            status = 503 if fault == "503 and stalls" else fault
+            content = b"<html><body><h1>sorry</h1></body></html>"
             headers = {"Retry-After": "7"} if fault == 503 else {}
         elif fault == "reset":
             self.connection.close()
@@ -128,7 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         # "cut off" promises more than it sends; "truncated" believes that it has sent all
-        self.send_header("Content-Length", str(whole if fault == "cut off" else len(content)))
+        promised = {"cut off": whole, "503 and stalls": 2 * whole}.get(fault, len(content))
+        self.send_header("Content-Length", str(promised))
         self.end_headers()
         step = 200 if fault == "trickle" else len(content) or 1
         for i in range(0, len(content), step):
@@ -136,6 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "trickle":
                 self.wfile.flush()
                 time.sleep(0.1)
+        if fault == "503 and stalls":
+            self.wfile.flush()
+            time.sleep(1.0)
 
 
 @contextmanager

@@ -6,17 +6,26 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from tap_server import make_stars, serving
 
-from seechange_core.catalogs import LocalCatalog, installed
-from seechange_core.catalogs import fetch as fetching
+from seechange_core.catalogs import LocalCatalog, import_table, installed
 from seechange_core.catalogs.fetch import fetch_catalog, growing
+from seechange_core.catalogs.locks import locked
 from seechange_core.catalogs.services import SERVICES, known_service, recipe_for
 from seechange_core.catalogs.tap import TapClient
-from seechange_core.errors import ConflictError, NoAnswer, NoCatalog, NotFoundError, UserError
+from seechange_core.errors import (
+    ConflictError,
+    FileDamagedError,
+    NoAnswer,
+    NoCatalog,
+    NotFoundError,
+    UserError,
+)
 from seechange_core.numerics import sky
 
 CONE = (0.05, -30.1, 0.4)
@@ -66,8 +75,25 @@ def test_a_fetched_field_is_what_the_service_has_and_is_not_fetched_again(stars,
     check_against(stars, tmp_path)
     again = fetch(service, tmp_path)
     assert (again.new, again.n_stars, len(service.queries)) == (0, made.n_stars, made.tiles)
-    LocalCatalog(tmp_path, "gaia").verify()
     assert installed(tmp_path) == ["gaia"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "name"])
+def test_a_tile_that_is_damaged_is_fetched_again(stars, service, tmp_path, damage):
+    made = fetch(service, tmp_path)
+    tile = max((tmp_path / "gaia").glob("tiles-*/*.parquet"), key=lambda path: path.stat().st_size)
+    content = tile.read_bytes()
+    damaged = {
+        "cut": content[:-100],
+        "zeros": content[:100] + bytes(400) + content[500:],
+        "name": content.replace(b"healpix", b"healpi\xff"),
+    }
+    tile.write_bytes(damaged[damage])
+    if damage != "zeros":  # a cone search does not read the columns that the zeros are in
+        with pytest.raises(FileDamagedError, match="fetch its part of the sky again"):
+            LocalCatalog(tmp_path, "gaia").query(*CONE, "G", "BP-RP", 2016.0)
+    assert fetch(service, tmp_path).new == 1 == len(service.queries) - made.tiles
+    check_against(stars, tmp_path)
 
 
 def test_an_empty_tile_is_known_to_be_empty(service, tmp_path):
@@ -104,7 +130,9 @@ def test_the_same_sky_fetched_twice_is_the_same_content(stars, service, tmp_path
     assert a.checksum == b.checksum
 
 
-@pytest.mark.parametrize("fault", [500, 503, "slow", "reset", "truncated", "cut off", "empty"])
+@pytest.mark.parametrize(
+    "fault", [500, 503, "503 and stalls", "slow", "reset", "truncated", "cut off", "empty"]
+)
 def test_what_passes_is_waited_for(stars, service, tmp_path, fault):
     pauses = []
     service.faults = [fault, fault]
@@ -265,6 +293,24 @@ def start_worker(server, root):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.parametrize(("at", "overwrite"), [(1, False), (2, True)])
+def test_a_catalog_imported_during_a_fetch_has_the_name(service, tmp_path, at, overwrite):
+    """Before the fetch has a tile, or afterwards: the fetch says so, and leaves nothing there."""
+    Table({"ra": [10.0], "dec": [0.0], "mag_V": [12.0]}).write(tmp_path / "t.ecsv")
+    root, client = tmp_path / "store", client_of(service)
+
+    def query(adql, max_rows):
+        answer = client.query(adql, max_rows)
+        if len(service.queries) == at:
+            import_table(tmp_path / "t.ecsv", "gaia", root, epoch=2000.0, overwrite=overwrite)
+        return answer
+
+    with pytest.raises(ConflictError, match="not fetched but imported"):
+        fetch_catalog(root, "gaia", recipe_of(service), [CONE], client=SimpleNamespace(query=query))
+    assert LocalCatalog(root, "gaia").query(10.0, 0.0, 0.1, "V", None, 2000.0).mag == pytest.approx(12.0)
+    assert len(list((root / "gaia").iterdir())) == 2 and len(list(root.iterdir())) == 1
+
+
 def test_of_many_workers_each_tile_is_fetched_by_one(stars, service, tmp_path):
     service.seconds_per_query = 0.5
     workers = [start_worker(service, tmp_path) for _ in range(4)]
@@ -289,7 +335,7 @@ def test_a_lock_is_held_by_one_whoever_takes_it_away(tmp_path):
 
     def work(number):
         for _ in range(100):
-            with fetching._lock(path):
+            with locked(path):
                 inside.append(number)
                 most.append(len(inside))
                 time.sleep(1e-5)

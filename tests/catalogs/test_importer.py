@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from astropy.table import MaskedColumn, Table
 
-from seechange_core.catalogs import LocalCatalog, import_table, installed
-from seechange_core.catalogs import store as store_module
+from seechange_core.catalogs import LocalCatalog, import_table, installed, tiles
 from seechange_core.catalogs.columns import LAYOUTS
 from seechange_core.errors import FileDamagedError, NotFoundError, UserError
 
@@ -50,7 +49,7 @@ def test_a_failed_import_leaves_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(store_module.pq, "write_table", full)
+    monkeypatch.setattr(tiles.pq, "write_table", full)
     with pytest.raises(OSError, match="disk full"):
         import_table(tmp_path / "t.ecsv", "a", tmp_path / "s", epoch=2000.0)
     assert installed(tmp_path / "s") == []

@@ -1,5 +1,7 @@
 """The local store against brute force: cones at awkward places, replacement, damage."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -102,7 +104,7 @@ def test_a_name_taken_is_refused_and_replaced_whole_when_asked(tmp_path):
     catalog = LocalCatalog(tmp_path / "s", "a")
     assert catalog.query(10.0, 0.0, 0.1, "V", None, 2000.0).mag == pytest.approx([13.0])
     assert len(list((tmp_path / "s" / "a").iterdir())) == 2
-    catalog.verify()
+    assert len(list((tmp_path / "s").iterdir())) == 1
 
 
 def test_damage_is_named(tmp_path):
@@ -111,10 +113,29 @@ def test_damage_is_named(tmp_path):
     tile = next((tmp_path / "a").glob("tiles-*/*.parquet"))
     tile.write_bytes(tile.read_bytes()[:100])
     catalog = LocalCatalog(tmp_path, "a")
-    with pytest.raises(FileDamagedError, match="not what was imported"):
-        catalog.verify()
-    with pytest.raises(FileDamagedError, match=tile.name):
+    with pytest.raises(FileDamagedError, match=rf"{tile.name}.*import the catalog again with --overwrite"):
         catalog.query(10.0, 0.0, 0.1, "V", None, 2000.0)
+    import_table(tmp_path / "t.ecsv", "a", tmp_path, epoch=2000.0, overwrite=True)
+    assert catalog.query(10.0, 0.0, 0.1, "V", None, 2000.0).mag == pytest.approx([12.0])
     (tmp_path / "a" / "metadata.json").write_text("{")
     with pytest.raises(FileDamagedError, match=r"metadata\.json"):
         _ = LocalCatalog(tmp_path, "a").info
+
+
+def test_of_two_that_overwrite_at_once_one_is_there(tmp_path):
+    for i in range(2):
+        rng = np.random.default_rng(i)
+        columns = {"ra": 10 + rng.random(50), "dec": rng.random(50), "mag_V": np.full(50, 12.0 + i)}
+        Table(columns).write(tmp_path / f"{i}.ecsv")
+
+    def work(i):
+        for _ in range(8):
+            import_table(tmp_path / f"{i}.ecsv", "a", tmp_path / "s", epoch=2000.0, overwrite=True)
+
+    for _ in range(3):
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(work, range(2)))
+        found = LocalCatalog(tmp_path / "s", "a").query(10.5, 0.5, 1.0, "V", None, 2000.0)
+        assert len(found) == 50 and len(set(found.mag)) == 1
+        assert len(list((tmp_path / "s" / "a").iterdir())) == 2
+    assert len(list((tmp_path / "s").iterdir())) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 from small_survey import SECTIONS, THROUGH_ZERO_POINT
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from seechange_core import chain
 from seechange_core.catalogs import LocalCatalog
@@ -23,9 +23,11 @@ from seechange_core.errors import ConflictError, NoCatalog, NotFoundError
 from seechange_core.flags import QualityFlag
 from seechange_core.numerics import sky
 from seechange_core.numerics.matching import match_sky
-from seechange_core.products import CatalogRelease, Image, WorldCoordinates, ZeroPoint
+from seechange_core.products import CatalogRelease, Image, SourceList, WorldCoordinates, ZeroPoint
+from seechange_core.products.exposure import Exposure
 from seechange_core.settings import use_settings
 from seechange_core.stages.astrometry import AstrometryParams
+from seechange_core.storage.engine import open_session
 
 sys.path.append(str(Path(__file__).parents[1] / "catalogs"))
 from tap_server import serving
@@ -55,12 +57,12 @@ def test_a_missing_part_of_the_catalog_is_fetched_if_the_settings_say_so(started
     started.ingest(started.raw / f"{name}.fits")
     service.always = 500
     report = started.walk(name, "0", THROUGH_ZERO_POINT, settings=settings)["world_coordinates"]
-    assert (str(report.outcome), report.reason) == ("stopped", "no_catalog")
+    assert (str(report.outcome), report.reason) == ("stopped", "no_answer")
     assert "does not answer" in report.message and "catalog" in report.message
     # The neighbours do not wait for it as well.
     asked = len(service.queries)
     report = started.walk(name, "1", THROUGH_ZERO_POINT, settings=settings)["world_coordinates"]
-    assert report.reason == "no_catalog" and len(service.queries) == asked
+    assert report.reason == "no_answer" and len(service.queries) == asked
     service.always = None
     monkeypatch.setattr("seechange_core.chain.catalogs._SILENCE_S", 0.0)
     again = started.outcomes(name, "0", steps=THROUGH_ZERO_POINT, settings=settings)
@@ -258,6 +260,19 @@ def test_no_list_of_sources_is_kept_and_no_pixel_read(started, monkeypatch):
     made = bootstrap_catalog(started.settings, exposures, "own")
     again = bootstrap_catalog(started.settings, exposures[::-1], "own", overwrite=True)
     assert again == made
+
+
+def test_an_image_whose_sources_are_trailed_is_not_the_base(started):
+    """However many stars it has: another exposure of the field was good."""
+    exposures = chain.exposures(started.settings, started.science[:2])
+    best, *_ = bootstrap_catalog(started.settings, exposures, "own").images[0]
+    with open_session(started.settings) as session:
+        its = select(Image.id).join(Exposure, Exposure.id == Image.exposure_id).where(Exposure.name == best)
+        flags = int(QualityFlag.TRAILED | QualityFlag.PSF_FAILED)
+        session.execute(update(SourceList).where(SourceList.image_id.in_(its)).values(bitflag=flags))
+    made = bootstrap_catalog(started.settings, exposures, "own", overwrite=True)
+    (other,) = set(started.science[:2]) - {best}
+    assert {image[0] for image in made.images} == {other}
 
 
 def test_what_cannot_be_bootstrapped_is_named(started, relative):

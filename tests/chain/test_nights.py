@@ -295,6 +295,69 @@ def test_a_difference_in_the_making_is_not_missed(sky):
     assert sky.bits(difference) == QualityFlag.CLOUDS
 
 
+def test_a_judgement_and_a_difference_do_not_wait_for_each_other(sky, monkeypatch):
+    """The older reference's zero point is found clouded after the image's: that is the order for all."""
+    for name in ("parent", "new", "clear"):
+        sky.exposure(name)
+    sky.take("parent", LOST_MAG)
+    coadd, reference = sky.coadd("region", ["parent"])
+    sky.take("new", LOST_MAG)
+    sky.solve("clear", 0.0)
+    sky.record("clear")
+    with open_session(sky.settings, read_only=True) as session:
+        used = ZeroPoint.image_id.in_([coadd, sky.images["new"]])
+        rows = session.scalars(select(ZeroPoint).where(used).order_by(ZeroPoint.id)).all()
+    assert [row.image_id for row in rows] == [coadd, sky.images["new"]]
+    has_written, may_go_on, pass_on = threading.Event(), threading.Event(), quality._pass_on
+
+    def pause(*args) -> None:
+        has_written.set()
+        assert may_go_on.wait(timeout=30)
+        pass_on(*args)
+
+    def subtract() -> int:
+        assert has_written.wait(timeout=30)
+        with open_session(sky.settings) as session:
+            bits = bits_of_zero_points(session, rows)
+            sky.difference("new", reference, session)
+            return bits
+
+    monkeypatch.setattr(quality, "_pass_on", pause)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(sky.judge, "clear"), pool.submit(subtract)]
+        wait(both, timeout=0.5)
+        may_go_on.set()
+        assert [future.result(timeout=60) for future in both] == [None, QualityFlag.CLOUDS]
+    assert sky.clouded() == ["new", "parent"]
+    assert sky.bits(coadd) == QualityFlag.CLOUDS
+
+
+def test_a_coadd_is_clouded_as_long_as_an_image_in_it_was_seen_so(sky):
+    """Also while that image has no zero point: its pixels are in the coadd all the same."""
+    for name in ("a", "b", "clear"):
+        sky.exposure(name)
+    sky.take("a", LOST_MAG)
+    sky.take("b", LOST_MAG)
+    coadd, reference = sky.coadd("region", ["a", "b"])
+    sky.solve("clear", 0.0)
+    with open_session(sky.settings) as session:
+        difference = sky.difference("clear", reference, session)
+    sky.record("clear")
+    sky.judge("clear")
+    assert sky.bits(coadd) == sky.bits(difference) == QualityFlag.CLOUDS
+    sky.record("a", "failed")
+    sky.judge("a")
+    sky.take("b")
+    assert sky.clouded("b") == []
+    assert sky.bits(coadd) == sky.bits(difference) == QualityFlag.CLOUDS
+    sky.record("a")
+    sky.judge("a")
+    assert sky.clouded() == ["a"]
+    assert sky.bits(coadd) == sky.bits(difference) == QualityFlag.CLOUDS
+    sky.take("a")
+    assert sky.bits(coadd) == sky.bits(difference) == 0
+
+
 @pytest.mark.parametrize("how", ["marked bad", "failed", "outcome gone", "another night", "another catalog"])
 def test_what_leaves_a_night_no_longer_counts(sky, how):
     """A zero point too high by mistake clouds its neighbour and the reference made of that, until it goes."""

@@ -203,6 +203,28 @@ def test_who_is_overtaken_before_judging_sees_the_other_and_a_bad_exposure_no_lo
     assert (str(again.outcome), again.bitflag, again.metrics["cloud_mag"]) == ("loaded", 0, 0)
 
 
+def test_a_judgement_that_fails_leaves_what_was_made(started, monkeypatch, caplog):
+    """Another's lock, a lost connection: the products are good, and whoever loads them next judges."""
+    clouded, other = take(started, 1, zp=conditions().zp - 0.8), take(started, 2)
+    assert started.walk(clouded, SECTION)["zero_point"].bitflag == 0
+
+    def broken(*_):
+        raise RuntimeError("deadlock detected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quality, "_of_the_night", broken)
+        for outcome in ("done", "loaded"):
+            assert set(started.outcomes(other, SECTION).values()) == {outcome}
+            assert {row.status for row in started.status(exposure=other, section=SECTION).values()} == {
+                "done"
+            }
+    told = [record.getMessage() for record in caplog.records if "not judged" in record.getMessage()]
+    assert len(told) == 2 and all(other in words and "deadlock detected" in words for words in told)
+    assert bits(started, ZeroPoint, "zero_point", clouded) == 0
+    assert set(started.outcomes(other, SECTION).values()) == {"loaded"}
+    assert bits(started, ZeroPoint, "zero_point", clouded) == QualityFlag.CLOUDS
+
+
 def test_an_expected_zero_point_tells_clouds_in_a_night_without_a_clear_exposure(started):
     clear = conditions()
     clear_air = TYPICAL_EXTINCTION_MAG["r"] * clear.airmass

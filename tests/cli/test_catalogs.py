@@ -65,6 +65,7 @@ def test_a_table_of_a_survey_needs_no_more_than_its_name(settings, tmp_path, cap
             "as --column ra=COL --column mag_X=COL",
         ),
         (["--name", "a", "--column", "V"], "expected OURS=THEIRS"),
+        (["--name", "a", "--column", "mag_V=flux", "--epoch", "nan"], "--epoch nan is impossible"),
         (["--name", "a", "--column", "mag_V=flux", "--column", "mag_V=dec"], "--column mag_V is given twice"),
         (["--name", "a", "--column", "mag_V=flux", "--column", "magV=flux"], "no such columns of ours: magV"),
         (
@@ -126,12 +127,20 @@ def test_any_service_by_its_url(settings, service, capsys):
         (["--exposure", "e1", "--radius-deg", "1"], "--radius-deg would change nothing"),
         ([*FIELD, "--name", "none"], "no reference catalog 'none'"),
         ([*FIELD, "--faint-limit", "16", "--faint-band", "V"], "--faint-band can be G, BP, RP"),
+        ([*FIELD, "--faint-limit", "nan"], "--faint-limit nan is impossible"),
+        ([*FIELD, "--epoch", "nan"], "--epoch nan is impossible"),
+        (["--ra", "nan", "--dec", "2"], "--ra nan is impossible (give 0 to 360)"),
+        (["--ra", "400", "--dec", "2"], "--ra 400 is impossible"),
+        (["--ra", "3", "--dec", "95"], "--dec 95 is impossible (give -90 to 90)"),
+        (["--ra", "3", "--dec", "2", "--radius-deg", "-1"], "--radius-deg -1 is impossible"),
+        (["--ra", "3", "--dec", "2", "--radius-deg", "inf"], "--radius-deg inf is impossible"),
     ],
 )
 def test_what_cannot_be_fetched_is_said_in_a_line(settings, service, capsys, arguments, words):
     assert run(["catalog", "fetch", *arguments]) == 1
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+    assert service.queries == []
 
 
 def test_a_fetch_that_failed_leaves_no_catalog(settings, service, capsys):
@@ -163,7 +172,7 @@ def test_no_catalogs_yet(settings, capsys):
     assert "catalog import, fetch or bootstrap" in capsys.readouterr().out
 
 
-def test_a_bootstrap_processes_first_and_says_what_it_took(settings, monkeypatch, capsys):
+def test_a_bootstrap_processes_first_and_says_what_it_took(settings, tmp_path, monkeypatch, capsys):
     done = []
     info = CatalogInfo(
         name="own", epoch=2013.51, bands=("I",), colors=(), source="e1", n_stars=7, checksum="", tile_order=5,
@@ -173,14 +182,24 @@ def test_a_bootstrap_processes_first_and_says_what_it_took(settings, monkeypatch
     def process(names, *, through, **_):
         done.append((tuple(names), through))
 
-    def make(_, exposures, name, *, overwrite):
+    def make(_, exposures, name, *, overwrite, tell):
         done.append(([e.name for e in exposures], name, overwrite))
+        tell(1, 1)
         return Bootstrapped(info, (("e1", "0", "I", 7),))
 
     monkeypatch.setattr("seechange_assets.survey.process_exposures", process)
     monkeypatch.setattr("seechange_core.chain.bootstrap.bootstrap_catalog", make)
     assert run(["catalog", "bootstrap", "e1", "--name", "own"]) == 0
     assert done == [(("e1",), "source_list"), (["e1"], "own", False)]
-    assert capsys.readouterr().out == (
-        "from e1 0: 7 stars in I\nown: 7 stars, bands I, epoch 2013.51, relative\n"
-    )
+    captured = capsys.readouterr()
+    assert captured.out == "from e1 0: 7 stars in I\nown: 7 stars, bands I, epoch 2013.51, relative\n"
+    assert "[1/1] exposure looked at" in captured.err
+    # A name that is taken, or is none, is refused before the work.
+    Table({"ra": [10.0], "dec": [1.0], "mag_V": [12.0]}).write(tmp_path / "t.csv")
+    assert run(["catalog", "import", str(tmp_path / "t.csv"), "--name", "own"]) == 0
+    for name, words in (("own", "already in"), ("a/b", "cannot name a catalog")):
+        assert run(["catalog", "bootstrap", "e1", "--name", name]) == 1
+        assert words in capsys.readouterr().err
+    assert len(done) == 2
+    assert run(["catalog", "bootstrap", "e1", "--name", "own", "--overwrite"]) == 0
+    assert len(done) == 4

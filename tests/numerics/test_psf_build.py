@@ -3,7 +3,7 @@ import pytest
 
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_build import build, choose_degree, cut_stars, good_stars, measure_floor
-from seechange_core.numerics.psf_degree import affordable_degree, needed_degree
+from seechange_core.numerics.psf_degree import affordable_degree, held_degree, needed_degree
 from seechange_core.numerics.psf_fit import fit
 from seechange_core.simulate.scene import scene
 
@@ -88,6 +88,18 @@ def test_stars_tell_how_fast_the_psf_varies(variation, degree):
 
 def test_a_degree_costs_five_stars_per_term():
     assert [affordable_degree(n, 4) for n in (4, 5, 15, 29, 30, 74, 75)] == [0, 0, 1, 1, 2, 3, 4]
+
+
+def test_a_cluster_holds_no_polynomial_outside_it():
+    rng = np.random.default_rng(1)
+    weight = np.ones((800, 900), np.float32)
+    x, y = rng.uniform(0, 900, 120), rng.uniform(0, 800, 120)
+    assert held_degree(x, y, weight, 4) == 4
+    assert held_degree(x / 3, y / 3, weight, 4) == 0
+    assert held_degree(np.r_[x / 3, 880, 20, 880], np.r_[y / 3, 20, 780, 780], weight, 4) == 1
+    # Where nothing can be measured nothing needs to be held.
+    weight[:, 450:] = 0
+    assert held_degree(x / 2, y, weight, 4) >= 3
 
 
 def test_wings_follow_the_width():

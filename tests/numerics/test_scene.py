@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from seechange_core.numerics.psf import constant, draw
-from seechange_core.numerics.scene import apertures, fit_scene, psf_moments, without_position_bias
+from seechange_core.numerics.scene import apertures, fit_scene, without_position_bias
+from seechange_core.numerics.scene_shapes import psf_moments, shapes
 from seechange_core.simulate.scene import make_psf_field
 
 SKY = 400.0
@@ -59,9 +60,23 @@ def test_unusable_pixels_in_an_aperture_are_filled_by_the_model(psf):
 
 def test_moments_of_the_psf_do_not_depend_on_its_phase(psf):
     x = np.linspace(10, 11, 9)
-    shapes, centre = psf_moments(psf, x, x)
-    assert shapes.fwhm_pix == pytest.approx(shapes.fwhm_pix[0], rel=2e-3)
+    seen, centre = psf_moments(psf, x, x)
+    assert seen.fwhm_pix == pytest.approx(seen.fwhm_pix[0], rel=2e-3)
     assert centre.max() == centre[0]
+
+
+@pytest.mark.parametrize("blur_pix", [0.0, 0.8])
+def test_a_neighbour_does_not_change_the_shape(psf, pairs, blur_pix):
+    """Six pixels from one five times as bright: alone it has the PSF's shape, with it half as much again."""
+    flux, weight, found = pairs
+    left = found.residual.copy()
+    seen = shapes(found, weight, psf, blur_pix)
+    model, _ = psf_moments(psf, found.fits.x, found.fits.y, blur_pix)
+    for bright in (flux > 2e4, flux < 2e4):
+        ratio = seen.fwhm_pix[bright] / model.fwhm_pix[bright]
+        assert np.median(ratio) == pytest.approx(1, abs=0.01)
+        assert np.median(seen.elongation[bright]) < 1.1
+    assert np.array_equal(found.residual, left)
 
 
 def test_bias_is_a_small_correction():

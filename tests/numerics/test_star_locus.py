@@ -13,6 +13,21 @@ def test_stars_are_found_among_galaxies_and_cosmic_rays():
     assert 0.05 <= tolerance <= 0.12
 
 
+def test_few_stars_are_found_among_many_galaxies_hardly_larger():
+    rng = np.random.default_rng(4)
+    star = np.arange(320) < 20
+    sizes = np.where(star, rng.normal(4.0, 0.025, 320), 4.0 * np.exp(rng.gamma(4.0, 0.04, 320) + 0.05))
+    snr = rng.uniform(50, 500, 320)
+    fwhm, tolerance = stellar_fwhm(sizes, snr, 1.2)
+    assert fwhm == pytest.approx(4.0, abs=0.04)
+    chosen = np.abs(np.log(sizes / fwhm)) < tolerance
+    assert chosen[star].mean() > 0.8
+    assert np.count_nonzero(chosen[~star]) < 5
+    # Without the gap a ripple of the galaxies' sizes is none of the stars'.
+    sizes[star] = 4.0 * np.exp(rng.gamma(4.0, 0.04, 20) + 0.05)
+    assert stellar_fwhm(sizes, snr, 1.2)[0] > 4.25
+
+
 def test_stars_are_followed_into_corners_where_they_are_wider_and_galaxies_are_not():
     rng = np.random.default_rng(5)
     u, v = rng.uniform(-1, 1, (2, 400))

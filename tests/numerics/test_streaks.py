@@ -223,3 +223,20 @@ def test_width_of_stars(fwhm):
     # Its own pixel widens a star.
     assert measured == pytest.approx(np.hypot(fwhm, 0.9), rel=0.08)
     assert star_fwhm(data * 0, made.background_variance, np.zeros(data.shape, bool), 3.5) == 3.5
+
+
+@pytest.mark.parametrize("snr", [60.0, 300.0])
+@pytest.mark.parametrize(("n_stars", "shape"), [(0, (300, 280)), (6, (300, 280)), (40, SHAPE)])
+@pytest.mark.parametrize("angle_deg", [0.4, 13.0, 22.5, 45.0, 73.0, 104.0, 158.0])
+def test_bright_trails_do_not_set_the_width_of_stars(angle_deg, n_stars, shape, snr):
+    """There are more peaks of noise on the trail than stars, and they are long in some directions."""
+    field = Field(4.0, n_stars, seed=int(angle_deg), shape=shape).add(
+        snr, shape[1] / 2, shape[0] / 2, angle_deg
+    )
+    data = np.random.default_rng(2).poisson(field.stars.expected + field.light) - SKY
+    data, variance = data.astype(np.float32), np.full(shape, NOISE**2, np.float32)
+    assert star_fwhm(data, variance, data > 60_000) == pytest.approx(4.1, rel=0.12)
+    found = find_streaks(data, variance, data > 60_000)
+    (streak,) = found.found
+    assert abs((streak.angle_deg - angle_deg + 90) % 180 - 90) < 0.5
+    assert found.mask[field.light > NOISE].mean() > 0.98

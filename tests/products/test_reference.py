@@ -1,8 +1,19 @@
-import pytest
+import threading
 
+import pytest
+from sqlalchemy import inspect, select, update
+
+from seechange_core import products
 from seechange_core.products import Background, Psf, Reference
-from seechange_core.products.base import save
-from seechange_core.products.reference import find_references, reference_ids, set_references
+from seechange_core.products.base import existing, save
+from seechange_core.products.image import save_image
+from seechange_core.products.reference import (
+    find_references,
+    reference_ids,
+    save_reference,
+    set_references,
+)
+from seechange_core.storage.engine import open_session
 
 
 @pytest.fixture
@@ -58,3 +69,38 @@ def test_a_difference_knows_its_new_image_and_its_references(session, make, refe
     set_references(session, difference, [row.id for row in rows])
     assert reference_ids(session, difference.id) == [row.id for row in rows]
     assert reference_ids(session, new.id) == []
+
+
+@pytest.mark.parametrize(("kind", "save_again"), [("image", save_image), ("reference", save_reference)])
+def test_what_a_person_says_while_it_is_made_again_holds(
+    kind, save_again, database, session, make, reference, monkeypatch
+):
+    """The mark comes between the look at what was said before and the new row."""
+    old = make.image() if kind == "image" else reference()
+    table, keys = type(old), set(inspect(type(old)).column_attrs.keys()) - {"id", "created_at"}
+    values = {key: getattr(old, key) for key in keys}
+    session.commit()
+
+    def mark() -> None:
+        with open_session(database) as other:
+            other.execute(
+                update(table)
+                .where(table.data_version == values["data_version"])
+                .values(bitflag=1, bad_reason="moon")
+            )
+
+    person = threading.Thread(target=mark)
+
+    def look(*args):
+        found = existing(*args)
+        person.start()
+        person.join(timeout=0.3)
+        return found
+
+    monkeypatch.setattr(getattr(products, kind), "existing", look)
+    with open_session(database) as again:
+        save_again(again, table(**values))
+    person.join(timeout=30)
+    with open_session(database, read_only=True) as after:
+        query = select(table.bitflag, table.bad_reason).where(table.data_version == values["data_version"])
+        assert after.execute(query).one() == (1, "moon")

@@ -248,6 +248,7 @@ def test_a_stop_says_what_is_bad():
     assert names(flags_of_stop("source_list", "no_stars"), QualityFlag) == ["too_few_sources", "psf_failed"]
     assert flags_of_stop("zero_point", "no_stars") == QualityFlag.TOO_FEW_SOURCES
     assert flags_of_stop("world_coordinates", "no_catalog") == QualityFlag.NO_CATALOG
+    assert flags_of_stop("world_coordinates", "no_answer") == QualityFlag.NO_CATALOG
     assert flags_of_stop("world_coordinates", "no_solution") == QualityFlag.MATCH_FAILED
     assert flags_of_stop("zero_point", "clouded") == QualityFlag.CLOUDS
     assert flags_of_stop("subtraction", "no_reference") == 0

@@ -8,6 +8,7 @@ import pytest
 from seechange_core.errors import Clouded, NoCatalog, NoSolution, NoStars
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Background, CatalogStars, Sources, WcsSolution
+from seechange_core.frames.solutions import spatial_terms
 from seechange_core.numerics.psf import constant
 from seechange_core.stages.photometry import PhotometryParams, calibrate
 
@@ -276,3 +277,18 @@ def test_the_depth_of_a_narrow_section_is_that_of_a_wide_one(psf):
         )
         depths.append(calibrate(pair[0], WCS, pair[1], background, psf, "r").limiting_mag)
     assert depths == pytest.approx([depths[0]] * 4, abs=1e-6)
+
+
+def test_stars_in_one_half_do_not_tell_the_mean_of_the_section(psf):
+    """A variation too small to be chosen, or too far from the stars, is in the error of the mean."""
+    pulls = []
+    for seed in range(150):
+        sources, catalog = simulate(seed, n=200)
+        tilt = np.random.default_rng(seed).normal(0, 0.015, 5)
+        variation = np.stack(spatial_terms(sources.x, sources.y, BACKGROUND.shape), axis=1) @ tilt
+        rows = np.flatnonzero(sources.x < 512)
+        seen = changed(sources, flux_psf=sources.flux_psf * 10 ** (-0.4 * variation)).select(rows)
+        found = run((seen, catalog.select(rows)), psf)
+        pulls.append((found.zp - ZP) / found.zp_err)
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.3)
+    assert np.mean(np.abs(pulls) > 3) < 0.03
