@@ -186,20 +186,23 @@ def _judge(session: Session, section: Section, group: list[_Seen]) -> dict[uuid.
     lost = cloud_extinction(zp, errors, times, airmasses, band, limits)
     if expected is not None:
         lost = np.fmax(lost, clear_zero_point(expected, times, airmasses, band, limits) - zp)
+    # One alone looks as clear as itself: nothing is known of it.
+    known = len(group) > 1 or expected is not None
     judged: dict[uuid.UUID, bool] = {}
     for seen, mag in zip(group, lost.tolist(), strict=True):
-        judged[seen.image_id] = bool(judge_clouds(mag, seen.zp_err, limits).flags)
-        before = seen.metrics.get("cloud_mag")
-        if before is None or abs(before - mag) > _SAME_MAG:
-            _tell(session, seen.outcome_id, mag)
+        judged[seen.image_id] = known and bool(judge_clouds(mag, seen.zp_err, limits).flags)
+        before, now = seen.metrics.get("cloud_mag"), mag if known else None
+        if (before is None) != (now is None) or abs((before or 0) - (now or 0)) > _SAME_MAG:
+            _tell(session, seen.outcome_id, now)
     return judged
 
 
-def _tell(session: Session, outcome_id: uuid.UUID, mag: float) -> None:
+def _tell(session: Session, outcome_id: uuid.UUID, mag: float | None) -> None:
     """Write what the clouds took among the figures of an outcome, which may just be recorded again."""
     outcome = session.get(StepOutcome, outcome_id, with_for_update=True)
     if outcome is not None:
-        outcome.metrics = {**outcome.metrics, "cloud_mag": mag}
+        others = {name: value for name, value in outcome.metrics.items() if name != "cloud_mag"}
+        outcome.metrics = others if mag is None else {**others, "cloud_mag": mag}
 
 
 def _set_clouds(
