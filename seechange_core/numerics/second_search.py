@@ -13,8 +13,10 @@ from scipy.spatial import cKDTree
 
 from seechange_core.frames import Float, Float32, Int, PsfModel
 from seechange_core.numerics.detection import Peaks, find
-from seechange_core.numerics.matched_filter import matched_filter
-from seechange_core.numerics.scene import SceneFit
+from seechange_core.numerics.matched_filter import gaussian_taps, matched_filter
+from seechange_core.numerics.psf import draw
+from seechange_core.numerics.psf_fit import PsfFits
+from seechange_core.numerics.scene import SceneFit, fit_scene
 from seechange_core.numerics.watershed import Labels
 
 #: Sources covering more of the usable pixels than this hide others among them.
@@ -29,6 +31,16 @@ _MIN_APART_FWHM = 0.5
 _AROUND_FWHM = 6.0
 #: Closer than this, two sources cannot be told apart.
 _RESOLVED_FWHM = 0.37
+#: Outside of crowds, sources this bright that fit this badly are looked at, this far around.
+_HOST_SNR, _HOST_CHI2, _HOST_REACH_FWHM = 30.0, 1.2, 2.5
+#: Two stars leave at most this chi2, but for what the model is wrong by, and this share
+#: of what one star left, and are this far apart; else they are a galaxy.
+_PAIR_CHI2, _LEFT_SHARE = 1.15, 0.3
+_PAIR_APART_FWHM = 0.9
+#: What is fitted again lies this close to a new source.
+_AGAIN_FWHM = 3.0
+#: And it has this S/N in the fit of all of them.
+_SIGNIFICANT = 7.0
 
 
 def is_crowded(segmentation: Labels, weight: Float32, fwhm_pix: float) -> bool:
@@ -121,6 +133,140 @@ def _excess(residual: Float32, weight: Float32, fwhm_pix: float) -> Float32:
     # Half of the pixels are negative.
     excess: Float32 = 2 * uniform_filter(smooth, side, mode="nearest")
     return np.maximum(excess, 1, out=excess)
+
+
+def find_beside(
+    scene: SceneFit,
+    weight: Float32,
+    psf: PsfModel,
+    *,
+    sigma: float,
+    min_area_pix: int,
+    deblend_contrast: float,
+    gain: float,
+) -> Peaks:
+    """Find what `find_hidden` would beside bright sources that one star does not fit, and only there.
+
+    The surroundings of these sources are put one below the other and searched as one image.
+    """
+    fits, fwhm = scene.fits, psf.fwhm_pix
+    with np.errstate(invalid="ignore"):
+        hosts = np.flatnonzero((fits.flux > _HOST_SNR * fits.flux_err) & (fits.chi2 > _HOST_CHI2))
+    if not len(hosts):
+        none = np.zeros(0)
+        return Peaks(none, none, none, none, none, none, none, none, none.astype(np.int64), none.astype(bool))
+    half, gap = int(np.ceil((_HOST_REACH_FWHM + 0.5) * fwhm)), len(gaussian_taps(fwhm)) // 2
+    column, row = np.rint(fits.x[hosts]).astype(int), np.rint(fits.y[hosts]).astype(int)
+    side, pitch = 2 * half + 1, 2 * half + 1 + gap
+    (height, width), steps = weight.shape, np.arange(pitch) - half
+    y, x = (row[:, None] + steps)[:, :, None], (column[:, None] + steps[:side])[:, None, :]
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width) & (steps <= half)[:, None]
+    y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
+    left, light, seen = (
+        np.where(inside, image[y, x], np.float32(0)).reshape(-1, side)
+        for image in (scene.residual, np.maximum(scene.model, np.float32(0)), weight)
+    )
+    share = np.float32(np.hypot(_MODEL_ERROR, psf.floor))
+    trust = seen / (1 + seen * light * (np.float32(1 / gain) + share * share * light))
+    smooth, noise = matched_filter(left, trust, fwhm)
+    low = (np.minimum(smooth / noise, 0) ** 2).reshape(len(hosts), -1)
+    usable = np.isfinite(noise).reshape(len(hosts), -1).sum(axis=1)
+    excess = np.maximum(2 * low.sum(axis=1) / np.maximum(usable, 1), 1).astype(np.float32)
+    trust /= np.repeat(excess, pitch)[:, None]
+    peaks, _ = find(
+        left, trust, sigma=sigma, fwhm_pix=fwhm, min_area_pix=min_area_pix,
+        deblend_contrast=deblend_contrast, gain=gain,
+    )  # fmt: skip
+    peaks = peaks.select(_beyond_model_error(peaks, light, trust, fwhm, sigma, float(share)))
+    of = np.clip(np.rint(peaks.y).astype(int) // pitch, 0, max(len(hosts) - 1, 0))
+    peaks = replace(
+        peaks,
+        x=peaks.x - half + column[of],
+        y=peaks.y - of * pitch - half + row[of],
+        merged=np.ones(len(peaks), bool),
+    )
+    places = np.c_[peaks.x, peaks.y]
+    known = np.c_[fits.x, fits.y]
+    known = known[np.isfinite(known).all(axis=1)]
+    apart, _ = cKDTree(known).query(places)
+    distance, nearest = cKDTree(np.c_[fits.x, fits.y][hosts]).query(places)
+    # Each belongs to the nearest host: where surroundings overlap it is found in more than one.
+    return peaks.select(
+        np.flatnonzero(
+            (apart > _MIN_APART_FWHM * fwhm) & (nearest == of) & (distance < _HOST_REACH_FWHM * fwhm)
+        )
+    )
+
+
+def with_neighbours(
+    scene: SceneFit,
+    weight: Float32,
+    psf: PsfModel,
+    new: Peaks,
+    *,
+    radius_pix: float,
+    gain: float,
+    passes: int,
+) -> tuple[SceneFit, Int]:
+    """Fit new sources together with the known ones around them, and keep those that explain what was left.
+
+    Returns
+    -------
+    SceneFit
+        The known sources, then the new ones that were kept.
+    kept
+        Rows of the latter among the new ones.
+    """
+    kept = np.arange(len(new))
+    for again in (False, True):
+        if not len(kept):
+            break
+        fitted = _fitted_beside(scene, weight, psf, new.select(kept), radius_pix, gain, passes)
+        if again:
+            return fitted, kept
+        kept = _explaining(scene.fits, fitted.fits, psf.fwhm_pix, np.pi * radius_pix**2)
+    return scene, kept
+
+
+def _explaining(before: PsfFits, after: PsfFits, fwhm_pix: float, area_pix: float) -> Int:
+    """Return which of the new sources, the last ones of `after`, are stars of their own."""
+    n = len(before.x)
+    rows = np.arange(n, len(after.x))
+    finite = np.flatnonzero(np.isfinite(before.x + before.y))
+    apart, host = cKDTree(np.c_[after.x, after.y][finite]).query(np.nan_to_num(np.c_[after.x, after.y][rows]))
+    host = finite[host]
+    single = np.isin(rows, resolved(after.x, after.y, after.flux, fwhm_pix))
+    with np.errstate(invalid="ignore"):
+        left = np.maximum(after.chi2[host], after.chi2[rows]) - 1
+        good = (
+            left < _PAIR_CHI2 - 1 + (_MODEL_ERROR * after.flux[host] / after.flux_err[host]) ** 2 / area_pix
+        )
+        good &= after.chi2[host] - 1 < _LEFT_SHARE * (before.chi2[host] - 1)
+        good &= apart > _PAIR_APART_FWHM * fwhm_pix
+        good &= (after.flux > _SIGNIFICANT * after.flux_err)[rows]
+    return np.flatnonzero(good & single)
+
+
+def _fitted_beside(
+    scene: SceneFit, weight: Float32, psf: PsfModel, new: Peaks, radius_pix: float, gain: float, passes: int
+) -> SceneFit:
+    """Fit new sources and the known ones near them, all others as they are."""
+    fits, shape = scene.fits, (weight.shape[0], weight.shape[1])
+    finite = np.flatnonzero(np.isfinite(fits.x + fits.y))
+    apart, _ = cKDTree(np.c_[new.x, new.y]).query(np.c_[fits.x, fits.y][finite])
+    near = finite[apart < _AGAIN_FWHM * psf.fwhm_pix]
+    x, y, flux = fits.x[near], fits.y[near], np.maximum(np.nan_to_num(fits.flux[near]), 0)
+    own = draw(psf, x, y, flux, shape)
+    part = fit_scene(
+        scene.residual + own, weight, psf, np.r_[x, new.x], np.r_[y, new.y], np.r_[flux, new.flux],
+        radius_pix=radius_pix, gain=gain, passes=passes, max_shift_pix=max(1.0, 0.4 * psf.fwhm_pix),
+    )  # fmt: skip
+    columns = []
+    for field in fields(PsfFits):
+        values = np.r_[getattr(fits, field.name), np.zeros(len(new))]
+        values[np.r_[near, np.arange(len(fits.x), len(values))]] = getattr(part.fits, field.name)
+        columns.append(values)
+    return SceneFit(PsfFits(*columns), scene.model - own + part.model, part.residual)
 
 
 def joined(known: Peaks, new: Peaks) -> Peaks:

@@ -189,7 +189,8 @@ def _shapes(
 def _cell(u: Float, v: Float) -> Int:
     """Return the number of the cell of the section that each position, from -1 to 1, lies in."""
     row, column = (np.clip((_CELLS * (at + 1) / 2).astype(int), 0, _CELLS - 1) for at in (v, u))
-    return row * _CELLS + column
+    number: Int = row * _CELLS + column
+    return number
 
 
 def _least_troubled(fit: Bool, trouble: Int, flux: Float, cell: Int, rules: StarRules) -> Int:

@@ -111,7 +111,7 @@ def _smallest_crowd(sizes: Float, snr: Float) -> tuple[float, float]:
     sharp = _density(at, sizes, snr, _SHARP_SPREAD)
     peaks = (density[1:-1] >= density[:-2]) & (density[1:-1] > density[2:])
     tallest = int(np.argmax(density))
-    for peak in np.flatnonzero(peaks) + 1:
+    for peak in (np.flatnonzero(peaks) + 1).tolist():
         edge = _edge(peak, tallest, at, sharp, sizes) if peak < tallest else np.inf
         if np.isfinite(edge) or density[peak] >= _CROWD_SHARE * density[tallest]:
             return float(at[peak]), edge

@@ -18,7 +18,14 @@ from seechange_core.numerics.psf_making import (
     refine_psf,
 )
 from seechange_core.numerics.scene import SceneFit
-from seechange_core.numerics.second_search import find_hidden, is_crowded, joined, resolved
+from seechange_core.numerics.second_search import (
+    find_beside,
+    find_hidden,
+    is_crowded,
+    joined,
+    resolved,
+    with_neighbours,
+)
 from seechange_core.numerics.star_choice import StarChoice, StarRules, choose_stars
 from seechange_core.numerics.star_locus import stellar_fwhm
 from seechange_core.numerics.watershed import Labels
@@ -132,10 +139,15 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     crowded = is_crowded(segmentation, field.weight, made.psf.fwhm_pix)
     if crowded:
         peaks, field, scene, made = _search_again(peaks, field, scene, made, params)
+    else:
+        peaks, scene = _search_beside(peaks, field, scene, made.psf, params)
     made = refine_psf(scene, field.weight, gain, made, rules)
     fits = scene.fits
     passes = _crowd_passes(params) if crowded else params.fit_passes - 1
     scene = _fit_all(field, made.psf, fits.x, fits.y, fits.flux, passes, params)
+    if not crowded:
+        # With a PSF that knows of the first ones.
+        peaks, scene = _search_beside(peaks, field, scene, made.psf, params)
     if crowded:
         peaks, scene, made = _resolved(field, peaks, scene, made, params)
     sources = source_table(
@@ -169,6 +181,26 @@ def _search_again(
         peaks, scene, made = _resolved(field, peaks, scene, made, params)
         field, scene = _without_sky(field, scene, made.psf, params)
     return peaks, field, scene, made
+
+
+def _search_beside(
+    peaks: Peaks, field: Field, scene: SceneFit, psf: PsfModel, params: ExtractParams
+) -> tuple[Peaks, SceneFit]:
+    """Find the close neighbours of bright sources where there is no crowd."""
+    new = find_beside(
+        scene,
+        field.weight,
+        psf,
+        sigma=params.detection_sigma,
+        min_area_pix=params.detection_min_area_pix,
+        deblend_contrast=params.deblend_contrast,
+        gain=field.image.gain,
+    )
+    scene, kept = with_neighbours(
+        scene, field.weight, psf, new,
+        radius_pix=params.fit_radius_fwhm * psf.fwhm_pix, gain=field.image.gain, passes=_crowd_passes(params),
+    )  # fmt: skip
+    return joined(peaks, new.select(kept)), scene
 
 
 def _crowd_passes(params: ExtractParams) -> int:

@@ -9,7 +9,7 @@ from seechange_core.flags import PixelFlag
 from seechange_core.frames import ImageFrame
 from seechange_core.numerics.background import level_map
 from seechange_core.numerics.psf import fwhm
-from seechange_core.simulate.scene import scene
+from seechange_core.simulate.scene import make_psf_field, scene, simulate_image
 from seechange_core.stages.extract import ExtractParams, extract
 
 
@@ -199,3 +199,17 @@ def test_two_fifths_masked(mask):
     # Blocks with less than half of their pixels tell the faintest wings less well, either way; the limit is
     # 0.002.
     assert abs(f.sky_bias) < 0.02
+
+
+@pytest.mark.parametrize(("ratio", "apart_fwhm", "share"), [(3, 1.7, 0.75), (10, 2.2, 0.9), (10, 1.7, 0.7)])
+def test_close_neighbours_are_found_outside_of_crowds(ratio, apart_fwhm, share):
+    """Every fifth star has a fainter one beside it that makes no peak of its own under the matched filter."""
+    rng, fwhm_pix = np.random.default_rng(3), 4.0
+    x, y = (g.ravel() + rng.uniform(0, 1, g.size) for g in np.mgrid[40:760:45, 40:760:45].astype(float))
+    angle, pair = rng.uniform(0, 2 * np.pi, len(x)), np.arange(len(x)) % 5 == 0
+    x2, y2 = x + apart_fwhm * fwhm_pix * np.cos(angle), y + apart_fwhm * fwhm_pix * np.sin(angle)
+    flux = np.r_[np.full(len(x), 60000.0), np.full(pair.sum(), 60000.0 / ratio)]
+    field = make_psf_field((800, 800), fwhm_pix, ellipticity=0.03)
+    found = Found(simulate_image((800, 800), np.r_[x, x2[pair]], np.r_[y, y2[pair]], flux, psf_field=field))
+    assert np.mean(found.row[len(x) :] >= 0) > share
+    assert found.purity() > 0.97
