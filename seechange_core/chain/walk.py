@@ -181,8 +181,10 @@ def _judged(section: Section, step: Step, report: StepReport, changed: set[str])
         known = placed(error, section.exposure.name, section.section)
         log.exception("%s is kept, but was not judged with its night: %s", step.name, known)
         return report
-    figures = {k: v for k, v in (now.metrics if now is not None else {}).items() if v is not None}
-    return replace(report, metrics=report.metrics | figures, bitflag=bits)
+    if now is None:
+        return replace(report, bitflag=bits)
+    # What was recorded, and what the judges have added to it or taken away.
+    return replace(report, metrics={k: v for k, v in now.metrics.items() if v is not None}, bitflag=bits)
 
 
 def _again(section: Section, step: Step, past: StepOutcome) -> StepReport:

@@ -110,9 +110,10 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
 
     Background, detection, PSF from the stars, PSF fits of all sources with their neighbours subtracted,
     apertures, shapes. In a crowd what the fits leave is searched for sources that were hidden, and sources
-    that share one star are made one. Fluxes are in the PSF's total-flux system (the light within half a PSF
-    stamp); errors come from the model's variance and what overlapping neighbours add,
-    the PSF's floor in quadrature.
+    that share one star are made one; elsewhere it is searched around bright sources that one star does not
+    fit. Fluxes are in the PSF's total-flux system (the light within half a PSF
+    stamp); errors come from the model's variance and what overlapping
+    neighbours add, the PSF's floor in quadrature.
 
     Parameters
     ----------
