@@ -16,7 +16,8 @@ from seechange_core.numerics.detection import Peaks, find
 from seechange_core.numerics.matched_filter import gaussian_taps, matched_filter
 from seechange_core.numerics.psf import draw
 from seechange_core.numerics.psf_fit import PsfFits
-from seechange_core.numerics.scene import SceneFit, fit_scene
+from seechange_core.numerics.psf_making import fit_sources
+from seechange_core.numerics.scene import SceneFit
 from seechange_core.numerics.watershed import Labels
 
 #: Sources covering more of the usable pixels than this hide others among them.
@@ -87,7 +88,7 @@ def find_hidden(
     """
     light = np.maximum(scene.model, np.float32(0))
     share = np.float32(np.hypot(_MODEL_ERROR, psf.floor))
-    trust = weight / (1 + weight * light * (np.float32(1 / gain) + share * share * light))
+    trust = _trust(weight, light, share, gain)
     trust /= _excess(scene.residual, trust, psf.fwhm_pix)
     peaks, _ = find(
         scene.residual,
@@ -104,6 +105,12 @@ def find_hidden(
     distance, _ = cKDTree(known).query(np.c_[peaks.x, peaks.y])
     new = peaks.select(np.flatnonzero(distance > _MIN_APART_FWHM * psf.fwhm_pix))
     return replace(new, merged=np.ones(len(new), bool))
+
+
+def _trust(weight: Float32, light: Float32, share: np.float32, gain: float) -> Float32:
+    """Return the weight of a residual: sky, photons of the model's light, and a share of it that is wrong."""
+    trust: Float32 = weight / (1 + weight * light * (np.float32(1 / gain) + share * share * light))
+    return trust
 
 
 def _beyond_model_error(
@@ -167,7 +174,7 @@ def find_beside(
         for image in (scene.residual, np.maximum(scene.model, np.float32(0)), weight)
     )
     share = np.float32(np.hypot(_MODEL_ERROR, psf.floor))
-    trust = seen / (1 + seen * light * (np.float32(1 / gain) + share * share * light))
+    trust = _trust(seen, light, share, gain)
     smooth, noise = matched_filter(left, trust, fwhm)
     low = (np.minimum(smooth / noise, 0) ** 2).reshape(len(hosts), -1)
     usable = np.isfinite(noise).reshape(len(hosts), -1).sum(axis=1)
@@ -204,7 +211,7 @@ def with_neighbours(
     psf: PsfModel,
     new: Peaks,
     *,
-    radius_pix: float,
+    fit_radius_fwhm: float,
     gain: float,
     passes: int,
 ) -> tuple[SceneFit, Int]:
@@ -217,15 +224,16 @@ def with_neighbours(
     kept
         Rows of the latter among the new ones.
     """
-    kept = np.arange(len(new))
-    for again in (False, True):
-        if not len(kept):
-            break
-        fitted = _fitted_beside(scene, weight, psf, new.select(kept), radius_pix, gain, passes)
-        if again:
-            return fitted, kept
-        kept = _explaining(scene.fits, fitted.fits, psf.fwhm_pix, np.pi * radius_pix**2)
-    return scene, kept
+    if not len(new):
+        return scene, np.arange(0)
+    fitted = _fitted_beside(scene, weight, psf, new, fit_radius_fwhm, gain, passes)
+    area_pix = np.pi * (fit_radius_fwhm * psf.fwhm_pix) ** 2
+    kept = _explaining(scene.fits, fitted.fits, psf.fwhm_pix, area_pix)
+    if len(kept) == len(new):
+        return fitted, kept
+    if not len(kept):
+        return scene, kept
+    return _fitted_beside(scene, weight, psf, new.select(kept), fit_radius_fwhm, gain, passes), kept
 
 
 def _explaining(before: PsfFits, after: PsfFits, fwhm_pix: float, area_pix: float) -> Int:
@@ -248,7 +256,13 @@ def _explaining(before: PsfFits, after: PsfFits, fwhm_pix: float, area_pix: floa
 
 
 def _fitted_beside(
-    scene: SceneFit, weight: Float32, psf: PsfModel, new: Peaks, radius_pix: float, gain: float, passes: int
+    scene: SceneFit,
+    weight: Float32,
+    psf: PsfModel,
+    new: Peaks,
+    fit_radius_fwhm: float,
+    gain: float,
+    passes: int,
 ) -> SceneFit:
     """Fit new sources and the known ones near them, all others as they are."""
     fits, shape = scene.fits, (weight.shape[0], weight.shape[1])
@@ -257,9 +271,9 @@ def _fitted_beside(
     near = finite[apart < _AGAIN_FWHM * psf.fwhm_pix]
     x, y, flux = fits.x[near], fits.y[near], np.maximum(np.nan_to_num(fits.flux[near]), 0)
     own = draw(psf, x, y, flux, shape)
-    part = fit_scene(
+    part = fit_sources(
         scene.residual + own, weight, psf, np.r_[x, new.x], np.r_[y, new.y], np.r_[flux, new.flux],
-        radius_pix=radius_pix, gain=gain, passes=passes, max_shift_pix=max(1.0, 0.4 * psf.fwhm_pix),
+        gain=gain, passes=passes, fit_radius_fwhm=fit_radius_fwhm,
     )  # fmt: skip
     columns = []
     for field in fields(PsfFits):

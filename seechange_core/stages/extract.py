@@ -146,11 +146,11 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     fits = scene.fits
     passes = _crowd_passes(params) if crowded else params.fit_passes - 1
     scene = _fit_all(field, made.psf, fits.x, fits.y, fits.flux, passes, params)
-    if not crowded:
-        # With a PSF that knows of the first ones.
-        peaks, scene = _search_beside(peaks, field, scene, made.psf, params)
     if crowded:
         peaks, scene, made = _resolved(field, peaks, scene, made, params)
+    else:
+        # With a PSF that knows of the first ones.
+        peaks, scene = _search_beside(peaks, field, scene, made.psf, params)
     sources = source_table(
         field, peaks, scene, made.psf, made.stars,
         radii_fwhm=params.aperture_radii_fwhm, min_snr=params.min_snr,
@@ -199,7 +199,7 @@ def _search_beside(
     )
     scene, kept = with_neighbours(
         scene, field.weight, psf, new,
-        radius_pix=params.fit_radius_fwhm * psf.fwhm_pix, gain=field.image.gain, passes=_crowd_passes(params),
+        fit_radius_fwhm=params.fit_radius_fwhm, gain=field.image.gain, passes=_crowd_passes(params),
     )  # fmt: skip
     return joined(peaks, new.select(kept)), scene
 
