@@ -113,10 +113,10 @@ def with_own_light(stars: StarStamps, psf: PsfModel) -> StarStamps:
     return replace(stars, data=stars.data + own)
 
 
-def choose_degree(n_stars: int, max_degree: int) -> int:
-    """Return the polynomial degree that a number of stars can carry: 8 stars per term."""
+def choose_degree(n_stars: int, max_degree: int, stars_per_term: int = 8) -> int:
+    """Return the polynomial degree, up to a limit, that a number of stars can carry."""
     degree = 0
-    while degree < max_degree and n_stars >= 4 * (degree + 2) * (degree + 3):
+    while degree < max_degree and 2 * n_stars >= stars_per_term * (degree + 2) * (degree + 3):
         degree += 1
     return degree
 

@@ -9,22 +9,14 @@ import numpy as np
 
 from seechange_core.frames import Float, Float32, PsfModel
 from seechange_core.numerics.psf import evaluate, shift, terms_at
-from seechange_core.numerics.psf_build import StarStamps
+from seechange_core.numerics.psf_build import StarStamps, choose_degree
 
 #: No width or ellipticity counts as known better than this; one star says no more than so many sigma.
 _SHAPE_TRUST, _CLIP_SIGMA = 0.003, 5.0
 #: A higher degree must lower the misfit of left-out stars to this share, and needs so many stars per term.
-_GAIN, _STARS_PER_TERM = 0.85, 5
+_GAIN, STARS_PER_TERM = 0.85, 5
 #: Of degree + 1 cells a side over the section this share must hold stars; a cell counts if so much is usable.
 _CELLS_HELD, _CELL_USABLE, _SAMPLE = 0.85, 0.25, 8
-
-
-def affordable_degree(n_stars: int, max_degree: int) -> int:
-    """Return the highest degree, up to a limit, that leaves 5 stars for every term."""
-    degree = max_degree
-    while degree > 0 and n_stars < _STARS_PER_TERM * (degree + 1) * (degree + 2) / 2:
-        degree -= 1
-    return degree
 
 
 def held_degree(x: Float, y: Float, weight: Float32, max_degree: int) -> int:
@@ -73,7 +65,7 @@ def needed_degree(stars: StarStamps, psf: PsfModel, radius_pix: float, max_degre
     off, error = _shape_errors(stars, psf, radius_pix)
     known = np.isfinite(error).all(axis=1)
     best, least = psf.degree, np.inf
-    affordable = affordable_degree(int(known.sum()), max_degree)
+    affordable = choose_degree(int(known.sum()), max_degree, STARS_PER_TERM)
     for degree in range(psf.degree, max(affordable, psf.degree) + 1):
         basis = terms_at(psf, stars.x[known], stars.y[known], degree)
         misfit = sum(_left_out_misfit(basis, off[known, k], error[known, k]) for k in range(3))

@@ -10,7 +10,7 @@ from seechange_core.frames import Bool, Float, Float32, Int, PsfModel
 from seechange_core.numerics import brighter_fatter, psf_build
 from seechange_core.numerics.aperture import sum_circles
 from seechange_core.numerics.detection import Peaks
-from seechange_core.numerics.psf_degree import affordable_degree, held_degree, needed_degree
+from seechange_core.numerics.psf_degree import STARS_PER_TERM, held_degree, needed_degree
 from seechange_core.numerics.scene import SceneFit, fit_scene
 from seechange_core.numerics.star_choice import StarChoice
 from seechange_core.numerics.watershed import Labels
@@ -171,7 +171,7 @@ def _of_good_stars(
         alike = cut.select(good)
         held = held_degree(alike.x, alike.y, weight, rules.max_degree)
         degree = psf_build.choose_degree(len(alike.x), min(held, _QUIET_DEGREE))
-        degree = max(degree, affordable_degree(len(alike.x), min(held, psf.degree)))
+        degree = max(degree, psf_build.choose_degree(len(alike.x), min(held, psf.degree), STARS_PER_TERM))
         if judgement:
             degree = min(held, max(degree, needed_degree(alike, psf, radius_pix, held)))
             if degree == psf.degree and np.count_nonzero(good != before) <= _FEW_CHANGE * len(good):

@@ -3,7 +3,7 @@ import pytest
 
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_build import build, choose_degree, cut_stars, good_stars, measure_floor
-from seechange_core.numerics.psf_degree import affordable_degree, held_degree, needed_degree
+from seechange_core.numerics.psf_degree import STARS_PER_TERM, held_degree, needed_degree
 from seechange_core.numerics.psf_fit import fit
 from seechange_core.simulate.scene import scene
 
@@ -87,7 +87,8 @@ def test_stars_tell_how_fast_the_psf_varies(variation, degree):
 
 
 def test_a_degree_costs_five_stars_per_term():
-    assert [affordable_degree(n, 4) for n in (4, 5, 15, 29, 30, 74, 75)] == [0, 0, 1, 1, 2, 3, 4]
+    few = [choose_degree(n, 4, STARS_PER_TERM) for n in (4, 5, 15, 29, 30, 74, 75)]
+    assert few == [0, 0, 1, 1, 2, 3, 4]
 
 
 def test_a_cluster_holds_no_polynomial_outside_it():
