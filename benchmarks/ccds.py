@@ -208,7 +208,7 @@ def load(kind: str, seed: int, home: Path | None = None) -> Ccd:
     """
     folder = (home or HOME) / f"{kind}_{seed}"
     what = options(kind, seed)
-    if not _is_whole(folder, what):
+    if not is_whole(folder, what):
         # Made beside and renamed: of several processes that want the same CCD, the last one's stays.
         part = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(part, ignore_errors=True)
@@ -222,7 +222,12 @@ def load(kind: str, seed: int, home: Path | None = None) -> Ccd:
     return Ccd(kind, seed, folder, settings, _science(settings), what.section_names[0])
 
 
-def _is_whole(folder: Path, what: SurveyOptions) -> bool:
+def mark_whole(folder: Path) -> None:
+    """Record that the present simulator has made everything in a folder."""
+    (folder / _MADE_BY).write_text(_simulator())
+
+
+def is_whole(folder: Path, what: SurveyOptions) -> bool:
     """Tell whether a CCD lies there that the present simulator made with these options."""
     try:
         return load_truth(folder / "sky").options == what and (folder / _MADE_BY).read_text() == _simulator()
@@ -248,7 +253,7 @@ def _make(folder: Path, what: SurveyOptions) -> None:
         for path in sorted((folder / "sky" / "raw").iterdir()):
             ingest(path, settings)
     _process(settings, what)
-    (folder / _MADE_BY).write_text(_simulator())
+    mark_whole(folder)
 
 
 def _process(settings: Settings, what: SurveyOptions) -> None:
