@@ -169,7 +169,7 @@ def load(kind: str, seed: int, home: Path | None = None) -> Pair:
 
 def _pair(kind: str, seed: int, folder: Path, settings: Settings, what: SurveyOptions) -> Pair:
     with open_session(settings, read_only=True) as session:
-        query = select(Exposure.name).where(Exposure.type == "science").order_by(Exposure.mjd_start)
+        query = select(Exposure.name).where(Exposure.type == "science").order_by(Exposure.mjd)
         names = tuple(session.scalars(query))
     return Pair(kind, seed, folder, settings, names, what.section_names[0])
 
@@ -231,7 +231,7 @@ def _make_reference(pair: Pair) -> CalibratedImage:
     found = extract(result.image, pair.settings.params(ExtractParams, "extract", instrument.name))
     params = pair.settings.params(PhotometryParams, "photometry", instrument.name)
     cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
-    year = decimal_year(float(pair.survey.exposures["mjd_start"][0]))
+    year = decimal_year(float(pair.world.observations[0].mjd_mid))
     band = str(pair.survey.exposures["filter"][0])
     store = LocalCatalog(pair.settings.data_root / "catalogs", "sim")
     zero_point = calibrate(
