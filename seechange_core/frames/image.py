@@ -163,6 +163,12 @@ class SubtractionFrame:
         The aligned reference (H, W) float32, on the new image's flux scale, background removed.
     reference_coverage
         Fraction of the section's usable pixels that have a reference.
+    reference_weight, reference_flags
+        (H, W) float32 and uint16: of the aligned reference, on the new image's flux scale; None if they
+        were not kept.
+    translient
+        (2, H, W) float32: the dipole at every pixel along x and y, in sigma (see `numerics.translient`), 0
+        where unusable; None if it was not asked for.
     """
 
     image: ImageFrame
@@ -170,6 +176,9 @@ class SubtractionFrame:
     psf: PsfModel
     reference: Float32
     reference_coverage: float
+    reference_weight: Float32 | None = None
+    reference_flags: Flags | None = None
+    translient: Float32 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +189,10 @@ class Stamps:
     ----------
     new, ref, sub
         (n, size, size) float32, electrons of the new image, backgrounds removed.
-    new_flags, sub_weight
-        (n, size, size) uint16 and float32.
+    new_weight, ref_weight, sub_weight
+        (n, size, size) float32, e-^-2: 1 / background variance, of the difference 1 / full variance.
+    new_flags, ref_flags, sub_flags
+        (n, size, size) uint16 `PixelFlag` bits.
     x0, y0
         (n,) int: image pixel of each stamp's [0, 0].
     """
@@ -189,7 +200,11 @@ class Stamps:
     new: Float32
     ref: Float32
     sub: Float32
-    new_flags: Flags
+    new_weight: Float32
+    ref_weight: Float32
     sub_weight: Float32
+    new_flags: Flags
+    ref_flags: Flags
+    sub_flags: Flags
     x0: Int
     y0: Int

@@ -6,12 +6,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seechange_core.flags import UNUSABLE, PixelFlag
-from seechange_core.frames import Bool, Box, CalibratedImage, Flags, Float, Float32, ZeroPointSolution
+from seechange_core.frames import Bool, Box, CalibratedImage, Flags, Float, Float32, Int, ZeroPointSolution
 from seechange_core.numerics.background import level_map
 from seechange_core.numerics.noise_spectrum import coadd_noise_power, warped_noise_power
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_field import warp_stamps
-from seechange_core.numerics.resample import CoordinateGrid, coordinate_grid, warp_by_grid
+from seechange_core.numerics.resample import (
+    CoordinateGrid,
+    Prepared,
+    Warped,
+    coordinate_grid,
+    gather,
+    prepare,
+)
+from seechange_core.numerics.star_cores import fill_cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +61,59 @@ class Member:
         Where target pixels fall in it.
     scale
         (ny, nx) electrons of the new image per unit of its data, at the nodes of the grid.
+    source
+        Its pixels ready to be read, background removed and cores of saturated stars rebuilt; None if it
+        does not touch the box.
     """
 
     image: CalibratedImage
     grid: CoordinateGrid
     scale: Float
+    source: Prepared | None
+
+    def psf_stamps(self, x: Float, y: Float) -> Float32:
+        """Return its PSF at positions of the new image, on the new image's pixels, (n, size, size)."""
+        px, py = self.grid.at(x, y)
+        jacobians = np.array([self.grid.jacobian(a, b) for a, b in zip(x, y, strict=True)])
+        return warp_stamps(evaluate(self.image.psf, px, py), jacobians)
+
+    def weight_at(self, x: Float, y: Float) -> Float:
+        """Return its weight at positions of the new image, on that one's flux scale; 0 outside of it."""
+        if self.source is None:
+            return np.zeros(len(x))
+        px, py = self.grid.at(x, y)
+        column = np.rint(px).astype(int) - self.source.box.x0
+        row = np.rint(py).astype(int) - self.source.box.y0
+        height, width = self.source.weight.shape
+        inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+        weight = self.source.weight[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+        return np.where(inside, weight / float(np.median(self.scale)) ** 2, 0.0)
+
+    def read(self, around: Box | None = None) -> tuple[Warped, Box, Float32]:
+        """Read the whole box, or a smaller one widened to the nodes of the grid, on the new flux scale.
+
+        Returns
+        -------
+        tuple
+            The pixels, which box they are, and the flux scale at each of them.
+        """
+        grid, nodes = self.grid, (slice(None), slice(None))
+        if around is not None:
+            grid, nodes = self.grid.part(around)
+        warped, scale = gather(self.source, grid), grid.spread(self.scale[nodes])
+        np.multiply(warped.data, scale, out=warped.data)
+        np.divide(warped.weight, scale, out=warped.weight)
+        np.divide(warped.weight, scale, out=warped.weight)
+        return warped, grid.box, scale
+
+    def moved(self, shift: Shift, flux_ratio: float) -> "Member":
+        """Return it with its sources displaced by a shift and its fluxes multiplied."""
+        dx, dy = shift.at(*self.grid.target)
+        box = self.grid.box
+        jacobian = self.grid.jacobian((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
+        x = self.grid.x - (jacobian[0, 0] * dx + jacobian[0, 1] * dy)
+        y = self.grid.y - (jacobian[1, 0] * dx + jacobian[1, 1] * dy)
+        return replace(self, grid=replace(self.grid, x=x, y=y), scale=self.scale * flux_ratio)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,18 +157,7 @@ class Aligned:
 
         The interpolation's own blur is not in them (see `noise_spectrum.cardinal_transfer`).
         """
-        size = max(m.image.psf.size for m in self.members)
-        out = np.zeros((len(x), size, size), np.float32)
-        for index, member in enumerate(self.members):
-            rows = np.flatnonzero(members == index)
-            if not len(rows):
-                continue
-            px, py = member.grid.at(x[rows], y[rows])
-            jacobians = np.array([member.grid.jacobian(a, b) for a, b in zip(x[rows], y[rows], strict=True)])
-            edge = (size - member.image.psf.size) // 2
-            inner = slice(edge, size - edge)
-            out[rows, inner, inner] = warp_stamps(evaluate(member.image.psf, px, py), jacobians)
-        return out
+        return psf_stamps(self.members, members, x, y)
 
     def noise_power(self, member: int, x: tuple[float, float], y: tuple[float, float], side: int) -> Float32:
         """Return the spectrum of a member's noise in a patch, 1 at frequency 0; see `noise_spectrum`."""
@@ -127,90 +172,83 @@ def flux_scale(source: ZeroPointSolution, grid: CoordinateGrid, zp: Float | floa
     return np.asarray(10 ** (0.4 * (zp - np.where(np.isfinite(own), own, source.zp))), float)
 
 
-def align(new: CalibratedImage, references: Sequence[CalibratedImage], box: Box) -> Aligned:
-    """Warp references onto a box of the new image's pixels and stitch them.
+def psf_stamps(members: Sequence[Member], chosen: Int, x: Float, y: Float) -> Float32:
+    """Return the PSFs of the chosen members at positions of the new image; see `Aligned.psf_stamps`."""
+    size = max(m.image.psf.size for m in members)
+    out = np.zeros((len(x), size, size), np.float32)
+    for index, member in enumerate(members):
+        rows = np.flatnonzero(chosen == index)
+        if len(rows):
+            edge = (size - member.image.psf.size) // 2
+            inner = slice(edge, size - edge)
+            out[rows, inner, inner] = member.psf_stamps(x[rows], y[rows])
+    return out
 
-    Each pixel comes from the reference with the highest weight there: neighbouring references are made
-    of the same exposures, so an average would not have less noise. The ratio of the fluxes is that of the
-    zero points at each place of both.
+
+def choose(members: Sequence[Member], x: Float, y: Float) -> Int:
+    """Tell which member is best at each position of the new image; -1 where none has a usable pixel."""
+    if not members:
+        return np.full(len(x), -1)
+    weights = np.array([m.weight_at(x, y) for m in members])
+    return np.where(weights.max(axis=0) > 0, np.argmax(weights, axis=0), -1)
+
+
+def prepare_members(
+    new: CalibratedImage, references: Sequence[CalibratedImage], box: Box
+) -> tuple[Member, ...]:
+    """Get references ready to be read at the pixels of a box of the new image.
+
+    The ratio of the fluxes is that of the zero points at each place of both.
     """
     members = []
     for ref in references:
         grid = coordinate_grid(ref.wcs, new.wcs, box)
         scale = flux_scale(ref.zero_point, grid, new.zero_point.zp_at(*grid.target))
-        members.append(Member(ref, grid, scale))
-    return stitch(members, box)
+        frame = ref.image
+        data, known = fill_cores(
+            frame.data - level_map(ref.background), frame.weight, frame.flags, ref.psf, frame.gain
+        )
+        members.append(Member(ref, grid, scale, prepare(data, frame.weight, frame.flags, grid, known)))
+    return tuple(m for m in members if m.source is not None)
+
+
+def align(new: CalibratedImage, references: Sequence[CalibratedImage], box: Box) -> Aligned:
+    """Warp references onto a box of the new image's pixels and stitch them; see `stitch`."""
+    return stitch(prepare_members(new, references, box), box)
 
 
 def stitch(members: Sequence[Member], box: Box) -> Aligned:
-    """Warp members with their own grids and scales, and stitch them; see `align`."""
-    data = np.zeros(box.shape, np.float32)
-    weight = np.zeros(box.shape, np.float32)
-    flags = np.zeros(box.shape, np.uint16)
-    photons = np.zeros(box.shape, np.float32)
-    choice = np.full(box.shape, -1, np.int8)
+    """Read members at their grids and put them together.
+
+    Each pixel comes from the reference with the highest weight there: neighbouring references are made
+    of the same exposures, so an average would not have less noise.
+    """
     kept: list[Member] = []
     outside = np.uint16(PixelFlag.OUT_OF_BOUNDS)
+    whole: Aligned | None = None
     for member in members:
-        frame = member.image.image
-        warped = warp_by_grid(
-            frame.data - level_map(member.image.background), frame.weight, frame.flags, member.grid
-        )
+        warped, _, scale = member.read()
         inside = warped.flags & outside == 0
-        scale = member.grid.spread(member.scale)
-        scaled = warped.weight / scale
-        scaled /= scale
-        better = inside & ((choice < 0) | (scaled > weight))
+        photons = np.where(inside, scale / np.float32(member.image.image.gain), np.float32(0))
+        if whole is None:
+            choice = np.where(inside, 0, -1).astype(np.int8)
+            whole = Aligned(warped.data, warped.weight, warped.flags, photons, choice, (), box)
+            kept.append(member)
+            continue
+        better = inside & ((whole.choice < 0) | (warped.weight > whole.weight))
         if not better.any():
             continue
-        data[better] = warped.data[better] * scale[better]
-        weight[better] = scaled[better]
-        flags[better] = warped.flags[better]
-        photons[better] = scale[better] / np.float32(frame.gain)
-        choice[better] = len(kept)
+        for old, own in (
+            (whole.data, warped.data),
+            (whole.weight, warped.weight),
+            (whole.flags, warped.flags),
+            (whole.photon_variance, photons),
+        ):
+            old[better] = own[better]
+        whole.choice[better] = len(kept)
         kept.append(member)
-    flags[choice < 0] = outside
-    return Aligned(data, weight, flags, photons, choice, tuple(kept), box)
-
-
-def moved(aligned: Aligned, shift: Shift, flux_ratio: float, ignore_pix: float) -> Aligned:
-    """Align again after the registration and the flux scale were measured.
-
-    Parameters
-    ----------
-    aligned
-        What was measured on.
-    shift
-        New positions minus reference positions, in pixels of the new image.
-    flux_ratio
-        New fluxes over aligned reference fluxes.
-    ignore_pix
-        Shifts below this everywhere are left: the pixels are only scaled.
-    """
-    members = []
-    box = aligned.box
-    corner_x, corner_y = (
-        np.array([box.x0, box.x1, box.x0, box.x1]),
-        np.array([box.y0, box.y0, box.y1, box.y1]),
-    )
-    if np.max(np.hypot(*shift.at(corner_x, corner_y))) < ignore_pix:
-        return _scaled(aligned, flux_ratio)
-    for m in aligned.members:
-        dx, dy = shift.at(*m.grid.target)
-        jacobian = m.grid.jacobian((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
-        x = m.grid.x - (jacobian[0, 0] * dx + jacobian[0, 1] * dy)
-        y = m.grid.y - (jacobian[1, 0] * dx + jacobian[1, 1] * dy)
-        members.append(replace(m, grid=replace(m.grid, x=x, y=y), scale=m.scale * flux_ratio))
-    return stitch(members, aligned.box)
-
-
-def _scaled(aligned: Aligned, flux_ratio: float) -> Aligned:
-    """Multiply the fluxes; shift nothing."""
-    factor = np.float32(flux_ratio)
-    return replace(
-        aligned,
-        data=aligned.data * factor,
-        weight=aligned.weight / (factor * factor),
-        photon_variance=aligned.photon_variance * factor,
-        members=tuple(replace(m, scale=m.scale * flux_ratio) for m in aligned.members),
-    )
+    if whole is None:
+        zero = np.zeros(box.shape, np.float32)
+        nothing = np.full(box.shape, outside, np.uint16)
+        whole = Aligned(zero, zero, nothing, zero, np.full(box.shape, -1, np.int8), (), box)
+    return replace(whole, members=tuple(kept))

@@ -13,6 +13,7 @@ from scipy.fft import rfft2
 from scipy.ndimage import map_coordinates
 
 from seechange_core.frames import Float, Float32, Int
+from seechange_core.numerics.regions import PIXEL_RATIO
 from seechange_core.numerics.resample import CoordinateGrid
 
 _PHASES = 16
@@ -87,13 +88,15 @@ def warped_noise_power(
     return _to_power(covariance / covariance.sum(), lag_y, lag_x, side)
 
 
-def coadd_noise_power(side: int) -> Float32:
+def coadd_noise_power(side: int, pixel_ratio: float = PIXEL_RATIO) -> Float32:
     """Return the power spectrum of noise interpolated once at all phases alike, as in a dithered coadd.
 
     Parameters
     ----------
     side
         Of the Fourier transform that the spectrum is for.
+    pixel_ratio
+        Side of the coadd's pixels in those of its inputs.
 
     Returns
     -------
@@ -101,7 +104,7 @@ def coadd_noise_power(side: int) -> Float32:
         (side, side // 2 + 1), 1 at frequency 0.
     """
     lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
-    line = _lookup(lag.astype(float)).mean(axis=0)
+    line = _lookup(pixel_ratio * lag.astype(float)).mean(axis=0)
     lag_y, lag_x = (a.ravel() for a in np.meshgrid(lag, lag, indexing="ij"))
     covariance = np.outer(line, line).ravel()
     return _to_power(covariance / covariance.sum(), lag_y, lag_x, side)

@@ -71,3 +71,41 @@ def fit_field(
         np.linalg.lstsq(basis, flat, rcond=None)[0].reshape(-1, *stamps.shape[1:]).astype(np.float32)
     )
     return PsfModel(coefficients, degree, centre, scale, fwhm(coefficients[0]), n_stars, floor)
+
+
+def with_wings(stamps: Float32, size: int) -> Float32:
+    """Carry PSF stamps on beyond their edge, by the power law of their outermost quarter.
+
+    Beside a very bright star the step at a stamp's edge shows: the light beyond it is no part of the model.
+    It falls off smoothly to nothing at the new edge, for all PSFs alike, and adds to their sum of 1.
+
+    Parameters
+    ----------
+    stamps
+        (n, size, size) float32, 0 beyond the circle that fits in them.
+    size
+        Of the stamps to make, odd, not smaller.
+
+    Returns
+    -------
+    Float32
+        (n, size, size).
+    """
+    old = stamps.shape[1] // 2
+    half = size // 2
+    v, u = np.mgrid[-half : half + 1, -half : half + 1]
+    radius = np.hypot(v, u)
+    edge = old - 1.5
+    out = np.zeros((len(stamps), size, size), np.float32)
+    inner = slice(half - old, half + old + 1)
+    out[:, inner, inner] = stamps
+    rings = [(radius > r - 1) & (radius <= r + 1) for r in (0.75 * edge, edge - 1)]
+    near, far = (np.maximum(out[:, ring].mean(axis=1), 1e-12) for ring in rings)
+    if half <= old or not np.median(far) > 1e-11:
+        return out
+    slope = float(np.log(np.median(near) / np.median(far)) / np.log((edge - 1) / (0.75 * edge)))
+    beyond = (radius > edge) & (radius < half)
+    r = radius[beyond]
+    fall = np.cos(0.5 * np.pi * np.clip((r - edge) / (half - edge), 0, 1)) ** 2
+    out[:, beyond] = far[:, None] * (r / (edge - 1)) ** -max(slope, 2.0) * fall
+    return out

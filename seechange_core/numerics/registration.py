@@ -14,6 +14,8 @@ _MAX_STARS = 300
 _MIN_STARS = 8
 _N_SIGMA = 3.0
 _MEDIAN_OF_NORMAL = 0.6745
+_MEDIAN_SPREAD = 1.16
+"""Relative standard deviation of the median absolute value of n normal deviates, times sqrt(n)."""
 _WANDER = 3.0
 """Towards a corner, two astrometric solutions part by up to so many times their error at the centre."""
 _CONCENTRATION = 0.05
@@ -67,13 +69,17 @@ class Side:
     gain: float
 
 
-def register(new: Side, ref: Side, solution_error_pix: float, min_snr: float = 50.0) -> Registration | None:
+def register(
+    new: Side, ref: Side, x: Float, y: Float, solution_error_pix: float, min_snr: float = 50.0
+) -> Registration | None:
     """Measure the registration on stars that both images show well.
 
     Parameters
     ----------
     new, ref
-        The images, the reference aligned and scaled to the new one.
+        The images, the reference aligned and scaled to the new one, at least around the candidates.
+    x, y
+        Candidates (see `find_candidates`), pixels.
     solution_error_pix
         Error of the difference of the two astrometric solutions at the centre: how much the shift may
         vary over the image where few stars can say.
@@ -85,7 +91,8 @@ def register(new: Side, ref: Side, solution_error_pix: float, min_snr: float = 5
     Registration or None
         None if there are too few stars to say anything.
     """
-    x, y = _candidates(new, ref)
+    clean = _all_usable(ref, x, y, _reach_pix(max(new.psf.fwhm_pix, ref.psf.fwhm_pix)))
+    x, y = x[clean], y[clean]
     if len(x) < _MIN_STARS:
         return None
     a, b = _fit(new, x, y), _fit(ref, x, y)
@@ -99,23 +106,40 @@ def register(new: Side, ref: Side, solution_error_pix: float, min_snr: float = 5
     return _summary(a, b, new.data.shape, _WANDER * solution_error_pix)
 
 
-def _candidates(new: Side, ref: Side) -> tuple[Float, Float]:
-    """Bright isolated peaks of the reference with only usable pixels around, in both images."""
-    usable = (new.weight > 0) & (ref.weight > 0)
+def find_candidates(new: Side, fwhm_pix: float) -> tuple[Float, Float]:
+    """Return x and y of bright isolated peaks of the new image with only usable pixels around.
+
+    Parameters
+    ----------
+    new
+        The new image.
+    fwhm_pix
+        The larger FWHM of both images.
+    """
+    usable = new.weight > 0
     if not usable.any():
         return np.zeros(0), np.zeros(0)
-    sigma = float(np.sqrt(np.median(1 / ref.weight[usable]) + np.median(1 / new.weight[usable])))
-    radius = int(np.ceil(1.5 * max(new.psf.fwhm_pix, ref.psf.fwhm_pix)))
-    peaks = local_maxima(np.where(usable, ref.data, np.float32(0)), 5 * sigma, border=radius + 1)
+    sigma = float(1 / np.sqrt(np.median(new.weight[::4, ::4][usable[::4, ::4]])))
+    radius = _reach_pix(fwhm_pix)
+    peaks = local_maxima(np.where(usable, new.data, np.float32(0)), 10 * sigma, border=radius + 1)
     peaks = peaks.select(slice(0, 10 * _MAX_STARS))
     keep = merge_close(peaks.y, peaks.x, 0.6 * radius) & _isolated(peaks, 2.0 * radius)
-    y, x = peaks.y[keep][: 3 * _MAX_STARS], peaks.x[keep][: 3 * _MAX_STARS]
+    y, x = (a[keep][: 3 * _MAX_STARS].astype(float) for a in (peaks.y, peaks.x))
+    clean = _all_usable(new, x, y, radius)
+    return x[clean][:_MAX_STARS], y[clean][:_MAX_STARS]
+
+
+def _reach_pix(fwhm_pix: float) -> int:
+    return int(np.ceil(1.5 * fwhm_pix))
+
+
+def _all_usable(side: Side, x: Float, y: Float, radius: int) -> Bool:
+    """Tell around which positions all pixels are usable."""
     boxes = (
-        (slice(j - radius, j + radius + 1), slice(i - radius, i + radius + 1))
-        for j, i in zip(y, x, strict=True)
+        side.weight[max(j - radius, 0) : j + radius + 1, max(i - radius, 0) : i + radius + 1]
+        for j, i in zip(np.rint(y).astype(int), np.rint(x).astype(int), strict=True)
     )
-    clean = np.array([usable[box].all() for box in boxes], bool)
-    return x[clean][:_MAX_STARS].astype(float), y[clean][:_MAX_STARS].astype(float)
+    return np.array([(box > 0).all() for box in boxes], bool)
 
 
 def _isolated(peaks: Peaks, radius: float) -> Bool:
@@ -202,8 +226,10 @@ def _robust_fit(basis: Float, values: Float, errors: Float, prior: Float) -> _Fi
 def _scatter(residual: Float, errors: Float) -> float:
     """Return the scatter beyond the known errors, of the half of the stars whose errors are smallest.
 
-    They alone can tell; and the median of theirs does not follow a tail of blends and variables.
+    They alone can tell; and the median of theirs does not follow a tail of blends and variables. What few
+    stars show by chance, one standard deviation of that median, is not counted.
     """
     best = np.argsort(errors, kind="stable")[: max(_MIN_STARS // 2, len(errors) // 2)]
     seen = float(np.median(np.abs(residual[best]))) / _MEDIAN_OF_NORMAL
-    return float(np.sqrt(max(seen**2 - float(np.median(errors[best] ** 2)), 0.0)))
+    chance = 1 + _MEDIAN_SPREAD / np.sqrt(len(best))
+    return float(np.sqrt(max(seen**2 - chance**2 * float(np.median(errors[best] ** 2)), 0.0)))

@@ -77,6 +77,16 @@ class CoordinateGrid:
         px, py = self.at(np.array([x - 8, x + 8, x, x]), np.array([y, y, y - 8, y + 8]))
         return np.array([[px[1] - px[0], px[3] - px[2]], [py[1] - py[0], py[3] - py[2]]]) / 16
 
+    def part(self, around: Box) -> tuple["CoordinateGrid", tuple[slice, slice]]:
+        """Return the grid of a smaller box, widened to begin at a node, and which nodes it has."""
+        first_i = max((around.y0 - self.box.y0) // STEP_PIX, 0)
+        first_j = max((around.x0 - self.box.x0) // STEP_PIX, 0)
+        y0, x0 = self.box.y0 + first_i * STEP_PIX, self.box.x0 + first_j * STEP_PIX
+        box = Box(y0, min(around.y1, self.box.y1), x0, min(around.x1, self.box.x1))
+        count_i, count_j = -(-box.shape[0] // STEP_PIX) + 1, -(-box.shape[1] // STEP_PIX) + 1
+        nodes = slice(first_i, first_i + count_i), slice(first_j, first_j + count_j)
+        return CoordinateGrid(self.x[nodes], self.y[nodes], self.area[nodes], box), nodes
+
     def shifted(self, dx: float, dy: float) -> "CoordinateGrid":
         """Return the grid that reads the source `dx`, `dy` source pixels further on."""
         return CoordinateGrid(self.x + dx, self.y + dy, self.area, self.box)
@@ -152,24 +162,63 @@ def warp(
     return warp_by_grid(data, weight, flags, coordinate_grid(source, target, box))
 
 
-def warp_by_grid(data: Float32, weight: Float32, flags: Flags, grid: CoordinateGrid) -> Warped:
-    """Resample with the coordinates already known; see `warp`."""
+def warp_by_grid(
+    data: Float32, weight: Float32, flags: Flags, grid: CoordinateGrid, known: Bool | None = None
+) -> Warped:
+    """Resample with the coordinates already known; see `warp`.
+
+    Pixels that are `known`, (H, W), are interpolated across as they are though they are unusable: the cores
+    of saturated stars that were rebuilt, without which the spline rings into the pixels around.
+    """
+    prepared = prepare(data, weight, flags, grid, known)
+    return gather(prepared, grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A part of a source ready to be read anywhere.
+
+    Attributes
+    ----------
+    coefficients
+        (h, w) float32 of the spline.
+    weight, flags
+        (h, w); flags are those of a pixel and its 8 neighbours.
+    box
+        Which part of the source.
+    """
+
+    coefficients: Float32
+    weight: Float32
+    flags: Flags
+    box: Box
+
+
+def prepare(
+    data: Float32, weight: Float32, flags: Flags, grid: CoordinateGrid, known: Bool | None = None
+) -> Prepared | None:
+    """Prefilter the part of a source that a grid needs; None if they don't overlap. See `warp_by_grid`."""
+    cut = source_box(grid, data.shape)
+    if cut is None:
+        return None
+    usable = (flags[cut.slices] & np.uint16(UNUSABLE)) == 0
+    usable &= weight[cut.slices] > 0
+    filled = fill_unusable(data[cut.slices], usable if known is None else usable | known[cut.slices])
+    coefficients = spline_filter(filled, order=5, output=np.float32, mode="mirror")
+    return Prepared(coefficients, weight[cut.slices], _dilated(flags[cut.slices], usable), cut)
+
+
+def gather(prepared: Prepared | None, grid: CoordinateGrid) -> Warped:
+    """Read a prepared source at the places of a grid, which may differ a little from the one it was for."""
     shape = grid.box.shape
     out = np.zeros(shape, np.float32)
     out_weight = np.zeros(shape, np.float32)
     out_flags = np.full(shape, PixelFlag.OUT_OF_BOUNDS, np.uint16)
-    cut = _source_box(grid, data.shape)
-    if cut is None:
-        return Warped(out, out_weight, out_flags)
-    usable = (flags[cut.slices] & np.uint16(UNUSABLE)) == 0
-    usable &= weight[cut.slices] > 0
-    filled = fill_unusable(data[cut.slices], usable)
-    coefficients = spline_filter(filled, order=5, output=np.float32, mode="mirror")
-    bits = _dilated(flags[cut.slices], usable)
-    _gather(
-        coefficients, weight[cut.slices], bits, grid.x - cut.x0, grid.y - cut.y0, grid.area,
-        out, out_weight, out_flags,
-    )  # fmt: skip
+    if prepared is not None:
+        _gather(
+            prepared.coefficients, prepared.weight, prepared.flags, grid.x - prepared.box.x0,
+            grid.y - prepared.box.y0, grid.area, out, out_weight, out_flags,
+        )  # fmt: skip
     return Warped(out, out_weight, out_flags)
 
 
@@ -190,18 +239,13 @@ def edge_taper(grid: CoordinateGrid, source_shape: tuple[int, int], width_pix: f
     Float32
         (h, w) of the grid's box, a small positive number outside the source.
     """
-    box = grid.box
-    y, x = np.mgrid[box.y0 : box.y1, box.x0 : box.x1]
-    at_x, at_y = grid.at(x, y)
-    inside = np.minimum(
-        np.minimum(at_x + 1, source_shape[1] - at_x), np.minimum(at_y + 1, source_shape[0] - at_y)
-    )
-    # Never quite 0: where an input is the only one, it is as good as any.
-    return np.clip(inside / width_pix, 1e-3, 1.0).astype(np.float32)
+    out = np.empty(grid.box.shape, np.float32)
+    _taper(grid.x, grid.y, source_shape[1], source_shape[0], 1 / width_pix, out)
+    return out
 
 
-def _source_box(grid: CoordinateGrid, shape: tuple[int, ...]) -> Box | None:
-    """Find the part of the source that the target box needs; None if they don't overlap."""
+def source_box(grid: CoordinateGrid, shape: tuple[int, ...]) -> Box | None:
+    """Return the part of a source that the target box needs, margins included; None if they don't overlap."""
     good = np.isfinite(grid.x) & np.isfinite(grid.y)
     if not good.any():
         return None
@@ -233,6 +277,24 @@ def _spread(nodes: Float32, out: Float32) -> None:
         for j in range(out.shape[1]):
             col = j // STEP_PIX
             out[i, j] = line[col] + np.float32(j - col * STEP_PIX) * step * (line[col + 1] - line[col])
+
+
+@njit(cache=True, nogil=True)
+def _taper(grid_x: Float, grid_y: Float, width: int, height: int, slope: float, out: Float32) -> None:
+    """Measure how far inside the source each target pixel lies, in units of 1 / slope, from 0.001 to 1."""
+    for i in range(out.shape[0]):
+        row = i // STEP_PIX
+        fy = (i - row * STEP_PIX) / STEP_PIX
+        line_x = grid_x[row] * (1 - fy) + grid_x[row + 1] * fy
+        line_y = grid_y[row] * (1 - fy) + grid_y[row + 1] * fy
+        for j in range(out.shape[1]):
+            col = j // STEP_PIX
+            fx = (j - col * STEP_PIX) / STEP_PIX
+            x = line_x[col] + fx * (line_x[col + 1] - line_x[col])
+            y = line_y[col] + fx * (line_y[col + 1] - line_y[col])
+            inside = min(x + 1, width - x, y + 1, height - y)
+            # Never quite 0: where an input is the only one, it is as good as any.
+            out[i, j] = min(1.0, max(1e-3, inside * slope))
 
 
 @njit(cache=True, nogil=True, inline="always")

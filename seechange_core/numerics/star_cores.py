@@ -1,9 +1,12 @@
 """Rebuild the cores of saturated stars from their wings, so that filters see a star and not a hole."""
 
-import numpy as np
-from scipy.ndimage import center_of_mass, find_objects, label
+from dataclasses import replace
 
-from seechange_core.frames import Bool, Float32, PsfModel
+import numpy as np
+from scipy.ndimage import find_objects, label
+
+from seechange_core.flags import UNUSABLE, PixelFlag
+from seechange_core.frames import Bool, Flags, Float32, PsfModel
 from seechange_core.numerics.psf import draw
 from seechange_core.numerics.psf_fit import fit
 
@@ -39,8 +42,11 @@ def rebuild_cores(
     labels, count = label(holes, np.ones((3, 3), int))
     if not count:
         return data, np.zeros(data.shape, bool)
-    index = np.arange(1, count + 1)
-    y, x = np.array(center_of_mass(holes, labels, index)).T
+    rows, columns = np.nonzero(labels)
+    which = labels[rows, columns]
+    size = np.bincount(which, minlength=count + 1)[1:]
+    y = np.bincount(which, rows, count + 1)[1:] / size
+    x = np.bincount(which, columns, count + 1)[1:] / size
     reach = max(max(s.stop - s.start for s in box) for box in find_objects(labels)) / 2
     radius = reach + _RADIUS_FWHM * psf.fwhm_pix
     flux, good, model = np.zeros(count), np.zeros(count, bool), np.zeros(data.shape, np.float32)
@@ -53,5 +59,48 @@ def rebuild_cores(
         good = (fits.flux > 0) & np.isfinite(fits.flux_err) & (fits.usable_fraction > _MIN_USABLE)
         x, y, flux = (np.where(good, a, b) for a, b in ((fits.x, x), (fits.y, y), (fits.flux, 0.0)))
         model = draw(psf, x[good], y[good], flux[good], (data.shape[0], data.shape[1]))
-    filled = np.isin(labels, index[good])
-    return np.where(filled, model, data), filled
+    done = good[which - 1]
+    rows, columns = rows[done], columns[done]
+    filled = np.zeros(data.shape, bool)
+    filled[rows, columns] = True
+    out = data.copy()
+    out[rows, columns] = model[rows, columns]
+    return out, filled
+
+
+def fill_cores(
+    data: Float32,
+    weight: Float32,
+    flags: Flags,
+    psf: PsfModel,
+    gain: float,
+    corner: tuple[int, int] = (0, 0),
+) -> tuple[Float32, Bool]:
+    """Rebuild the cores of all saturated stars of an image, or of a part of it, before it is interpolated.
+
+    Parameters
+    ----------
+    data, weight, flags
+        (h, w), background removed.
+    psf, gain
+        Of the whole image.
+    corner
+        Column and row of the whole image at which the part begins.
+
+    Returns
+    -------
+    data
+        (h, w), a copy if anything was filled.
+    known
+        (h, w): usable pixels and filled ones.
+    """
+    usable = (weight > 0) & (flags & np.uint16(UNUSABLE) == 0) & np.isfinite(data)
+    holes = ~usable & (flags & np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED) > 0)
+    if not holes.any():
+        return data, usable
+    centre = (psf.centre[0] - corner[0], psf.centre[1] - corner[1])
+    zero = np.float32(0)
+    filled, done = rebuild_cores(
+        np.where(usable, data, zero), np.where(usable, weight, zero), holes, replace(psf, centre=centre), gain
+    )
+    return filled, usable | done

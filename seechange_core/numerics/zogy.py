@@ -12,10 +12,11 @@ import numpy.typing as npt
 from scipy.fft import irfft2, rfft2
 from scipy.ndimage import maximum_filter
 
-from seechange_core.frames import Float32
+from seechange_core.frames import Bool, Float32
 
 Complex = npt.NDArray[np.complex64]
 
+_LEAST_TRANSFER = np.float32(3e-4)
 _RESTORE = 0.02
 """Regularisation of the kernel that takes one PSF to the other, relative to a transfer of 1."""
 
@@ -99,6 +100,7 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
     side
         Of the patch, pixels.
     """
+    psf_ref = _floored(psf_ref)
     power_new = psf_new.real**2 + psf_new.imag**2
     power_ref = psf_ref.real**2 + psf_ref.imag**2
     floor = np.float32(1e-20 * (noise.new + noise.ref))
@@ -120,6 +122,18 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
         psf=psf_new * psf_ref * scaled,
         flux_of_score=_sum_over_frequencies(matched, side) / side**2,
         variance=variance,
+    )
+
+
+def _floored(spectrum: Complex) -> Complex:
+    """Keep a transfer away from 0: where no light gets through, the new image's own white noise is left.
+
+    Both PSFs vanish at high frequencies, and which one is smaller there is chance. The reference's noise
+    there, which interpolation has all but removed, would be blown up by what is badly known of it.
+    """
+    size = np.abs(spectrum)
+    return np.asarray(
+        spectrum * np.maximum(np.float32(1), _LEAST_TRANSFER / np.maximum(size, 1e-12)), np.complex64
     )
 
 
@@ -175,6 +189,7 @@ def subtract_patch(
     kernel_error: float,
     shape_error: float = 0.0,
     reach_pix: int = 0,
+    rebuilt: Bool | None = None,
 ) -> PatchResult:
     """Subtract a patch and score every pixel of it.
 
@@ -191,8 +206,10 @@ def subtract_patch(
     kernel_error
         Relative uncertainty of PSFs and flux scale: what it leaves of a star counts as noise.
     shape_error, reach_pix
-        Relative uncertainty of the PSFs' shape, which leaves rings and clovers around a star: this
+        Relative uncertainty of rebuilt star cores, which leaves rings and clovers around a star: this
         fraction of its light anywhere within `reach_pix`, and a quarter of it within twice as far.
+    rebuilt
+        (side, side): where cores were rebuilt.
     """
     shape = (kernels.side, kernels.side)
     new_hat, ref_hat = rfft2(new), rfft2(ref)
@@ -213,9 +230,11 @@ def subtract_patch(
         )
     if kernel_error:
         variance += np.float32(kernel_error**2) * static**2
-    for times in (1, 2) if shape_error else ():
-        around = maximum_filter(np.abs(static), size=2 * times * reach_pix + 1, mode="nearest")
-        variance += np.float32((shape_error / times**2) ** 2) * around**2
+    if shape_error and rebuilt is not None and rebuilt.any():
+        core = np.where(rebuilt, np.abs(static), np.float32(0))
+        for times in (1, 2):
+            around = maximum_filter(core, size=2 * times * reach_pix + 1, mode="nearest")
+            variance += np.float32((shape_error / times**2) ** 2) * around**2
     return PatchResult(
         difference, score / np.sqrt(variance), variance * np.float32(1 / kernels.flux_of_score**2)
     )

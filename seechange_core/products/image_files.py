@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from seechange_core.errors import FileDamagedError
 from seechange_core.frames import Flags, Float32, ImageFrame, SubtractionFrame
 from seechange_core.products.cards import Arrays, image_arrays, image_cards, psf_cards, to_image, to_psf
+from seechange_core.products.image_on_disk import arrays_on_disk
 from seechange_core.products.place import Place
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.fits_io import read_cards, read_fits, write_fits
@@ -58,7 +59,11 @@ class ImageFiles:
     def write_subtraction(self, archive: Archive, frame: SubtractionFrame, place: Place) -> None:
         """Write a difference with its score image, its PSF and the aligned reference."""
         arrays = image_arrays(frame.image)
-        arrays |= {"score": frame.score, "reference": frame.reference, "psf": frame.psf.coefficients}
+        arrays |= {"score": frame.score, "psf": frame.psf.coefficients, "reference": frame.reference}
+        if frame.reference_weight is not None and frame.reference_flags is not None:
+            arrays |= {"reference_weight": frame.reference_weight, "reference_flags": frame.reference_flags}
+        if frame.translient is not None:
+            arrays["translient"] = frame.translient
         cards = image_cards(frame.image) | psf_cards(frame.psf) | {"SCREFCOV": frame.reference_coverage}
         self._write(archive, arrays, cards, place)
         self._describe(frame.image)
@@ -77,9 +82,24 @@ class ImageFiles:
         arrays, cards = self._read(archive, ("data", "weight", "flags"))
         return to_image(arrays, cards)
 
+    def open(self, archive: Archive) -> ImageFrame:
+        """Return the image without reading it: slicing one of its arrays reads the rows of that slice.
+
+        Raises what `read` does.
+        """
+        paths = self.fullpaths(archive)
+        names = ("data", "weight", "flags")
+        if self.height_pix is None or self.width_pix is None or not set(names) <= paths.keys():
+            return self.read(archive)
+        arrays = arrays_on_disk({name: paths[name] for name in names}, (self.height_pix, self.width_pix))
+        return to_image(arrays, read_cards(paths[names[0]]))
+
     def read_subtraction(self, archive: Archive) -> SubtractionFrame:
         """Read the difference, its score image, PSF and aligned reference. Raises what `read` does."""
-        names = ("data", "weight", "flags", "score", "reference", "psf")
+        names: tuple[str, ...] = ("data", "weight", "flags", "score", "reference", "psf")
+        # Those written before these were kept have none, nor those for which no dipoles were asked for.
+        optional = ("reference_weight", "reference_flags", "translient")
+        names += tuple(name for name in optional if name in (self.components or ()))
         arrays, cards = self._read(archive, names)
         return SubtractionFrame(
             image=to_image(arrays, cards),
@@ -87,6 +107,9 @@ class ImageFiles:
             psf=to_psf(arrays["psf"], cards),
             reference=arrays["reference"],
             reference_coverage=float(cards["SCREFCOV"]),
+            reference_weight=arrays.get("reference_weight"),
+            reference_flags=arrays.get("reference_flags"),
+            translient=arrays.get("translient"),
         )
 
     def fullpaths(self, archive: Archive) -> dict[str, Path]:

@@ -1,7 +1,8 @@
-"""Subtract references from a new image: align, register, ZOGY tile by tile."""
+"""Subtract references from a new image: align, register, then a method, then one frame of what comes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from scipy.fft import next_fast_len
@@ -14,60 +15,74 @@ from seechange_core.frames import (
     Box,
     CalibratedImage,
     Flags,
-    Float,
     Float32,
     PsfModel,
     SubtractionFrame,
+    WcsSolution,
 )
-from seechange_core.numerics.alignment import Aligned, align, moved
-from seechange_core.numerics.background import estimate, level_map
-from seechange_core.numerics.holes import Plane, fill_holes, moved_psf
-from seechange_core.numerics.noise_spectrum import cardinal_transfer
-from seechange_core.numerics.psf import evaluate
+from seechange_core.numerics.alignment import (
+    Aligned,
+    Member,
+    choose,
+    prepare_members,
+    psf_stamps,
+    stitch,
+)
+from seechange_core.numerics.background import level_map
+from seechange_core.numerics.kernel_planes import kernel_planes
+from seechange_core.numerics.paired import Canvas, Errors, Paired, Planes, inner_of, make_plan
 from seechange_core.numerics.psf_field import fit_field
-from seechange_core.numerics.registration import Registration, Side, register
-from seechange_core.numerics.tiles import Mosaic, Tile, Tiling
-from seechange_core.numerics.zogy import (
-    Kernels,
-    Noise,
-    PatchResult,
-    make_kernels,
-    matched_to_new,
-    matched_to_ref,
-    stamp_of,
-    subtract_patch,
-    transfer,
-)
+from seechange_core.numerics.registration import Registration, Side, find_candidates, register
+from seechange_core.numerics.tiles import Tiling
+from seechange_core.numerics.zogy_planes import zogy_planes
 from seechange_core.params import Params, param
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _RAMP = 16
 _MIN_GUARD = 20
-_REMAKE_SHIFT_PIX = 0.003
+_MIN_PSF_PLACES = 6
 _MILLI = 1e-3
+_UNMEASURED_SHIFT = 6.0
+_UNMEASURED_KERNEL = 3.0
 
 
 class SubtractParams(Params):
     """Parameters of a subtraction."""
 
+    method: Literal["zogy", "kernel"] = param(
+        "zogy",
+        "zogy: proper subtraction by the PSFs of both images; kernel: by a convolution kernel fitted on "
+        "common stars, for PSFs that no model follows",
+    )
+    kernel_degree: int = param(
+        2, "Degree of the polynomials by which a fitted kernel, flux ratio and background vary", ge=0, le=4
+    )
+    translient: bool = param(
+        False, "Make and keep the test for sources that moved: a dipole's strength at every pixel"
+    )
     min_coverage: float = param(0.5, "Needed fraction of usable pixels that have a reference", gt=0, le=1)
     tile_pix: int = param(
         128, "Side of the tiles within which PSFs and noise count as constant", unit="pixel", ge=64
     )
     match_stars: bool = param(True, "Refine shift and flux ratio by common stars before subtracting")
     registration_error_mas: float = param(
-        3.0, "Registration error assumed at least, per axis (seeing moves stars)", unit="mas", ge=0
+        0.5,
+        "Registration error assumed at least, per axis, where common stars tell it; six times as much where "
+        "they don't (seeing moves stars)",
+        unit="mas",
+        ge=0,
     )
     kernel_error: float = param(
-        0.003,
-        "Relative error of PSFs and flux ratio assumed at least: what it leaves of stars is noise",
+        0.001,
+        "Relative error of PSFs and flux ratio assumed at least where common stars tell it, three times as "
+        "much where they don't: what it leaves of stars is noise",
         ge=0,
     )
     shape_error: float = param(
         0.002,
-        "Relative error of the PSFs' shapes: what it leaves within two FWHM of a star is noise, a quarter "
-        "of it within four",
+        "Relative error of the rebuilt cores of saturated stars: what it leaves within two FWHM of them is "
+        "noise, a quarter of it within four",
         ge=0,
     )
     background_mesh_pix: int = param(
@@ -76,16 +91,7 @@ class SubtractParams(Params):
         unit="pixel",
         ge=0,
     )
-    grow_saturated_pix: int = param(1, "Pixels around saturated ones without a score", unit="pixel", ge=0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Canvas:
-    """The new image in the middle of the aligned reference's wider box."""
-
-    data: Float32
-    weight: Float32
-    usable: Bool
+    grow_saturated_pix: int = param(2, "Pixels around saturated ones without a score", unit="pixel", ge=0)
 
 
 def subtract(
@@ -115,24 +121,31 @@ def subtract(
     ------
     NoReference
         If the references cover less than `min_coverage` of the usable pixels.
+    NoStars
+        If a kernel is to be fitted and too few sources are bright enough.
     """
     tiling = _tiling(new, references, params)
     margin, (height, width) = tiling.margin, tiling.canvas_shape
-    aligned = align(new, references, Box(-margin, height - margin, -margin, width - margin))
+    box = Box(-margin, height - margin, -margin, width - margin)
+    members = prepare_members(new, references, box)
     canvas = _canvas(new, tiling)
+    registration = _register(new, canvas, members, tiling) if params.match_stars else None
+    if registration is not None:
+        members = tuple(m.moved(registration.shift, registration.flux_ratio) for m in members)
+    aligned = stitch(members, box)
     coverage = _coverage(canvas, aligned)
     if not coverage >= params.min_coverage:
         raise NoReference(
             f"references cover {coverage:.3f} of the usable pixels, {params.min_coverage} needed",
             cure="build a reference of this region and filter, or lower subtract.min_coverage",
         )
-    plan = _plan(aligned, tiling)
-    registration = None
-    if params.match_stars:
-        registration = _register(new, canvas, aligned, plan)
-        if registration is not None:
-            aligned = moved(aligned, registration.shift, registration.flux_ratio, _REMAKE_SHIFT_PIX)
-    return _Subtraction(new, canvas, aligned, plan, params, registration).run(coverage)
+    pair = Paired(new, canvas, aligned, make_plan(aligned, tiling))
+    errors = _errors(pair, registration, params)
+    if params.method == "kernel":
+        planes = kernel_planes(pair, errors, params.kernel_degree, params.translient)
+    else:
+        planes = zogy_planes(pair, errors, params.translient)
+    return _frame(pair, planes, errors, params)
 
 
 def _tiling(new: CalibratedImage, references: Sequence[CalibratedImage], params: SubtractParams) -> Tiling:
@@ -145,7 +158,7 @@ def _tiling(new: CalibratedImage, references: Sequence[CalibratedImage], params:
     return Tiling(new.image.shape, side - 2 * (_RAMP + guard), _RAMP, guard)
 
 
-def _canvas(new: CalibratedImage, tiling: Tiling) -> _Canvas:
+def _canvas(new: CalibratedImage, tiling: Tiling) -> Canvas:
     frame, m = new.image, tiling.margin
     inner = slice(m, m + frame.shape[0]), slice(m, m + frame.shape[1])
     usable = np.zeros(tiling.canvas_shape, bool)
@@ -156,274 +169,124 @@ def _canvas(new: CalibratedImage, tiling: Tiling) -> _Canvas:
     weight = np.zeros(tiling.canvas_shape, np.float32)
     weight[inner] = frame.weight
     weight[~usable] = 0
-    return _Canvas(data, weight, usable)
+    return Canvas(data, weight, usable)
 
 
-def _coverage(canvas: _Canvas, aligned: Aligned) -> float:
+def _coverage(canvas: Canvas, aligned: Aligned) -> float:
     total = np.count_nonzero(canvas.usable)
     missing = np.uint16(PixelFlag.OUT_OF_BOUNDS | PixelFlag.NO_DATA)
     covered = canvas.usable & (aligned.flags & missing == 0)
     return np.count_nonzero(covered) / total if total else 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """For every tile that can be subtracted: which reference gives it, and that one's PSF there."""
-
-    tiling: Tiling
-    tiles: list[Tile]
-    members: np.ndarray
-    x: Float
-    y: Float
-    psf_ref: Float32
-
-    def ref_model(self) -> PsfModel:
-        """Return the aligned reference's PSF as a function of place."""
-        return fit_field(self.psf_ref, self.x, self.y, self.tiling.shape, 2, 0, 0.0)
-
-
-def _plan(aligned: Aligned, tiling: Tiling) -> _Plan:
-    tiles, members = [], []
-    for tile in tiling:
-        span = slice(tile.y, tile.y + tiling.side), slice(tile.x, tile.x + tiling.side)
-        member = aligned.member_at(*span)
-        if member >= 0:
-            tiles.append(tile)
-            members.append(member)
-    x = np.array([t.centre_x for t in tiles]) - tiling.margin
-    y = np.array([t.centre_y for t in tiles]) - tiling.margin
-    chosen = np.array(members)
-    return _Plan(tiling, tiles, chosen, x, y, aligned.psf_stamps(chosen, x, y))
+def _register(
+    new: CalibratedImage, canvas: Canvas, members: Sequence[Member], tiling: Tiling
+) -> Registration | None:
+    """Measure the registration where stars are, before all of the reference is resampled once."""
+    if not members:
+        return None
+    inner = inner_of(tiling)
+    side = Side(canvas.data[inner], canvas.weight[inner], new.psf, new.image.gain)
+    ref_psf = _ref_psf(members, tiling)
+    if ref_psf is None:
+        return None
+    x, y = find_candidates(side, max(new.psf.fwhm_pix, ref_psf.fwhm_pix))
+    reach = int(np.ceil(2.5 * max(new.psf.fwhm_pix, ref_psf.fwhm_pix))) + 2
+    data, weight = np.zeros((2, *tiling.shape), np.float32)
+    chosen = choose(members, x, y)
+    for i, (cx, cy) in enumerate(zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True)):
+        if chosen[i] >= 0:
+            _read_patch(members[chosen[i]], Box(cy - reach, cy + reach, cx - reach, cx + reach), data, weight)
+    scale = float(np.median(members[0].scale))
+    ref = Side(data, weight, ref_psf, members[0].image.image.gain / scale)
+    solutions = [new.wcs, *(m.image.wcs for m in members)]
+    return register(side, ref, x, y, _solution_error_pix(solutions))
 
 
-def _register(new: CalibratedImage, canvas: _Canvas, aligned: Aligned, plan: _Plan) -> Registration | None:
-    inner = _inner(plan.tiling)
-    ref_weight = np.where(aligned.usable[inner], aligned.weight[inner], np.float32(0))
-    photons = aligned.photon_variance[inner]
-    gain = 1 / max(float(np.median(photons[photons > 0])), 1e-6)
-    return register(
-        Side(canvas.data[inner], canvas.weight[inner], new.psf, new.image.gain),
-        Side(aligned.data[inner], ref_weight, plan.ref_model(), gain),
-        _solution_error_pix(new, aligned),
+def _read_patch(member: Member, around: Box, data: Float32, weight: Float32) -> None:
+    """Read a reference around a place into planes of the new image's shape."""
+    warped, box, _ = member.read(around)
+    height, width = data.shape
+    y0, y1, x0, x1 = max(box.y0, 0), min(box.y1, height), max(box.x0, 0), min(box.x1, width)
+    target = slice(y0, y1), slice(x0, x1)
+    own = slice(y0 - box.y0, y1 - box.y0), slice(x0 - box.x0, x1 - box.x0)
+    data[target], weight[target] = warped.data[own], warped.weight[own]
+
+
+def _ref_psf(members: Sequence[Member], tiling: Tiling) -> PsfModel | None:
+    """Return the references' PSF on the new image's pixels."""
+    height, width = tiling.shape
+    x, y = (a.ravel() for a in np.meshgrid(np.linspace(0, width - 1, 7), np.linspace(0, height - 1, 7)))
+    chosen = choose(members, x, y)
+    some = chosen >= 0
+    if np.count_nonzero(some) < _MIN_PSF_PLACES:
+        return None
+    stamps = psf_stamps(members, chosen[some], x[some], y[some])
+    return fit_field(stamps, x[some], y[some], tiling.shape, 2, 0, 0.0)
+
+
+def _errors(pair: Paired, registration: Registration | None, params: SubtractParams) -> Errors:
+    """Return what is uncertain: what was measured of it, but never less than the parameters say."""
+    least_pix = params.registration_error_mas * _MILLI / pair.new.wcs.pixel_scale_arcsec
+    solutions = [pair.new.wcs, *(m.image.wcs for m in pair.aligned.members)]
+    floors = [pair.new.psf.floor, max(m.image.psf.floor for m in pair.aligned.members)]
+    if registration is None:
+        known = max(_UNMEASURED_SHIFT * least_pix, _solution_error_pix(solutions))
+        shift, scale = (known, known), _zero_point_error(pair)
+        least = _UNMEASURED_KERNEL * params.kernel_error
+    else:
+        shift = max(least_pix, registration.sigma_x), max(least_pix, registration.sigma_y)
+        scale = float(np.hypot(registration.flux_ratio_err, registration.flux_scatter))
+        least = params.kernel_error
+    kernel = max(least, float(np.sqrt(floors[0] ** 2 + floors[1] ** 2 + scale**2)))
+    return Errors(shift, kernel, params.shape_error)
+
+
+def _solution_error_pix(solutions: Sequence[WcsSolution]) -> float:
+    """Return the error of the shift between astrometric solutions, the new image's first, pixels."""
+    error_mas = float(np.sqrt(sum(w.error_mas**2 for w in solutions)))
+    return error_mas * _MILLI / solutions[0].pixel_scale_arcsec
+
+
+def _zero_point_error(pair: Paired) -> float:
+    errors = [pair.new.zero_point.zp_err, *(m.image.zero_point.zp_err for m in pair.aligned.members)]
+    return 0.4 * float(np.log(10)) * float(np.sqrt(sum(e**2 for e in errors if np.isfinite(e))))
+
+
+def _frame(pair: Paired, planes: Planes, errors: Errors, params: SubtractParams) -> SubtractionFrame:
+    """Mask and level what a method has made, and put everything that is kept of it into one frame."""
+    inner, new = pair.inner, pair.new
+    ref_usable, ref_flags = pair.aligned.usable[inner], pair.aligned.flags[inner]
+    usable = pair.canvas.usable[inner] & ref_usable & (planes.variance > 0)
+    flags = new.image.flags | ref_flags
+    if planes.hits is not None:
+        usable &= ~planes.hits
+        flags[planes.hits] |= np.uint16(PixelFlag.COSMIC_RAY)
+    # Beyond the reference's edge the new image itself was filled in, and a transient there with it.
+    usable &= ~_grown(ref_flags, PixelFlag.OUT_OF_BOUNDS, int(np.ceil(new.psf.fwhm_pix)))
+    if params.background_mesh_pix:
+        planes = planes.levelled(usable, params.background_mesh_pix)
+    difference, score, variance = planes.difference, planes.score, planes.variance
+    hot = PixelFlag.SATURATED | PixelFlag.BLEED
+    scored = usable & ~_grown(flags, hot, params.grow_saturated_pix)
+    zero = np.float32(0)
+    image = replace(
+        new.image,
+        data=np.where(usable, difference, zero),
+        weight=np.where(usable, 1 / np.where(usable, variance, np.float32(1)), zero),
+        flags=flags,
+        resamplings=0,
     )
-
-
-def _solution_error_pix(new: CalibratedImage, aligned: Aligned) -> float:
-    """Return the error of the shift between the astrometric solutions of both images, pixels."""
-    solutions = [new.wcs, *(m.image.wcs for m in aligned.members)]
-    return float(np.sqrt(sum(w.error_mas**2 for w in solutions))) * _MILLI / new.wcs.pixel_scale_arcsec
-
-
-def _core(tile: Tile, tiling: Tiling) -> tuple[slice, slice]:
-    return slice(tile.y, tile.y + tiling.core), slice(tile.x, tile.x + tiling.core)
-
-
-def _inner(tiling: Tiling) -> tuple[slice, slice]:
-    m, (height, width) = tiling.margin, tiling.shape
-    return slice(m, m + height), slice(m, m + width)
-
-
-@dataclass(frozen=True, eq=False)
-class _Planes:
-    """The images of a subtraction; `variance` is per pixel, `sharpness` the sum of the squared PSF."""
-
-    difference: Float32
-    score: Float32
-    variance: Float32
-    sharpness: Float32
-
-    def levelled(self, usable: Bool, mesh_pix: int) -> "_Planes":
-        """Take out the background that is left, from the difference and from the score."""
-        if not usable.any():
-            return self
-        weight = np.where(usable, 1 / np.where(usable, self.variance, np.float32(1)), np.float32(0))
-        flags = np.zeros(usable.shape, np.uint16)
-        level = level_map(estimate(self.difference, weight, flags, step_pix=mesh_pix))
-        return replace(
-            self,
-            difference=self.difference - level,
-            score=self.score - level * np.sqrt(weight / self.sharpness),
-        )
-
-
-class _Subtraction:
-    """One subtraction in progress."""
-
-    def __init__(
-        self,
-        new: CalibratedImage,
-        canvas: _Canvas,
-        aligned: Aligned,
-        plan: _Plan,
-        params: SubtractParams,
-        registration: Registration | None,
-    ) -> None:
-        self.new, self.canvas, self.aligned = new, canvas, aligned
-        self.tiling, self.plan, self.params = plan.tiling, plan, params
-        self.ref_usable = aligned.usable
-        self.filled = fill_holes(*self._planes())
-        self.psf_new = evaluate(new.psf, plan.x, plan.y)
-        self.shift_sigma = self._shift_sigma(registration)
-        self.kernel_error = self._kernel_error(registration)
-        self.blur = _interpolation_blur(plan.tiling.side)
-        typical = canvas.weight[canvas.usable]
-        self.typical_new = float(1 / np.median(typical))
-        self.typical_ref = float(1 / np.median(aligned.weight[self.ref_usable]))
-
-    def _planes(self) -> tuple[Plane, Plane]:
-        """Hand over both images for filling, their PSFs counted on the canvas."""
-        m = self.tiling.margin
-        flags = np.full(self.tiling.canvas_shape, PixelFlag.OUT_OF_BOUNDS, np.uint16)
-        flags[_inner(self.tiling)] = self.new.image.flags
-        photons = self.aligned.photon_variance[self.ref_usable]
-        gain = 1 / max(float(np.median(photons)), 1e-6)
-        return (
-            Plane(
-                self.canvas.data,
-                self.canvas.weight,
-                self.canvas.usable,
-                flags,
-                moved_psf(self.new.psf, m),
-                self.new.image.gain,
-            ),
-            Plane(
-                self.aligned.data,
-                self.aligned.weight,
-                self.ref_usable,
-                self.aligned.flags,
-                moved_psf(self.plan.ref_model(), m),
-                gain,
-            ),
-        )
-
-    def _shift_sigma(self, registration: Registration | None) -> tuple[float, float]:
-        scale = self.new.wcs.pixel_scale_arcsec
-        least = self.params.registration_error_mas * _MILLI / scale
-        if registration is not None:
-            return max(least, registration.sigma_x), max(least, registration.sigma_y)
-        known = _solution_error_pix(self.new, self.aligned)
-        return max(least, known), max(least, known)
-
-    def _kernel_error(self, registration: Registration | None) -> float:
-        floors = [self.new.psf.floor, max(m.image.psf.floor for m in self.aligned.members)]
-        if registration is None:
-            scale = self._zero_point_error()
-        else:
-            scale = float(np.hypot(registration.flux_ratio_err, registration.flux_scatter))
-        return max(self.params.kernel_error, float(np.sqrt(floors[0] ** 2 + floors[1] ** 2 + scale**2)))
-
-    def _zero_point_error(self) -> float:
-        errors = [self.new.zero_point.zp_err, *(m.image.zero_point.zp_err for m in self.aligned.members)]
-        return 0.4 * float(np.log(10)) * float(np.sqrt(sum(e**2 for e in errors if np.isfinite(e))))
-
-    def run(self, coverage: float) -> SubtractionFrame:
-        """Go through all tiles and put the image together."""
-        difference, score, variance = (Mosaic(self.tiling) for _ in range(3))
-        size = max(self.new.psf.size, self.plan.psf_ref.shape[-1])
-        sharpness = np.ones(self.tiling.shape, np.float32)
-        stamps = np.empty((len(self.plan.tiles), size, size), np.float32)
-        for index, tile in enumerate(self.plan.tiles):
-            noise = self._noise(index, tile)
-            kernels = self._kernels(index, noise)
-            patch = self._patch(tile, kernels, noise)
-            difference.add(tile, patch.difference)
-            score.add(tile, patch.score)
-            variance.add(tile, patch.flux_variance * np.float32(kernels.variance * kernels.flux_of_score))
-            sharpness[_core(tile, self.tiling)] = kernels.variance * kernels.flux_of_score
-            stamps[index] = stamp_of(kernels.psf, self.tiling.side, size)
-        planes = _Planes(difference.image(), score.image(), variance.image(), sharpness)
-        return self._frame(planes, stamps, coverage)
-
-    def _noise(self, index: int, tile: Tile) -> Noise:
-        m, side = self.tiling.margin, self.tiling.side
-        core = slice(tile.y + m, tile.y + side - m), slice(tile.x + m, tile.x + side - m)
-        new = _typical_variance(self.canvas.weight[core], self.canvas.usable[core], self.typical_new)
-        ref = _typical_variance(self.aligned.weight[core], self.ref_usable[core], self.typical_ref)
-        half = self.tiling.core / 2
-        x, y = self.plan.x[index], self.plan.y[index]
-        member = int(self.plan.members[index])
-        power = self.aligned.noise_power(member, (x - half, x + half), (y - half, y + half), side)
-        return Noise(new, ref, power)
-
-    def _kernels(self, index: int, noise: Noise) -> Kernels:
-        side = self.tiling.side
-        psf_ref = transfer(self.plan.psf_ref[index], side) * self.blur
-        return make_kernels(transfer(self.psf_new[index], side), psf_ref, noise, side)
-
-    def _patch(self, tile: Tile, kernels: Kernels, noise: Noise) -> PatchResult:
-        span = slice(tile.y, tile.y + self.tiling.side), slice(tile.x, tile.x + self.tiling.side)
-        filled = self.filled
-        new, ref = filled.new[span], filled.ref[span]
-        new_known, ref_known = filled.new_known[span], filled.ref_known[span]
-        orphan = new_known & ~ref_known
-        if orphan.any():
-            ref = np.where(orphan, matched_to_ref(new, kernels), ref)
-        model = matched_to_new(ref, kernels)
-        if not new_known.all():
-            new = np.where(new_known, new, model)
-        weight_new, weight_ref = self.canvas.weight[span], self.aligned.weight[span]
-        var_new = _variance(weight_new, noise.new, model, 1 / self.new.image.gain, noise.ref)
-        var_ref = _variance(weight_ref, noise.ref, ref, self.aligned.photon_variance[span], noise.ref)
-        return subtract_patch(
-            new,
-            ref,
-            var_new,
-            var_ref,
-            kernels,
-            noise,
-            self.shift_sigma,
-            self.kernel_error,
-            self.params.shape_error,
-            round(2 * self.new.psf.fwhm_pix),
-        )
-
-    def _frame(self, planes: _Planes, stamps: Float32, coverage: float) -> SubtractionFrame:
-        inner = _inner(self.tiling)
-        usable = self.canvas.usable[inner] & self.ref_usable[inner] & (planes.variance > 0)
-        # Beyond the reference's edge the new image itself was filled in, and a transient there with it.
-        outside = _grown(
-            self.aligned.flags[inner], PixelFlag.OUT_OF_BOUNDS, int(np.ceil(self.new.psf.fwhm_pix))
-        )
-        usable &= ~outside
-        if self.params.background_mesh_pix:
-            planes = planes.levelled(usable, self.params.background_mesh_pix)
-        difference, score, variance = planes.difference, planes.score, planes.variance
-        flags = self.new.image.flags | self.aligned.flags[inner]
-        hot = PixelFlag.SATURATED | PixelFlag.BLEED
-        scored = usable & ~_grown(flags, hot, self.params.grow_saturated_pix)
-        zero = np.float32(0)
-        image = replace(
-            self.new.image,
-            data=np.where(usable, difference, zero),
-            weight=np.where(usable, 1 / np.where(usable, variance, np.float32(1)), zero),
-            flags=flags,
-            resamplings=0,
-        )
-        psf = fit_field(
-            stamps, self.plan.x, self.plan.y, self.new.image.shape, 3,
-            self.new.psf.n_stars, max(self.kernel_error, self.new.psf.floor),
-        )  # fmt: skip
-        reference = np.where(self.ref_usable[inner], self.aligned.data[inner], zero)
-        return SubtractionFrame(image, np.where(scored, score, zero), psf, reference, coverage)
-
-
-def _interpolation_blur(side: int) -> Float32:
-    """Return what interpolation does to the reference's PSF, averaged over sub-pixel positions."""
-    fy, fx = np.fft.fftfreq(side), np.fft.rfftfreq(side)
-    return np.outer(cardinal_transfer(fy), cardinal_transfer(fx)).astype(np.float32)
-
-
-def _typical_variance(weight: Float32, usable: Bool, default: float) -> float:
-    sample = weight[::2, ::2][usable[::2, ::2]]
-    return float(1 / np.median(sample)) if sample.size > 50 else default
-
-
-def _variance(weight: Float32, sky: float, model: Float32, photons: float | Float32, floor: float) -> Float32:
-    """Sky variance where the pixel is known, plus the photon noise of light that stands out."""
-    known = weight > 0
-    base = np.where(known, 1 / np.where(known, weight, np.float32(1)), np.float32(sky))
-    light = np.where(model > np.float32(2 * np.sqrt(floor)), model, np.float32(0))
-    return np.asarray(base + light * photons, np.float32)
+    psf = fit_field(
+        planes.stamps, pair.plan.x, pair.plan.y, new.image.shape, 3,
+        new.psf.n_stars, max(errors.kernel, planes.kernel_error, new.psf.floor),
+    )  # fmt: skip
+    reference = np.where(ref_usable, pair.aligned.data[inner], zero)
+    return SubtractionFrame(
+        image, np.where(scored, score, zero), psf, reference, _coverage(pair.canvas, pair.aligned),
+        np.where(ref_usable, pair.aligned.weight[inner], zero), ref_flags.copy(),
+        None if planes.translient is None else np.where(scored, planes.translient, zero),
+    )  # fmt: skip
 
 
 def _grown(flags: Flags, bits: PixelFlag, radius: int) -> Bool:

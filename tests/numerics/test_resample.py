@@ -195,7 +195,7 @@ def test_noise_power_is_predicted(rotation, scale):
 
 
 def test_dithered_noise_is_half_at_the_nyquist_frequency():
-    power = coadd_noise_power(64)
+    power = coadd_noise_power(64, 1.0)
     assert power[0, 0] == pytest.approx(1, abs=1e-6)
     assert power[0, -1] == pytest.approx(0.5, abs=0.01)
     assert power[32, -1] == pytest.approx(0.25, abs=0.01)
