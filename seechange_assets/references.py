@@ -31,6 +31,10 @@ class ReferenceConfig(dg.Config):
     """Also make, for each exposure that goes in, the reference without it."""
     nights: list[str] = Field(default_factory=list)
     """Only images of these nights (YYYY-MM-DD); empty takes all."""
+    without: list[str] = Field(default_factory=list)
+    """Names of exposures not to take."""
+    use: bool = False
+    """Use what is made from now on; else it is a proposal wherever there is a reference already."""
 
 
 def reference_asset(own: Settings, instrument: str, provenance: ProvenanceKey) -> dg.AssetsDefinition:
@@ -47,7 +51,9 @@ def reference_asset(own: Settings, instrument: str, provenance: ProvenanceKey) -
             dg.AssetSpec(
                 key,
                 deps=everything,
-                description="Reference: a coadd of calibrated images of one sky region in one filter.",
+                description="Reference: a coadd of the best calibrated images of one sky region in one "
+                "filter. The first version is used at once, later ones are proposals until "
+                "`seechange reference use`.",
                 group_name=instrument,
                 code_version=provenance.id,
                 skippable=True,
@@ -66,7 +72,7 @@ def reference_asset(own: Settings, instrument: str, provenance: ProvenanceKey) -
         settings: dg.ResourceParam[Settings],
         workers: dg.ResourceParam[Workers],
     ) -> Iterator[dg.Output[None]]:
-        options = (config.leave_one_out, config.redo, config.nights or None)
+        options = (config.leave_one_out, config.redo, config.nights or None, config.without, config.use)
         tasks = {
             partition: (settings, instrument, *split(partition), *options)
             for partition in context.partition_keys
@@ -77,17 +83,23 @@ def reference_asset(own: Settings, instrument: str, provenance: ProvenanceKey) -
             region, band = split(partition)
             return [StepReport(region, band, NAME, Outcome.FAILED, error.reason, str(error))]
 
-        for partition, reports, trace in workers.reports(core.build_reference, tasks, crashed):
-            recorder.section(partition, [_fate(reports)], trace)
+        for partition, reports, trace in workers.reports(core.reference_reports, tasks, crashed):
+            recorder.section(partition, _fates(reports), trace)
         recorder.finish()
         yield from ()
 
     return build_references
 
 
-def _fate(reports: Sequence[StepReport]) -> StepReport:
-    """Choose the report that speaks for the partition: a failure if there is one, else the full coadd's."""
-    return next((report for report in reports if report.outcome is Outcome.FAILED), reports[0])
+def _fates(reports: Sequence[StepReport]) -> list[StepReport]:
+    """Choose the reports that speak for the partition.
+
+    A failure if there is one; else the full coadd's, and after it the first of those without an image that
+    stopped, whose warning then stands beside the coadd.
+    """
+    failed = [report for report in reports if report.outcome is Outcome.FAILED]
+    stopped = [report for report in reports[1:] if report.outcome is Outcome.STOPPED]
+    return failed[:1] or [reports[0], *stopped[:1]]
 
 
 def split(partition: str) -> tuple[str, str]:

@@ -39,7 +39,7 @@ class Workers:
 
     def reports(
         self,
-        function: Callable[..., Sequence[StepReport] | StepReport],
+        function: Callable[..., Iterator[StepReport] | Sequence[StepReport] | StepReport],
         tasks: Mapping[str, tuple[Any, ...]],
         crashed: Callable[[str, SeeChangeError], Sequence[StepReport]],
     ) -> Iterator[tuple[str, Sequence[StepReport], str]]:
@@ -48,7 +48,8 @@ class Workers:
         Parameters
         ----------
         function
-            What to call in the workers: one of the core's, or every worker would import Dagster.
+            What to call in the workers: one of the core's, or every worker would import Dagster. The listener
+            hears of each report of a generator as it comes.
         tasks
             Its arguments, by partition key.
         crashed
@@ -60,12 +61,17 @@ class Workers:
             As they finish; `trace` is the traceback of a crash.
         """
         partitions = list(tasks)
+        heard: dict[int, list[StepReport]] = {}
         for result in self.pool.run(function, list(tasks.values())):
             partition = partitions[result.index]
             value = result.value if result.error is None else crashed(partition, result.error)
-            reports = [value] if isinstance(value, StepReport) else value
-            self.listener(reports)
-            yield partition, reports, result.trace
+            reports = [value] if isinstance(value, StepReport) else list(value or ())
+            if reports:
+                self.listener(reports)
+            if result.more:
+                heard.setdefault(result.index, []).extend(reports)
+            else:
+                yield partition, [*heard.pop(result.index, ()), *reports], result.trace
 
 
 @dg.resource(

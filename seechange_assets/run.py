@@ -178,6 +178,8 @@ class Runner:
         leave_one_out: bool = False,
         redo: bool = False,
         nights: Sequence[str] = (),
+        without: Sequence[str] = (),
+        use: bool = False,
     ) -> list[StepReport]:
         """Build references, in one run for each filter and contiguous range of regions.
 
@@ -193,11 +195,16 @@ class Runner:
             Make again what is there already.
         nights
             Only images of these nights (YYYY-MM-DD); none given takes all.
+        without
+            Names of exposures not to take.
+        use
+            Use what is made from now on, whatever was used before.
         """
         self._expect(len(wanted))
         self.register_references(instrument, wanted)
         order = self.instance.get_dynamic_partitions(partitions.set_name(instrument, "region"))
-        options = {"redo": redo, "leave_one_out": leave_one_out, "nights": list(nights)}
+        options = {"redo": redo, "leave_one_out": leave_one_out, "use": use}
+        options |= {"nights": list(nights), "without": list(without)}
         config = {f"{instrument}_{references.NAME}": {"config": options}}
         reports: list[StepReport] = []
         for band in dict.fromkeys(band for _, band in wanted):
@@ -216,11 +223,13 @@ class Runner:
 
     def _hear(self, reports: Sequence[StepReport]) -> None:
         self._heard.extend(reports)
+        # A reference says how many there will be without one of its images.
+        self._expect(sum(int(report.metrics.get(core.LEFT_TO_LEAVE_OUT, 0)) for report in reports))
         if self._watcher is not None:
             self._watcher.hear(reports)
 
     def _expect(self, tasks: int) -> None:
-        if self._watcher is not None:
+        if self._watcher is not None and tasks:
             self._watcher.expect(tasks)
 
     def _run(

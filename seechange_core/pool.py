@@ -12,7 +12,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -44,12 +44,15 @@ class TaskResult:
         (a bug, or a worker that died); None if it did not.
     trace
         The traceback in the worker, if there is one.
+    more
+        Whether more will come of the same task: its function is a generator, and this is what it yielded.
     """
 
     index: int
     value: Any = None
     error: SeeChangeError | None = None
     trace: str = ""
+    more: bool = False
 
 
 @dataclass
@@ -100,14 +103,15 @@ class WorkerPool:
         Parameters
         ----------
         function
-            A module-level function; arguments and results must pickle.
+            A module-level function or generator function; arguments and results must pickle.
         tasks
             The arguments of each call.
 
         Yields
         ------
         TaskResult
-            One per task, in the order they finish. Leaving the loop early ends the workers.
+            One per task, in the order they finish, and before it one with `more` for everything that a
+            generator yields. Leaving the loop early ends the workers.
         """
         waiting = list(range(len(tasks)))[::-1]
         finished = False
@@ -162,11 +166,12 @@ class WorkerPool:
         index = worker.task
         assert index is not None
         try:
-            value, error, trace = worker.pipe.recv()
+            value, error, trace, more = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
             return TaskResult(index, error=self._bury(worker))
-        worker.task = None
-        return TaskResult(index, value, error, trace)
+        if not more:
+            worker.task = None
+        return TaskResult(index, value, error, trace, more)
 
     def _bury(self, worker: _Worker) -> PipelineError:
         """Remove a dead worker and say what it died of."""
@@ -206,20 +211,26 @@ def _serve(pipe: Connection) -> None:
     os.environ.update(THREAD_VARIABLES)
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):  # the parent is gone, or done with us
         while True:
-            pipe.send_bytes(_answer(pipe.recv_bytes()))
+            for answer in _answers(pipe.recv_bytes()):
+                pipe.send_bytes(answer)
 
 
-def _answer(task: bytes) -> bytes:
-    """Carry out one pickled task; whatever goes wrong becomes part of the answer."""
+def _answers(task: bytes) -> Iterator[bytes]:
+    """Carry out one pickled task; whatever goes wrong becomes the last answer."""
     try:
         function, arguments = pickle.loads(task)
-        return pickle.dumps((function(*arguments), None, ""))
+        value = function(*arguments)
+        if isinstance(value, Generator):
+            yield from (pickle.dumps((part, None, "", True)) for part in value)
+            value = None
+        answer = pickle.dumps((value, None, "", False))
     except SeeChangeError as error:
-        return pickle.dumps((None, error, traceback.format_exc()))
+        answer = pickle.dumps((None, error, traceback.format_exc(), False))
     except Exception as error:  # noqa: BLE001 - a worker reports every failure and lives on
         words = " ".join(str(error).split())
         bug = PipelineError(f"{type(error).__name__}: {words}")
-        return pickle.dumps((None, bug, traceback.format_exc()))
+        answer = pickle.dumps((None, bug, traceback.format_exc(), False))
+    yield answer
 
 
 @contextmanager

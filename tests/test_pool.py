@@ -26,6 +26,13 @@ def test_results_come_as_they_are_ready(pool):
     assert found == [0.05, 0.1, 0.8]
 
 
+def test_what_a_generator_yields_comes_as_it_comes(pool):
+    results = list(pool.run(tasks.count_to, [(2,), (3,)]))
+    of = {n: [(r.value, r.more) for r in results if r.index == n and r.error is None] for n in (0, 1)}
+    assert of == {0: [(0, True), (1, True), (None, False)], 1: [(0, True), (1, True), (2, True)]}
+    assert [type(r.error) for r in results if r.error] == [NoStars]
+
+
 def test_workers_are_kept_and_know_nothing_of_the_parent(pool):
     first = {result.value["pid"] for result in pool.run(tasks.describe, [()] * 6)}
     again = {result.value["pid"] for result in pool.run(tasks.describe, [()] * 6)}

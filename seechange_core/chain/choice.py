@@ -1,5 +1,6 @@
 """Which other rows a section is processed with: its calibrators and its references."""
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,7 +15,7 @@ from seechange_core.frames import Masters
 from seechange_core.products.calibrator import Calibrator
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image, image_parents
-from seechange_core.products.reference import Reference, find_references
+from seechange_core.products.reference import Reference, find_references, references_used
 from seechange_core.products.shelf import Known, Shelf
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.provenance import digest
@@ -178,43 +179,49 @@ class ReferenceChoice:
 
 
 def references_for(section: Section) -> ReferenceChoice:
-    """Choose the newest reference of every overlapping region that does not contain the section."""
+    """Choose, for every overlapping region, the version of its reference that is used.
+
+    Where that one contains the section, the one made from it by leaving this exposure out, else the version
+    used before it: an exposure that went into a newer version keeps the older one. What was built and never
+    put to use is not looked at.
+    """
     wcs = section.needed(WorldCoordinates, "world_coordinates")
+    provenance_id = section.provenance_id("reference")
     with open_session(section.settings, read_only=True) as session:
         candidates = find_references(
             session,
             wcs.corners or [],
             instrument=section.exposure.instrument,
             band=section.band,
-            provenance_id=section.provenance_id("reference"),
+            provenance_id=provenance_id,
         )
         own = _containing(session, section, candidates)
+        regions = sorted({row.region for row in candidates})
+        used = references_used(session, provenance_id, regions, section.band)
         chosen, containing = [], []
-        for region in sorted({row.region for row in candidates}):
-            rows = [row for row in candidates if row.region == region]
-            best = _best(section, rows, own)
-            if best is None:
-                containing.append(region)
-            else:
+        for region in regions:
+            ranked = _ranked([row for row in candidates if row.region == region], used, section.exposure.id)
+            best = next((row for row in ranked if row.id not in own), None)
+            if best is not None:
                 chosen.append(best)
+            elif ranked:
+                containing.append(region)
         parts = [rows_of_reference(session, row) for row in chosen]
     return ReferenceChoice(tuple(chosen), tuple(parts), tuple(containing))
 
 
-def _best(section: Section, rows: list[Reference], own: set[object]) -> Reference | None:
-    """Return the newest reference without this section, whole or made by leaving this exposure out.
+def _ranked(rows: list[Reference], used: Sequence[uuid.UUID], exposure_id: uuid.UUID) -> list[Reference]:
+    """Return the references of a region that may be subtracted from an exposure, the one to take first.
 
     An exposure is left out section by section, so a reference without another section of this exposure
-    still holds this one: what it was made from decides.
+    still holds this one: what it was made from decides in the end.
     """
-    return next(
-        (
-            row
-            for row in rows
-            if row.id not in own and row.left_out_exposure_id in (None, section.exposure.id)
-        ),
-        None,
-    )
+    by_id = {row.id: row for row in rows}
+    without: dict[uuid.UUID | None, list[Reference]] = {}
+    for row in rows:
+        if row.left_out_exposure_id == exposure_id:
+            without.setdefault(row.whole_id, []).append(row)
+    return [row for i in used if i in by_id for row in (by_id[i], *without.get(i, ()))]
 
 
 def _containing(session: Session, section: Section, rows: Iterable[Reference]) -> set[object]:

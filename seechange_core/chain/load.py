@@ -98,10 +98,10 @@ class CalibratedRows:
         """Those of the rows that stand for files."""
         return self.image, self.source_list, self.background, self.psf
 
-    def read(self, archive: Archive, label: str) -> CalibratedImage:
-        """Read the files."""
+    def read(self, archive: Archive, label: str, whole: bool = True) -> CalibratedImage:
+        """Read the files; the image itself, if not as a whole, only where its arrays are sliced."""
         return CalibratedImage(
-            image=self.image.read(archive),
+            image=self.image.read(archive) if whole else self.image.open(archive),
             background=self.background.read(archive),
             psf=self.psf.read(archive),
             wcs=self.wcs.solution(),

@@ -17,7 +17,7 @@ from scipy.interpolate import CubicSpline
 
 from seechange_core.errors import PixelsError
 from seechange_core.flags import UNUSABLE
-from seechange_core.frames import Background, Bool, Flags, Float, Float32
+from seechange_core.frames import Background, Bool, Box, Flags, Float, Float32
 from seechange_core.numerics.wings import subtract_wings
 
 BLOCK_PIX = 4
@@ -110,12 +110,13 @@ def estimate(
     return Background((level + blocks.offset).astype(np.float32), rms.astype(np.float32), step, shape)
 
 
-def level_map(background: Background) -> Float32:
-    """Return the (H, W) float32 sky level, electrons."""
+def level_map(background: Background, box: Box | None = None) -> Float32:
+    """Return the sky level, electrons: (H, W) float32, or that of a box of pixels alone."""
     mesh = background.level.astype(float)
+    spans = (slice(0, n) for n in background.shape) if box is None else box.slices
     across = [
-        _spline_matrix(n, background.step_pix, np.arange(side, dtype=float)).astype(np.float32)
-        for n, side in zip(mesh.shape, background.shape, strict=True)
+        _spline_matrix(n, background.step_pix, np.arange(s.start, s.stop, dtype=float)).astype(np.float32)
+        for n, s in zip(mesh.shape, spans, strict=True)
     ]
     # A large constant is added last, so that float32 products lose nothing.
     middle = float(np.median(mesh))

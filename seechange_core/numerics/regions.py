@@ -14,9 +14,12 @@ import numpy.typing as npt
 
 from seechange_core.errors import NoReference, NotFoundError
 from seechange_core.frames import Float, WcsSolution
-from seechange_core.numerics.sky import from_vectors, project, unit_vectors
+from seechange_core.numerics.sky import from_vectors, project, separation, unit_vectors
 
 _NAME = re.compile(r"r(\d{4})_(\d{4,5})")
+PIXEL_RATIO = 0.99
+"""Side of a region's pixels in those of the camera: not 1, or every image would be read at one fraction of a
+pixel all over, and the noise of each coadd would have a spectrum of its own."""
 _SAMPLES = 33
 _NOWHERE = (10**9, -(10**9), 10**9, -(10**9))
 """An empty box."""
@@ -142,7 +145,7 @@ def region_wcs(
     region
         The region.
     pixel_scale_arcsec
-        Side of its pixels.
+        Side of the camera's pixels; the region's are `PIXEL_RATIO` times it.
     footprints
         Corners (ra, dec) of each input, (4,) deg each.
     margin_pix
@@ -153,7 +156,7 @@ def region_wcs(
     NoReference
         If no footprint touches the region.
     """
-    scale = pixel_scale_arcsec / 3600
+    scale = PIXEL_RATIO * pixel_scale_arcsec / 3600
     x0, x1, y0, y1 = _extent(*_outline(region), region, scale)
     x0, x1, y0, y1 = x0 - margin_pix, x1 + margin_pix, y0 - margin_pix, y1 + margin_pix
     boxes = [_extent(ra, dec, region, scale) for ra, dec in footprints]
@@ -168,6 +171,12 @@ def region_wcs(
         "CD1_1": -scale, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": scale,
     }  # fmt: skip
     return WcsSolution(cards, (y1 - y0 + 1, x1 - x0 + 1))
+
+
+def region_circle(region: Region) -> tuple[float, float, float]:
+    """Return (ra, dec, radius), deg, of a circle on the sky around a region."""
+    radius = float(np.max(separation(region.ra, region.dec, *_outline(region))))
+    return region.ra, region.dec, radius
 
 
 def _outline(region: Region) -> tuple[Float, Float]:

@@ -1,5 +1,6 @@
 """Average aligned images with clipping that spares stars, as sums that an image can be taken out of again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,13 +86,6 @@ class StackSums:
             self.flux, self.weight, self.noise, self.covered, self.saturated,
         )  # fmt: skip
 
-    def rows(self, first: int, last: int) -> "StackSums":
-        """Return a view of some rows."""
-        band = slice(first, last)
-        return StackSums(
-            self.flux[band], self.weight[band], self.noise[band], self.covered[band], self.saturated[band]
-        )
-
     def mean(self, min_share: float = 0.0) -> tuple[Float32, Float32, Flags]:
         """Return the average, its weight and its flags (SATURATED where half of the images are).
 
@@ -141,35 +135,40 @@ def _add(
                     noise[y, x] = 0
 
 
-@njit(cache=True, nogil=True)
-def stack_median(data: Float32, weight: Float32) -> Float32:
+def stack_median(data: Sequence[Float32], weight: Sequence[Float32]) -> Float32:
     """Return the median of the usable values at each pixel: the lower one of two, 0 of none.
 
     Parameters
     ----------
     data, weight
-        (n, H, W) float32; weight 0 where unusable.
+        (H, W) float32 of each image; weight 0 where unusable.
     """
-    n, height, width = data.shape
-    out = np.zeros((height, width), np.float32)
-    ordered = np.empty(n, np.float32)
-    for y in range(height):
-        for x in range(width):
-            count = 0
-            for i in range(n):
-                if weight[i, y, x] <= 0:
-                    continue
-                k = count
-                while k > 0 and ordered[k - 1] > data[i, y, x]:
-                    ordered[k] = ordered[k - 1]
-                    k -= 1
-                ordered[k] = data[i, y, x]
-                count += 1
-            if count == 2:
-                out[y, x] = ordered[0]
-            elif count > 0:
-                out[y, x] = np.float32(0.5) * (ordered[(count - 1) // 2] + ordered[count // 2])
+    out = np.empty(data[0].shape, np.float32)
+    for row in range(len(out)):
+        _medians(np.stack([d[row] for d in data]), np.stack([w[row] for w in weight]), out[row])
     return out
+
+
+@njit(cache=True, nogil=True)
+def _medians(data: Float32, weight: Float32, out: Float32) -> None:
+    n, width = data.shape
+    ordered = np.empty(n, np.float32)
+    for x in range(width):
+        count = 0
+        for i in range(n):
+            if weight[i, x] <= 0:
+                continue
+            k = count
+            while k > 0 and ordered[k - 1] > data[i, x]:
+                ordered[k] = ordered[k - 1]
+                k -= 1
+            ordered[k] = data[i, x]
+            count += 1
+        out[x] = 0
+        if count == 2:
+            out[x] = ordered[0]
+        elif count > 0:
+            out[x] = np.float32(0.5) * (ordered[(count - 1) // 2] + ordered[count // 2])
 
 
 def find_outliers(data: Float32, weight: Float32, median: Float32, tolerance: Tolerance) -> Bool:

@@ -14,8 +14,8 @@ from seechange_assets.home import make_home
 from seechange_core.settings import load_settings, use_settings
 
 FAKED = (
-    *("STEPS", "walk", "provenances", "look_for_masters", "build_master", "build_reference"),
-    *("exposures", "references_wanted", "master_keys", "nights_serving"),
+    *("STEPS", "walk", "provenances", "look_for_masters", "build_master", "reference_reports"),
+    *("exposures", "references_wanted", "master_keys", "nights_serving", "standing_verdicts"),
 )
 
 

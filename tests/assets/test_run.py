@@ -76,6 +76,24 @@ def test_a_reference_fails_with_any_of_its_leave_one_outs(runner, plan):
     assert made(runner, "reference") == []
 
 
+def test_a_leave_one_out_that_stopped_is_a_warning_beside_the_reference(runner, plan):
+    plan({"leave_one_out": ["stopped"]})
+    runner.build_references("demo", [("r1", "r")], leave_one_out=True)
+    assert made(runner, "reference") == ["r|r1"]
+    checks = runner.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(asset_key("demo", "reference"), "outcome"), limit=5
+    )
+    evaluations = [record.event.dagster_event.event_specific_data for record in checks]
+    assert next((e.passed, e.description) for e in evaluations) == (False, "left one out")
+
+
+def test_references_are_heard_of_one_by_one(settings):
+    watched = Watched()
+    with Runner(settings, 2, watched) as runner:
+        runner.build_references("demo", [("r1", "r")], leave_one_out=True)
+    assert watched.expected == len(watched.heard) == 2
+
+
 def test_contiguous():
     assert contiguous("abcdef", {"a", "b", "d", "f"}) == [("a", "b"), ("d", "d"), ("f", "f")]
     assert contiguous("ab", set()) == []

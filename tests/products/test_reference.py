@@ -10,8 +10,10 @@ from seechange_core.products.image import save_image
 from seechange_core.products.reference import (
     find_references,
     reference_ids,
+    references_used,
     save_reference,
     set_references,
+    use_reference,
 )
 from seechange_core.storage.engine import open_session
 
@@ -59,6 +61,32 @@ def test_references_are_found_by_place_filter_and_set(session, make, reference):
 def test_one_that_leaves_an_exposure_out(make, reference):
     exposure = make.exposure()
     assert reference(left_out_exposure_id=exposure).left_out_exposure_id == exposure
+
+
+def test_what_is_used_stays_until_another_is_put_to_use(session, make, reference):
+    first, second, third = reference(), reference(), reference()
+    elsewhere = reference(region="r2")
+
+    def used() -> list[Reference]:
+        ids = references_used(session, make.provenance_id, ["r1"], "r")
+        return [session.get_one(Reference, i) for i in ids]
+
+    assert used() == []
+    assert use_reference(session, first, first_only=True)
+    assert use_reference(session, elsewhere, first_only=True)
+    assert not use_reference(session, second, first_only=True)
+    assert used() == [first]
+    assert use_reference(session, second, "deeper")
+    assert not use_reference(session, second, "deeper")
+    assert used() == [second, first]
+    assert use_reference(session, first, "it was better")
+    assert used() == [first, second]
+    second.bitflag = 1
+    assert not use_reference(session, third, first_only=True)
+    first.bitflag = 1
+    session.flush()
+    assert use_reference(session, third, first_only=True)  # nothing good was left
+    assert used() == [third, first, second]
 
 
 def test_a_difference_knows_its_new_image_and_its_references(session, make, reference):

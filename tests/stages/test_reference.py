@@ -6,7 +6,10 @@ import pytest
 from seechange_core.errors import NoReference
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import CalibratedImage, ZeroPointSolution
-from seechange_core.stages import reference
+from seechange_core.numerics import coaddition
+from seechange_core.numerics.background import level_map
+from seechange_core.numerics.noise_spectrum import coadd_noise_power
+from seechange_core.numerics.regions import PIXEL_RATIO
 from seechange_core.stages.reference import (
     InputFacts,
     ReferenceParams,
@@ -128,10 +131,36 @@ def test_leaving_out_in_one_pass_equals_leaving_out_by_hand(stack):
         next(coadds_without_each(images[:1], grid, ReferenceParams()))
 
 
-def test_bands_of_rows_make_no_difference(stack, monkeypatch):
+@pytest.mark.parametrize("ratio", [PIXEL_RATIO, 1.0])
+def test_noise_has_the_spectrum_that_the_subtraction_expects(ratio, make_sky, make_wcs):
+    """Pure noise in eight dithers that are shifts alone: pixels alike are read at one phase."""
+    side, rng = 416, np.random.default_rng(3)
+    one = make_sky(seed=8, side=side, n_stars=2, n_galaxies=1, n_transients=1).image(4.0, make_wcs(side))
+    images = []
+    for shift in rng.uniform(-6, 6, (8, 2)):
+        noise = level_map(one.background) + rng.normal(0, 30, (side, side)).astype(np.float32)
+        frame = replace(one.image, data=noise, weight=np.full_like(noise, 1 / 900))
+        wcs = make_wcs(side, shift=(round(shift[0]) + 0.1, shift[1]))
+        images.append(replace(one, image=frame, wcs=wcs))
+    result = coadd(images, make_wcs(side, scale=0.27 * ratio), ReferenceParams())
+    inner = slice(32, 32 + 336)
+    pixels = (result.image.data * np.sqrt(result.image.weight))[inner, inner]
+    power = np.abs(np.fft.rfft2(pixels - pixels.mean())) ** 2 / pixels.size
+    expected = coadd_noise_power(336, ratio)
+    fy, fx = np.abs(np.fft.fftfreq(336))[:, None], np.fft.rfftfreq(336)
+    bands = [(np.maximum(fx, fy) >= f) & (np.maximum(fx, fy) < f + 0.1) for f in (0, 0.2, 0.3, 0.4)]
+    found = [power[band].sum() / expected[band].sum() for band in bands]
+    assert found[:3] == pytest.approx([1, 1, 1], abs=0.04)
+    if ratio == 1:
+        assert found[3] > 1.08  # most of these dithers are near a phase that leaves the noise as it is
+    else:
+        assert found[3] == pytest.approx(1, abs=0.03)
+
+
+def test_tiles_make_no_difference(stack, monkeypatch):
     _, images, grid = stack
     whole = coadd(images, grid, ReferenceParams())
-    monkeypatch.setattr(reference, "_BAND_BYTES", 11.0 * SIDE * 5 * 100)
+    monkeypatch.setattr(coaddition, "_TILE_BYTES", 15.0 * 130**2 * 5)
     banded = coadd(images, grid, ReferenceParams())
     different = np.abs(banded.image.data - whole.image.data) * np.sqrt(whole.image.weight)
     assert np.quantile(different, 0.999) < 2e-3
