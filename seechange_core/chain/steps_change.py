@@ -8,6 +8,7 @@ from seechange_core.chain.objects import assign_objects
 from seechange_core.chain.quality import bits_of_zero_points
 from seechange_core.chain.section import Section, has_file
 from seechange_core.chain.step import Made, Step
+from seechange_core.chain.surroundings import surroundings
 from seechange_core.errors import InReference, NoReference, Stop
 from seechange_core.frames import Detections, Stamps, SubtractionFrame
 from seechange_core.products.base import save
@@ -20,8 +21,9 @@ from seechange_core.products.source_list import SourceList
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import Marks, thumb
+from seechange_core.stages import judge
 from seechange_core.stages.cut import CutParams, cut
-from seechange_core.stages.detect import DetectParams, detect
+from seechange_core.stages.detect import DetectParams, detect, search_depth
 from seechange_core.stages.measure import MeasureParams, measure
 from seechange_core.stages.subtract import SubtractParams, subtract
 from seechange_core.storage.engine import open_session
@@ -98,18 +100,20 @@ def difference(section: Section) -> SubtractionFrame:
 
 def _make_detections(section: Section) -> Made:
     frame = difference(section)
-    found = detect(frame, section.params(DetectParams, "detect"))
+    params = section.params(DetectParams, "detect")
+    found, depth = detect(frame, params), search_depth(frame, params)
+    verdict = judge.judge_detections(len(found), depth, section.params(judge.QualityParams, "quality"))
     row = SourceList(
         image_id=section.needed(Image, "subtraction").id,
         provenance_id=section.provenance_id("detections"),
         data_version=section.versions["detections"],
     )
     row.write(section.archive, found, section.place)
+    row.take_depth(depth, load.zero_point(section))
     with open_session(section.settings) as session:
         image = section.needed(Image, "subtraction")
-        row.bitflag = session.scalars(
-            select(Image.bitflag).where(Image.id == image.id).with_for_update()
-        ).one()
+        own = select(Image.bitflag).where(Image.id == image.id).with_for_update()
+        row.bitflag = session.scalars(own).one() | int(verdict.flags)
         row = save(session, row, replace=True)
         for sighting in make_sightings(row, found, load.wcs(section), section.exposure.mjd_mid):
             save(session, sighting)
@@ -117,7 +121,10 @@ def _make_detections(section: Section) -> Made:
         session.execute(delete(Sighting).where(beyond))
     section.products["detections"] = found
     picture = thumb(frame.score, None, Marks(found.x, found.y))
-    return Made(str(row.id), row.filepath, metrics(found), picture, row.bitflag)
+    figures = metrics(found) | metrics(depth)
+    if row.limiting_mag is not None:
+        figures["limiting_mag"] = row.limiting_mag
+    return Made(str(row.id), row.filepath, figures, picture, row.bitflag, verdict.words)
 
 
 def detections(section: Section) -> Detections:
@@ -185,11 +192,14 @@ def _make_measurement(section: Section) -> Made:
     rows = _cutouts(section)
     if not rows:
         return Made(None, None, {"n_measurements": 0, "n_good": 0, "n_new_objects": 0})
+    image = difference(section)
     measured = measure(
         _stamps(section, rows),
         detections(section),
-        difference(section).psf,
+        image.psf,
         section.params(MeasureParams, "measure"),
+        image.image.gain,
+        surroundings(section),
     )
     made = make_measurements(
         rows,

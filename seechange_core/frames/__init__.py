@@ -8,6 +8,7 @@ sky positions are ICRS degrees; ``mag = zp - 2.5 log10(flux)``.
 A stage returns new frames and never edits the arrays it was given.
 """
 
+from seechange_core.frames.depth import Depth
 from seechange_core.frames.image import (
     Background,
     CalibratedImage,
@@ -27,7 +28,15 @@ from seechange_core.frames.raw import (
     RawFrame,
 )
 from seechange_core.frames.solutions import PointingHint, WcsSolution, ZeroPointSolution
-from seechange_core.frames.tables import CatalogStars, Detections, ForcedFluxes, Measurements, Sources, Table
+from seechange_core.frames.tables import (
+    CatalogStars,
+    Detections,
+    ForcedFluxes,
+    Measurements,
+    Sources,
+    StaticSources,
+    Table,
+)
 from seechange_core.frames.types import Bool, Cards, Flags, Float, Float32, Int
 
 __all__ = [
@@ -39,6 +48,7 @@ __all__ = [
     "Cards",
     "CatalogStars",
     "Crosstalk",
+    "Depth",
     "Detections",
     "Flags",
     "Float",
@@ -56,6 +66,7 @@ __all__ = [
     "RawFrame",
     "Sources",
     "Stamps",
+    "StaticSources",
     "SubtractionFrame",
     "Table",
     "WcsSolution",

@@ -127,6 +127,26 @@ class Detections(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class StaticSources(Table):
+    """What was there before: the reference's sources on the pixels of the new image.
+
+    Attributes
+    ----------
+    x, y
+        Pixels of the new image.
+    mag
+        NaN where the reference has none.
+    is_star
+        Consistent with the reference's PSF.
+    """
+
+    x: Float
+    y: Float
+    mag: Float
+    is_star: Bool
+
+
+@dataclass(frozen=True, eq=False)
 class Measurements(Table):
     """What was measured on the stamps, one row per detection.
 
@@ -135,18 +155,29 @@ class Measurements(Table):
     x, y, x_err, y_err
         Fitted position, pixels.
     flux_psf, flux_psf_err, chi2
-        PSF fit at that position on the difference, electrons.
+        PSF fit at that position on the difference, electrons; reduced chi square, PSF errors included.
     flux_aper, flux_aper_err
         In the best aperture, scaled to the total by the PSF's share of it, electrons.
     fwhm_pix, elongation, theta_rad
         Of a Gaussian fitted to the difference.
     offset_pix
-        From the detection's peak to the fit.
+        From the detection to the PSF fit.
     n_bad
         Flagged pixels within the core box.
+    masked_fraction, cosmic_ray_fraction
+        Of the PSF's light: how much falls on unusable pixels, and on pixels hit by cosmic rays, 0 to 1.
     negative_fraction, negative_flux_fraction
         Of the 3 x 3 pixel sums beyond 2.5 sigma in the core box: how many, and how much flux, of the
         opposite sign.
+    dipole_chi2, dipole_ratio, dipole_separation_pix, dipole_angle_rad
+        By how much a positive and a negative PSF fit better than one, the weaker flux over the stronger one,
+        and the way from the negative to the positive one, its angle from +x towards +y.
+    change_fraction
+        Flux over the light that was there within the aperture; infinite or NaN without light.
+    star_distance_arcsec, star_mag, galaxy_distance_arcsec, galaxy_mag
+        The reference's nearest star and galaxy; NaN if it has none, or was not asked.
+    edge_distance_pix
+        To the nearest edge of the section; NaN if it was not asked for.
     is_bad
         Fails one of the cuts of the parameters.
     bad_reasons
@@ -167,8 +198,20 @@ class Measurements(Table):
     theta_rad: Float
     offset_pix: Float
     n_bad: Int
+    masked_fraction: Float
+    cosmic_ray_fraction: Float
     negative_fraction: Float
     negative_flux_fraction: Float
+    dipole_chi2: Float
+    dipole_ratio: Float
+    dipole_separation_pix: Float
+    dipole_angle_rad: Float
+    change_fraction: Float
+    star_distance_arcsec: Float
+    star_mag: Float
+    galaxy_distance_arcsec: Float
+    galaxy_mag: Float
+    edge_distance_pix: Float
     is_bad: Bool
     bad_reasons: Int
 

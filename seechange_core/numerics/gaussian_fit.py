@@ -1,14 +1,20 @@
-"""Fit elliptical Gaussians to many stamps at once (Levenberg-Marquardt, vectorised over the stamps)."""
+"""Fit elliptical Gaussians to stamps (Levenberg-Marquardt, Marquardt 1963, J. SIAM 11, 431)."""
 
+import math
 from typing import NamedTuple
 
+import numba as nb
 import numpy as np
+import numpy.typing as npt
 
-from seechange_core.frames import Bool, Float
+from seechange_core.frames import Bool, Float, Float32
+from seechange_core.numerics.psf_fit import invert
 
 _SIGMA_TO_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
-_MAX_STEPS = 30
+_MAX_STEPS = 100
 _TOLERANCE = 1e-4
+#: 1 / sigma^2 of what is as good as one pixel; nothing sharper can be told.
+_SHARPEST = 8.0
 
 
 class GaussianShapes(NamedTuple):
@@ -40,7 +46,12 @@ class GaussianShapes(NamedTuple):
 
 
 def fit_gaussians(
-    data: Float, weight: Float, x: Float, y: Float, fwhm_pix: float, radius_pix: float
+    data: npt.NDArray[np.floating],
+    weight: npt.NDArray[np.floating],
+    x: Float,
+    y: Float,
+    fwhm_pix: float,
+    radius_pix: float,
 ) -> GaussianShapes:
     """Fit ``A exp(-(a dx^2 + 2 b dx dy + c dy^2) / 2)`` within a radius of the start.
 
@@ -55,68 +66,115 @@ def fit_gaussians(
     radius_pix
         Pixels farther from the start are left out.
     """
-    n, size = len(data), data.shape[-1]
-    if not n:
-        none = np.zeros(0)
-        return GaussianShapes(none, none, none, none, none, none, np.zeros(0, bool))
-    grid_y, grid_x = np.mgrid[:size, :size].astype(float)
-    near = np.hypot(grid_x - x[:, None, None], grid_y - y[:, None, None]) <= radius_pix
-    w = np.where(near & np.isfinite(data), weight, 0.0).reshape(n, -1).astype(float)
-    d = np.where(w > 0, data.reshape(n, -1), 0.0)
+    parameters = np.empty((len(data), 6))
+    done = np.zeros(len(data), np.bool_)
     start = (_SIGMA_TO_FWHM / fwhm_pix) ** 2
-    peak = np.max(np.where(w > 0, d, -np.inf), axis=1)
-    p = np.stack(
-        [np.where(np.isfinite(peak), peak, 0.0), x, y, np.full(n, start), np.zeros(n), np.full(n, start)], 1
-    )
-    # A step too far overflows, makes chi square infinite or NaN, and is taken back with more damping.
-    with np.errstate(over="ignore", invalid="ignore"):
-        p, done = _iterate(p, d, w, grid_x.ravel(), grid_y.ravel())
-    return _shapes(p, done, x, y, radius_pix)
+    usable = np.where(np.isfinite(data), weight, 0)
+    images, weights = (np.ascontiguousarray(a, np.float32) for a in (np.where(usable > 0, data, 0), usable))
+    _fit_all(images, weights, np.array([x, y], float), start, radius_pix, parameters, done)
+    return _shapes(parameters, done, x, y, radius_pix)
 
 
-def _model(p: Float, gx: Float, gy: Float) -> tuple[Float, Float]:
-    """Return the Gaussians (n, m) and their derivatives (n, 6, m)."""
-    amplitude, x, y, a, b, c = (p[:, k, None] for k in range(6))
-    dx, dy = gx - x, gy - y
-    shape = np.exp(-0.5 * np.clip(a * dx * dx + 2 * b * dx * dy + c * dy * dy, -20, 700))
-    value = amplitude * shape
-    slopes = [
-        shape, value * (a * dx + b * dy), value * (b * dx + c * dy),
-        -0.5 * value * dx * dx, -value * dx * dy, -0.5 * value * dy * dy,
-    ]  # fmt: skip
-    return value, np.stack(slopes, axis=1)
+@nb.njit(cache=True, nogil=True)
+def _fit_all(
+    data: Float32, weight: Float32, at: Float, start: float, radius: float, parameters: Float, done: Bool
+) -> None:
+    size = data.shape[1]
+    # Columns: dx, dy, data and weight of the pixels that are used.
+    pixels = np.empty((size * size, 4))
+    for k in range(len(data)):
+        n = 0
+        peak = 0.0
+        for j in range(size):
+            for i in range(size):
+                near = (i - at[0, k]) ** 2 + (j - at[1, k]) ** 2 <= radius * radius
+                if near and weight[k, j, i] > 0:
+                    pixels[n, 0], pixels[n, 1] = i - at[0, k], j - at[1, k]
+                    pixels[n, 2], pixels[n, 3] = data[k, j, i], weight[k, j, i]
+                    peak = max(peak, pixels[n, 2])
+                    n += 1
+        p = parameters[k]
+        p[:] = 0.0
+        p[0], p[3], p[5] = peak, start, start
+        if n > 6:
+            done[k] = _fit_one(pixels[:n], p)
+        p[1] += at[0, k]
+        p[2] += at[1, k]
 
 
-def _iterate(p: Float, d: Float, w: Float, gx: Float, gy: Float) -> tuple[Float, Bool]:
-    """Take damped Gauss-Newton steps until chi square stands still."""
-    n = len(p)
-    damping = np.full(n, 1e-2)
-    done = np.zeros(n, bool)
-    value, slopes = _model(p, gx, gy)
-    chi2 = np.sum(w * (d - value) ** 2, axis=1)
+@nb.njit(cache=True, nogil=True)
+def _fit_one(pixels: Float, p: Float) -> bool:
+    """Take damped steps until chi square stands still; True if it does."""
+    normal, right, damped = np.empty((6, 6)), np.empty(6), np.empty((6, 6))
+    damping = 1e-2
+    chi2 = _equations(pixels, p, normal, right)
+    trial = np.empty(6)
     for _ in range(_MAX_STEPS):
-        weighted = slopes * w[:, None, :]
-        normal = weighted @ slopes.transpose(0, 2, 1)
-        right = np.einsum("nkm,nm->nk", weighted, d - value)
-        diagonal = np.einsum("nkk->nk", normal)
-        scale = 1 / np.sqrt(np.maximum(diagonal, 1e-300))
-        matrix = normal * scale[:, :, None] * scale[:, None, :]
-        matrix += np.eye(6) * (damping[:, None, None] + 1e-9)
-        step = np.linalg.solve(matrix, (right * scale)[..., None])[..., 0] * scale
-        trial = p + np.where(done[:, None], 0.0, step)
-        trial_value, trial_slopes = _model(trial, gx, gy)
-        trial_chi2 = np.sum(w * (d - trial_value) ** 2, axis=1)
-        better = (trial_chi2 <= chi2) & (trial[:, 3] * trial[:, 5] > trial[:, 4] ** 2) & (trial[:, 3] > 0)
-        still = better & (chi2 - trial_chi2 <= _TOLERANCE * (1 + 1e-3 * chi2))
-        p = np.where(better[:, None], trial, p)
-        value = np.where(better[:, None], trial_value, value)
-        slopes = np.where(better[:, None, None], trial_slopes, slopes)
-        chi2 = np.where(better, trial_chi2, chi2)
-        damping = np.clip(np.where(better, damping * 0.2, damping * 8), 1e-9, 1e9)
-        done |= still
-        if done.all():
-            break
-    return p, done
+        damped[:] = normal
+        for a in range(6):
+            damped[a, a] = normal[a, a] * (1 + damping) + 1e-300
+        if not invert(damped):
+            return False
+        for a in range(6):
+            trial[a] = p[a]
+            for b in range(6):
+                trial[a] += damped[a, b] * right[b]
+        trial[3], trial[5] = min(trial[3], _SHARPEST), min(trial[5], _SHARPEST)
+        now = np.inf
+        if trial[3] > 0 and trial[3] * trial[5] > trial[4] ** 2:
+            now = _chi2(pixels, trial)
+        if now <= chi2:
+            still = chi2 - now <= _TOLERANCE * (1 + 1e-3 * chi2)
+            p[:] = trial
+            if still:
+                return True
+            chi2 = _equations(pixels, p, normal, right)
+            damping = max(0.2 * damping, 1e-9)
+        else:
+            damping = 8 * damping
+            if damping > 1e9:
+                return False
+    return False
+
+
+@nb.njit(cache=True, nogil=True)
+def _chi2(pixels: Float, p: Float) -> float:
+    total = 0.0
+    for k in range(len(pixels)):
+        dx, dy = pixels[k, 0] - p[1], pixels[k, 1] - p[2]
+        power = p[3] * dx * dx + 2 * p[4] * dx * dy + p[5] * dy * dy
+        total += pixels[k, 3] * (pixels[k, 2] - p[0] * math.exp(-0.5 * power)) ** 2
+    return total
+
+
+@nb.njit(cache=True, nogil=True)
+def _equations(pixels: Float, p: Float, normal: Float, right: Float) -> float:
+    """Fill the normal equations of a step, and return chi square."""
+    normal[:] = 0.0
+    right[:] = 0.0
+    slopes = np.empty(6)
+    total = 0.0
+    for k in range(len(pixels)):
+        dx, dy, w = pixels[k, 0] - p[1], pixels[k, 1] - p[2], pixels[k, 3]
+        shape = math.exp(-0.5 * (p[3] * dx * dx + 2 * p[4] * dx * dy + p[5] * dy * dy))
+        value = p[0] * shape
+        left = pixels[k, 2] - value
+        slopes[0] = shape
+        slopes[1] = value * (p[3] * dx + p[4] * dy)
+        slopes[2] = value * (p[4] * dx + p[5] * dy)
+        slopes[3] = -0.5 * value * dx * dx
+        slopes[4] = -value * dx * dy
+        slopes[5] = -0.5 * value * dy * dy
+        total += w * left * left
+        for a in range(6):
+            weighted = w * slopes[a]
+            right[a] += weighted * left
+            for b in range(a + 1):
+                normal[a, b] += weighted * slopes[b]
+    for a in range(6):
+        for b in range(a):
+            normal[b, a] = normal[a, b]
+    return total
 
 
 def _shapes(p: Float, done: Bool, x: Float, y: Float, radius: float) -> GaussianShapes:

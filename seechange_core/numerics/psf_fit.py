@@ -262,7 +262,7 @@ def _fit_one(
         if free:
             shifted_stamp(coefficients, dx, dy, stamp[:3])
         _normal_equations(pixels, stamp, basis, flux, inverse_gain, normal, right)
-        if not _invert(normal):
+        if not invert(normal):
             return False
         for a in range(m):
             solution[a] = 0.0
@@ -335,7 +335,7 @@ def _normal_equations(
 
 
 @nb.njit(cache=True, nogil=True)
-def _invert(matrix: Float) -> bool:
+def invert(matrix: Float) -> bool:
     """Invert a small symmetric positive matrix in place (Gauss-Jordan); False if it is singular."""
     m = matrix.shape[0]
     scale = np.empty(m)

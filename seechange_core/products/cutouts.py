@@ -19,7 +19,7 @@ from seechange_core.storage.orm import Base, HasFile
 
 
 class Cutouts(Detail, HasFile, Base):
-    """The three stamps of one sighting; those of one difference image share a file."""
+    """The stamps of one sighting in three images; those of one difference image share a file."""
 
     __tablename__ = "cutouts"
     NATURAL_KEY = ("sighting_id", "provenance_id")
@@ -29,16 +29,14 @@ class Cutouts(Detail, HasFile, Base):
     number: Mapped[int] = mapped_column(doc="Their place in the file, from 0.")
 
     def read(self, archive: Archive) -> Stamps:
-        """Read this sighting's stamps: arrays of length 1.
+        """Read this sighting's stamps, and no other ones of their file: arrays of length 1.
 
         Raises
         ------
         FileNotFoundError, FileDamagedError
             If their file is nowhere, or not whole.
         """
-        stamps = read_stamps(archive, self)
-        rows = slice(self.number, self.number + 1)
-        return Stamps(**{f.name: getattr(stamps, f.name)[rows] for f in fields(Stamps)})
+        return _read(archive, self, slice(self.number, self.number + 1))
 
 
 def write_cutouts(
@@ -80,6 +78,10 @@ def write_cutouts(
 
 def read_stamps(archive: Archive, row: Cutouts) -> Stamps:
     """Read all stamps of the file that a row's are in. Raises what `Cutouts.read` does."""
-    arrays, _ = read_fits(archive.find(str(row.filepath), checksum=row.checksum))
+    return _read(archive, row, None)
+
+
+def _read(archive: Archive, row: Cutouts, rows: slice | None) -> Stamps:
+    arrays, _ = read_fits(archive.find(str(row.filepath), checksum=row.checksum), rows=rows)
     corner = arrays.pop("corner")
     return Stamps(**arrays, x0=corner[:, 0].copy(), y0=corner[:, 1].copy())

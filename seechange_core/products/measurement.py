@@ -41,21 +41,50 @@ class Measurement(Detail, Located, Base):
         doc="zp - 2.5 log10(flux) with the zero point at x, y; None where flux is not positive."
     )
     mag_err: Mapped[float | None] = mapped_column(doc="1-sigma error of mag from flux_err, mag.")
+    limiting_mag: Mapped[float | None] = mapped_column(
+        doc="Magnitude of 5 flux_err: the limit where flux is not positive."
+    )
     flux_aper: Mapped[float | None] = mapped_column(doc="Flux in the best aperture, electrons.")
     flux_aper_err: Mapped[float | None] = mapped_column(doc="1-sigma error of flux_aper, electrons.")
     fwhm_pix: Mapped[float | None] = mapped_column(doc="Of a Gaussian fitted to the difference, pixels.")
     elongation: Mapped[float | None] = mapped_column(doc="Longer over shorter axis of that Gaussian.")
     theta_rad: Mapped[float | None] = mapped_column(doc="Angle of its longer axis from +x towards +y, rad.")
-    offset_pix: Mapped[float | None] = mapped_column(doc="From the detection's peak to the fit, pixels.")
+    offset_pix: Mapped[float | None] = mapped_column(doc="From the detection to the PSF fit, pixels.")
     n_bad: Mapped[int] = mapped_column(doc="Flagged pixels within the core.")
+    masked_fraction: Mapped[float | None] = mapped_column(
+        doc="Of the PSF's light: how much falls on unusable pixels, 0 to 1."
+    )
+    cosmic_ray_fraction: Mapped[float | None] = mapped_column(
+        doc="Of the PSF's light: how much falls on pixels hit by cosmic rays, 0 to 1."
+    )
     negative_fraction: Mapped[float | None] = mapped_column(
-        doc="Of the core's pixels beyond 2 sigma: how many are of the opposite sign, 0 to 1."
+        doc="Of the core's 3 x 3 pixel sums beyond 2.5 sigma: how many are of the opposite sign, 0 to 1."
     )
     negative_flux_fraction: Mapped[float | None] = mapped_column(
-        doc="Of the core's flux beyond 2 sigma: how much is of the opposite sign, 0 to 1."
+        doc="Of the flux of those sums: how much is of the opposite sign, 0 to 1."
     )
+    dipole_chi2: Mapped[float | None] = mapped_column(
+        doc="By how much a positive and a negative PSF lower the chi square of one."
+    )
+    dipole_ratio: Mapped[float | None] = mapped_column(doc="Weaker over stronger flux of the two, 0 to 1.")
+    dipole_separation_pix: Mapped[float | None] = mapped_column(doc="Distance of the two, pixels.")
+    dipole_angle_rad: Mapped[float | None] = mapped_column(
+        doc="Way from the negative to the positive one, from +x towards +y, rad."
+    )
+    change_fraction: Mapped[float | None] = mapped_column(
+        doc="Flux over the light that was there before within the aperture; None if there was none."
+    )
+    star_distance_arcsec: Mapped[float | None] = mapped_column(
+        doc="To the reference's nearest star, arcsec; None if it has none."
+    )
+    star_mag: Mapped[float | None] = mapped_column(doc="Magnitude of that star.")
+    galaxy_distance_arcsec: Mapped[float | None] = mapped_column(
+        doc="To the reference's nearest galaxy, arcsec; None if it has none."
+    )
+    galaxy_mag: Mapped[float | None] = mapped_column(doc="Magnitude of that galaxy.")
+    edge_distance_pix: Mapped[float | None] = mapped_column(doc="To the section's nearest edge, pixels.")
     is_bad: Mapped[bool] = mapped_column(index=True, doc="Fails one of the cuts.")
-    bad_reasons: Mapped[int] = mapped_column(default=0, doc="Bits of the cuts that it fails.")
+    bad_reasons: Mapped[int] = mapped_column(default=0, doc="`BadReason` bits: the cuts that it fails.")
 
 
 def make_measurements(
@@ -86,6 +115,7 @@ def make_measurements(
     sky_err = np.hypot(pixel_err * wcs.pixel_scale_arcsec, wcs.error_mas / 1000)
     zp = zero_point.solution().zp_at(measured.x, measured.y)
     mag, mag_err = magnitude(measured.flux_psf, measured.flux_psf_err, zp)
+    limit, _ = magnitude(5 * measured.flux_psf_err, np.zeros(len(measured)), zp)
     columns = measured.columns()
     same = [name for name in columns if name not in {"flux_psf", "flux_psf_err"}]
     return [
@@ -102,6 +132,7 @@ def make_measurements(
             flux_err=measured.flux_psf_err[i],
             mag=mag[i],
             mag_err=mag_err[i],
+            limiting_mag=limit[i],
             **{name: columns[name][i] for name in same},
         )
         for i, row in enumerate(cutouts)

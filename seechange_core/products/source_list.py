@@ -1,17 +1,18 @@
-"""Source lists: what was found in an image, or in a difference."""
+"""Source lists: what was found in an image, or in a difference, and how faint it could have been."""
 
 import uuid
 from functools import partial
 
+import numpy as np
 from sqlalchemy import BigInteger, CheckConstraint, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from seechange_core.frames import Detections, Sources
+from seechange_core.frames import Depth, Detections, Sources, ZeroPointSolution
 from seechange_core.products.base import FileProduct, link
 from seechange_core.products.place import Place
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.fits_io import read_fits, to_table, write_fits
-from seechange_core.storage.orm import Base
+from seechange_core.storage.orm import JSON_OR_NULL, Base, JsonDict
 
 CONTENTS = ("sources", "detections")
 
@@ -28,6 +29,48 @@ class SourceList(FileProduct, Base):
     )
     n_sources: Mapped[int] = mapped_column(default=0, doc="How many sources it holds.")
     bitflag: Mapped[int] = mapped_column(BigInteger, default=0, doc="`QualityFlag` bits: 0 is good.")
+    limit_e: Mapped[float | None] = mapped_column(
+        doc="Of detections: flux of the point source that is found in half of all cases, electrons; median."
+    )
+    limiting_mag: Mapped[float | None] = mapped_column(doc="Of detections: magnitude of limit_e.")
+    searched_fraction: Mapped[float | None] = mapped_column(
+        doc="Of detections: fraction of the section's pixels that were searched, 0 to 1."
+    )
+    depth_map: Mapped[JsonDict | None] = mapped_column(
+        JSON_OR_NULL, doc="Of detections: the limit from place to place, see `depth`."
+    )
+
+    def take_depth(self, depth: Depth, zero_point: ZeroPointSolution) -> None:
+        """Note how faint a change would have been found."""
+        limit = depth.median_e
+        self.searched_fraction = depth.searched_fraction
+        self.limit_e = limit if np.isfinite(limit) else None
+        self.limiting_mag = zero_point.zp - 2.5 * np.log10(limit) if limit > 0 else None
+        self.depth_map = {
+            "limit_e": [[None if np.isnan(e) else float(f"{e:.5g}") for e in row] for row in depth.limit_e],
+            "searched": [[round(float(part), 4) for part in row] for row in depth.searched],
+            "step_pix": depth.step_pix,
+            "shape": list(depth.shape),
+            "sigma": depth.sigma,
+        }
+
+    @property
+    def depth(self) -> Depth | None:
+        """How faint a change would have been found; None if nobody asked.
+
+        ``depth.limit_at(x, y)`` is the flux limit at a place: what was not found there is fainter.
+        """
+        if self.depth_map is None:
+            return None
+        limits = [[np.nan if e is None else e for e in row] for row in self.depth_map["limit_e"]]
+        height, width = self.depth_map["shape"]
+        return Depth(
+            np.array(limits, np.float32),
+            np.array(self.depth_map["searched"], np.float32),
+            int(self.depth_map["step_pix"]),
+            (int(height), int(width)),
+            float(self.depth_map["sigma"]),
+        )
 
     def write(self, archive: Archive, frame: Sources | Detections, place: Place) -> None:
         """Write the sources or detections, and note where they are and how many."""

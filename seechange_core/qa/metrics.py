@@ -8,6 +8,7 @@ from seechange_core.flags import PixelFlag
 from seechange_core.frames import (
     Background,
     CalibratedImage,
+    Depth,
     Detections,
     ForcedFluxes,
     ImageFrame,
@@ -181,6 +182,11 @@ def _detections(detections: Detections) -> Metrics:
         n_negative=int(np.sum(detections.score < 0)),
         best_score=float(np.max(np.abs(detections.score))) if len(detections) else np.nan,
     )
+
+
+@metrics.register
+def _depth(depth: Depth) -> Metrics:
+    return _finite(limit_e=depth.median_e, searched_fraction=depth.searched_fraction)
 
 
 @metrics.register

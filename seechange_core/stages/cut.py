@@ -10,7 +10,7 @@ from seechange_core.frames import CalibratedImage, Detections, Int, Stamps, Subt
 from seechange_core.numerics.background import level_map
 from seechange_core.params import Params, param
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -41,18 +41,24 @@ def cut(new: CalibratedImage, sub: SubtractionFrame, detections: Detections, par
         NaN (weight 0, flag OUT_OF_BOUNDS) beyond the section's edge.
     """
     half = params.size_pix // 2
-    x0 = np.rint(detections.x).astype(np.int64) - half
-    y0 = np.rint(detections.y).astype(np.int64) - half
-    size = 2 * half + 1
-    level = new.image.data - level_map(new.background)
+    corners = np.rint(detections.x).astype(np.int64) - half, np.rint(detections.y).astype(np.int64) - half
+    size, outside = 2 * half + 1, int(PixelFlag.OUT_OF_BOUNDS)
+    weight, flags = sub.reference_weight, sub.reference_flags
+    # Older differences did not keep these; where the reference was missing, so is the difference.
+    weight = np.zeros_like(sub.score) if weight is None else weight
+    flags = sub.image.flags if flags is None else flags
     return Stamps(
-        new=_stamps(level, x0, y0, size, np.nan),
-        ref=_stamps(sub.reference, x0, y0, size, np.nan),
-        sub=_stamps(sub.image.data, x0, y0, size, np.nan),
-        new_flags=_stamps(new.image.flags, x0, y0, size, int(PixelFlag.OUT_OF_BOUNDS)),
-        sub_weight=_stamps(sub.image.weight, x0, y0, size, 0),
-        x0=x0,
-        y0=y0,
+        new=_stamps(new.image.data - level_map(new.background), *corners, size, np.nan),
+        ref=_stamps(sub.reference, *corners, size, np.nan),
+        sub=_stamps(sub.image.data, *corners, size, np.nan),
+        new_weight=_stamps(new.image.weight, *corners, size, 0),
+        ref_weight=_stamps(weight, *corners, size, 0),
+        sub_weight=_stamps(sub.image.weight, *corners, size, 0),
+        new_flags=_stamps(new.image.flags, *corners, size, outside),
+        ref_flags=_stamps(flags, *corners, size, outside),
+        sub_flags=_stamps(sub.image.flags, *corners, size, outside),
+        x0=corners[0],
+        y0=corners[1],
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from seechange_core.flags import UNUSABLE, PixelFlag, QualityFlag
 from seechange_core.frames import (
     Background,
+    Depth,
     Float,
     ImageFrame,
     PsfModel,
@@ -102,7 +103,15 @@ class ZeroPointLimits(Params):
     )
 
 
-class QualityParams(ImageLimits, SourceLimits, AstrometryLimits, ZeroPointLimits):
+class DetectionLimits(Params):
+    """Limits that what was detected in a difference is judged by."""
+
+    max_density_mpix: float = param(
+        100.0, "More detections per million searched pixels are flagged.", unit="1/Mpix", gt=0
+    )
+
+
+class QualityParams(ImageLimits, SourceLimits, AstrometryLimits, ZeroPointLimits, DetectionLimits):
     """All limits: the settings block `quality`."""
 
 
@@ -354,6 +363,15 @@ def judge_clouds(extinction_mag: float, zp_err: float, limits: ZeroPointLimits) 
     """
     limit = limits.max_cloud_mag + 2 * zp_err
     return _above(QualityFlag.CLOUDS, "the clouds took", extinction_mag, limit, "mag")
+
+
+def judge_detections(n_detections: int, depth: Depth, limits: DetectionLimits) -> Verdict:
+    """Judge the detections of a difference by their number: `TOO_DENSE` or nothing."""
+    searched_mpix = depth.searched_fraction * depth.shape[0] * depth.shape[1] / 1e6
+    density = n_detections / searched_mpix if searched_mpix > 0 else np.nan
+    return _above(
+        QualityFlag.TOO_DENSE, "the detections are", density, limits.max_density_mpix, "per million pixels"
+    )
 
 
 def _extinction_mag(band: str, limits: ZeroPointLimits) -> float:

@@ -1,68 +1,90 @@
 """Measure what was detected on its cutouts, and say which ones look wrong and why."""
 
-from enum import IntFlag
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.ndimage import uniform_filter
+from scipy.spatial import cKDTree
 
-from seechange_core.flags import UNUSABLE
-from seechange_core.frames import Bool, Detections, Float, Int, Measurements, PsfModel, Stamps
-from seechange_core.numerics.gaussian_fit import GaussianShapes, fit_gaussians
-from seechange_core.numerics.psf import evaluate, shift
-from seechange_core.params import Params, param
+from seechange_core.flags import UNUSABLE, PixelFlag
+from seechange_core.frames import (
+    Bool,
+    Detections,
+    Float,
+    Float32,
+    Measurements,
+    PsfModel,
+    Stamps,
+    StaticSources,
+)
+from seechange_core.numerics.gaussian_fit import fit_gaussians
+from seechange_core.numerics.stamp_fit import StampFits, fit_stamps
+from seechange_core.params import param
+from seechange_core.stages.vet import BadReason, CutLimits, bad_reasons
 
-CODE_VERSION = "2"
+__all__ = ["CODE_VERSION", "BadReason", "MeasureParams", "Surroundings", "measure"]
 
-_STEPS = 6
-_MAX_SHIFT_PIX = 3.0
+CODE_VERSION = "3"
+
 _NEGATIVE_SIGMA = 2.5
+#: Of the absolute value of a normal variable; and of how many pixels at least it is taken.
+_MEDIAN_OF_NORMAL, _MIN_AROUND = 0.6745, 50
+#: A variance so much above what the weights say is no chance of these pixels.
+_RESTLESS = 1.3
+#: A chi square of fewer pixels than are within this radius says little.
+_CORE_PIX = 3.0
 
 
-class BadReason(IntFlag):
-    """Bits of `Measurements.bad_reasons`: the cuts a detection fails."""
-
-    OFFSET = 1 << 0
-    ELONGATED = 1 << 1
-    TOO_WIDE = 1 << 2
-    TOO_NARROW = 1 << 3
-    BAD_PIXELS = 1 << 4
-    NEGATIVE = 1 << 5
-    NO_FIT = 1 << 6
-    SMALL_CHANGE = 1 << 7
-
-
-class MeasureParams(Params):
+class MeasureParams(CutLimits):
     """Parameters of the measurement and its cuts."""
 
     aperture_fwhm: float = param(1.0, "Radius of the best aperture", unit="FWHM", gt=0)
     fit_radius_fwhm: float = param(1.5, "Pixels within this radius enter the PSF fit", unit="FWHM", gt=0)
+    max_shift_fwhm: float = param(
+        1.0, "The PSF fit moves from the detection by no more in x or y", unit="FWHM", gt=0, le=2
+    )
     shape_radius_fwhm: float = param(
         1.5, "Pixels within this radius enter the Gaussian fit", unit="FWHM", gt=0
     )
     core_fwhm: float = param(1.5, "Half-size of the box in which negative pixels count", unit="FWHM", gt=0)
     bad_core_fwhm: float = param(0.5, "Half-size of the box in which flagged pixels count", unit="FWHM", gt=0)
-    max_offset_pix: float = param(5.0, "Bad from this distance of peak and fit on", unit="pixel", gt=0)
-    max_elongation: float = param(3.0, "Bad from this elongation on", gt=1)
-    max_width_ratio: float = param(2.0, "Bad from this ratio of its FWHM to the PSF's on", gt=1)
-    min_width_ratio: float = param(0.5, "Bad below this ratio of its FWHM to the PSF's", ge=0, lt=1)
-    max_bad_pixels: int = param(1, "Bad from so many flagged pixels in the core box on", ge=1)
-    max_negative_fraction: float = param(0.3, "Bad from this fraction of negative pixels on", gt=0, le=1)
-    min_change: float = param(
-        0.08,
-        "Bad below this fraction of the light that was there: the PSF errors of a reference whose inputs "
-        "differ leave as much of a star; 0 keeps all, and the small variables among them",
-        ge=0,
-        lt=1,
+    psf_shape_error: float = param(
+        0.05, "Relative error of the PSF's pixels: part of the variances of the fit's chi square", ge=0, lt=1
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The section around the stamps.
+
+    Attributes
+    ----------
+    shape
+        (H, W) of the section.
+    pixel_scale_arcsec
+        Of the section.
+    sources
+        What was there before.
+    """
+
+    shape: tuple[int, int]
+    pixel_scale_arcsec: float
+    sources: StaticSources
+
+
 def measure(
-    stamps: Stamps, detections: Detections, psf: PsfModel, params: MeasureParams, gain: float = 1.0
+    stamps: Stamps,
+    detections: Detections,
+    psf: PsfModel,
+    params: MeasureParams,
+    gain: float = 1.0,
+    around: Surroundings | None = None,
 ) -> Measurements:
     """Measure positions, fluxes and shapes on the difference stamps.
 
-    The PSF fit weights pixels by their full variance, the source's own photons included; the Gaussian
-    and the negative fractions look at the source turned positive.
+    The PSF fit weights pixels by their full variance, the source's own photons included; the noise of a
+    proper difference is white, so its errors are those of the flux. Its chi square is relative to what the
+    pixels around scatter by, if that is more. All shapes look at the source turned positive.
 
     Parameters
     ----------
@@ -71,11 +93,13 @@ def measure(
     detections
         In the same order.
     psf
-        Of the difference.
+        Of the difference; its floor is the error with which light that did not change is removed.
     params
         Parameters.
     gain
         Photons per electron of the difference (`ImageFrame.gain` of the new image).
+    around
+        The section; None leaves distances to stars, galaxies and edges unknown.
 
     Returns
     -------
@@ -83,61 +107,79 @@ def measure(
         One row per detection, NaN where something could not be measured.
     """
     fwhm = psf.fwhm_pix
-    reach = (
-        max(params.fit_radius_fwhm, params.shape_radius_fwhm, params.core_fwhm, params.aperture_fwhm) * fwhm
-    )
-    stamps = _middle(stamps, int(np.ceil(reach + _MAX_SHIFT_PIX)) + 1)
+    unrest = _unrest(stamps, 2 * fwhm)
+    stamps = _middle(stamps, _half_needed(params, fwhm))
     x, y = detections.x - stamps.x0, detections.y - stamps.y0
     sign = np.where(detections.score < 0, -1.0, 1.0)
-    weight = np.where(np.isfinite(stamps.sub), stamps.sub_weight, 0).astype(float)
-    data = np.where(weight > 0, stamps.sub, 0).astype(float) * sign[:, None, None]
-    profiles = evaluate(psf, detections.x, detections.y).astype(float)
-    fits = _PsfFit(data, weight, profiles, x, y, params.fit_radius_fwhm * fwhm, gain)
+    weight = np.where(np.isfinite(stamps.sub), stamps.sub_weight, np.float32(0))
+    data = np.where(weight > 0, stamps.sub, np.float32(0)) * sign.astype(np.float32)[:, None, None]
+    fits = fit_stamps(
+        data, weight, psf, (detections.x, detections.y), (x, y),
+        radius_pix=params.fit_radius_fwhm * fwhm, core_pix=max(fwhm, _CORE_PIX), gain=gain,
+        shape_error=params.psf_shape_error, max_shift_pix=params.max_shift_fwhm * fwhm,
+    )  # fmt: skip
     shapes = fit_gaussians(data, weight, x, y, fwhm, params.shape_radius_fwhm * fwhm)
-    aperture, aperture_err = fits.aperture(params.aperture_fwhm * fwhm, gain)
-    negative, negative_flux = _negatives(data, weight, _box(x, y, data.shape[-1], params.core_fwhm * fwhm))
-    core = _box(x, y, data.shape[-1], params.bad_core_fwhm * fwhm)
-    flagged = (stamps.new_flags & np.uint16(UNUSABLE) > 0) | (stamps.sub_weight <= 0)
-    n_bad = np.count_nonzero(core & flagged, axis=(1, 2)).astype(np.int64)
-    offset = np.hypot(shapes.x - x, shapes.y - y)
-    static = fits.light(np.nan_to_num(stamps.ref.astype(float)), params.aperture_fwhm * fwhm)
-    reasons = _reasons(params, shapes, offset, fwhm, n_bad, negative)
-    reasons[np.abs(fits.flux) < params.min_change * static] |= int(BadReason.SMALL_CHANGE)
-    return Measurements(
-        x=fits.x + stamps.x0,
-        y=fits.y + stamps.y0,
-        x_err=fits.x_err,
-        y_err=fits.y_err,
-        flux_psf=fits.flux * sign,
-        flux_psf_err=np.hypot(fits.flux_err, psf.floor * np.abs(fits.flux)),
-        chi2=fits.chi2,
-        flux_aper=aperture * sign,
-        flux_aper_err=aperture_err,
-        fwhm_pix=shapes.fwhm_pix,
-        elongation=shapes.elongation,
-        theta_rad=shapes.theta_rad,
-        offset_pix=offset,
-        n_bad=n_bad,
-        negative_fraction=negative,
-        negative_flux_fraction=negative_flux,
-        is_bad=reasons > 0,
-        bad_reasons=reasons,
+    aperture, aperture_err, static = _apertures(
+        data, weight, stamps.ref, fits, params.aperture_fwhm * fwhm, gain
     )
+    columns = {
+        "x": fits.x + stamps.x0,
+        "y": fits.y + stamps.y0,
+        "x_err": fits.x_err,
+        "y_err": fits.y_err,
+        "flux_psf": fits.flux * sign,
+        "flux_psf_err": np.hypot(fits.flux_err, psf.floor * np.abs(fits.flux)),
+        "chi2": fits.chi2 / unrest,
+        "flux_aper": aperture * sign,
+        "flux_aper_err": aperture_err,
+        "fwhm_pix": shapes.fwhm_pix,
+        "elongation": shapes.elongation,
+        "theta_rad": shapes.theta_rad,
+        "offset_pix": np.hypot(fits.x - x, fits.y - y),
+        **_masks(stamps, fits, x, y, params.bad_core_fwhm * fwhm),
+        **_negatives(data, weight, _box(x, y, data.shape[-1], params.core_fwhm * fwhm)),
+        "dipole_chi2": fits.dipole_chi2,
+        "dipole_ratio": fits.dipole_ratio,
+        "dipole_separation_pix": fits.dipole_separation_pix,
+        "dipole_angle_rad": fits.dipole_angle_rad,
+        "change_fraction": fits.flux * sign / np.where(static > 0, static, np.nan),
+        **_distances(detections, around),
+    }
+    reasons = bad_reasons(params, {**columns, "score": detections.score}, fwhm, psf.floor)
+    return Measurements(**columns, is_bad=reasons > 0, bad_reasons=reasons)
+
+
+def _unrest(stamps: Stamps, beyond_pix: float) -> Float:
+    """Return the variance around each detection over that of the weights, 1 where it is about that.
+
+    Filtering lets what is sharper than the PSF ring: that is no fault of the source it rings through.
+    """
+    index = np.arange(stamps.sub.shape[-1]) - stamps.sub.shape[-1] // 2
+    around = np.hypot(index, index[:, None]) > beyond_pix
+    pulls = np.abs(stamps.sub[:, around]) * np.sqrt(stamps.sub_weight[:, around])
+    known = stamps.sub_weight[:, around] > 0
+    # The median of those that are known: the others are put behind them.
+    ordered = np.sort(np.where(known, pulls, np.inf), axis=1)
+    n = np.count_nonzero(known, axis=1)
+    enough = n >= _MIN_AROUND
+    middle = ordered[np.arange(len(n)), np.where(enough, n // 2, 0)] if around.any() else np.zeros(len(n))
+    ratio = (middle / _MEDIAN_OF_NORMAL) ** 2
+    return np.where(enough & (ratio > _RESTLESS), ratio, 1.0)
+
+
+def _half_needed(params: MeasureParams, fwhm: float) -> int:
+    """Return how many pixels around the middle one are looked at."""
+    reach = max(params.fit_radius_fwhm, params.shape_radius_fwhm, params.core_fwhm, params.aperture_fwhm)
+    return int(np.ceil((reach + params.max_shift_fwhm) * fwhm)) + 1
 
 
 def _middle(stamps: Stamps, half: int) -> Stamps:
     """Return only the middle of the stamps: what the measurements look at."""
     edge = max(0, stamps.sub.shape[-1] // 2 - half)
     inner = slice(edge, stamps.sub.shape[-1] - edge)
-    return Stamps(
-        new=stamps.new[:, inner, inner],
-        ref=stamps.ref[:, inner, inner],
-        sub=stamps.sub[:, inner, inner],
-        new_flags=stamps.new_flags[:, inner, inner],
-        sub_weight=stamps.sub_weight[:, inner, inner],
-        x0=stamps.x0 + edge,
-        y0=stamps.y0 + edge,
-    )
+    planes = {f.name: getattr(stamps, f.name) for f in fields(Stamps)}
+    cut = {name: plane[:, inner, inner] for name, plane in planes.items() if plane.ndim == 3}
+    return Stamps(**cut, x0=stamps.x0 + edge, y0=stamps.y0 + edge)
 
 
 def _box(x: Float, y: Float, size: int, half: float) -> Bool:
@@ -149,134 +191,77 @@ def _box(x: Float, y: Float, size: int, half: float) -> Bool:
     return np.asarray(rows[:, :, None] & columns[:, None, :], bool)
 
 
-def _negatives(data: Float, weight: Float, box: Bool) -> tuple[Float, Float]:
+def _apertures(
+    data: Float32, weight: Float32, reference: Float32, fits: StampFits, radius: float, gain: float
+) -> tuple[Float, Float, Float]:
+    """Sum soft-edged apertures at the fitted positions and scale them to the total by the PSF's share.
+
+    Unusable pixels count as the PSF says. Returned are flux and error, and the light of the reference.
+    """
+    index = np.arange(data.shape[-1], dtype=np.float32)
+    away = np.hypot(index[:, None] - fits.y[:, None, None], index - fits.x[:, None, None])
+    share = np.clip(radius + 0.5 - away, 0, 1)
+    usable = weight > 0
+    model = np.nan_to_num(fits.flux)[:, None, None] * fits.profiles
+    within = np.sum(share * fits.profiles, axis=(1, 2))
+    within = np.where(within > 0, within, np.nan)
+    flux = np.sum(share * np.where(usable, data, model), axis=(1, 2))
+    safe = np.where(usable, weight, np.float32(1))
+    variance = np.sum(np.where(usable, share**2 / safe, 0), axis=(1, 2)) + np.maximum(flux, 0) / gain
+    static = np.sum(share * np.nan_to_num(reference), axis=(1, 2))
+    return flux / within, np.sqrt(variance) / within, static / within
+
+
+def _masks(stamps: Stamps, fits: StampFits, x: Float, y: Float, core_pix: float) -> dict[str, Float]:
+    """Count flagged pixels in the core, and weigh them by the PSF."""
+    flagged = (stamps.new_flags & np.uint16(UNUSABLE) > 0) | (stamps.sub_weight <= 0)
+    core = _box(x, y, flagged.shape[-1], core_pix)
+    hit = stamps.new_flags & np.uint16(PixelFlag.COSMIC_RAY) > 0
+    light = np.maximum(fits.profiles, 0)
+    total = np.sum(light, axis=(1, 2))
+    return {
+        "n_bad": np.count_nonzero(core & flagged, axis=(1, 2)).astype(np.int64),
+        "masked_fraction": 1 - fits.usable_fraction,
+        "cosmic_ray_fraction": np.sum(light, axis=(1, 2), where=hit) / np.where(total > 0, total, np.nan),
+    }
+
+
+def _negatives(data: Float32, weight: Float32, box: Bool) -> dict[str, Float]:
     """Return the fractions of pixels, and of flux, that are negative among those that stand out.
 
     Judged on sums over 3 x 3 pixels, in which a faint point source stands out as single pixels don't.
     """
-    flux = uniform_filter(data, (0, 3, 3), mode="constant")
+    flux = uniform_filter(data.astype(float), (0, 3, 3), mode="constant")
     variance = uniform_filter(np.where(weight > 0, 1 / np.where(weight > 0, weight, 1.0), 0.0), (0, 3, 3)) / 9
     strong = box & (weight > 0) & (flux**2 > _NEGATIVE_SIGMA**2 * variance)
     below = strong & (flux < 0)
     count = np.count_nonzero(strong, axis=(1, 2))
     total = np.sum(np.abs(flux), axis=(1, 2), where=strong)
-    fraction = np.count_nonzero(below, axis=(1, 2)) / np.maximum(count, 1)
-    flux_fraction = np.sum(np.abs(flux), axis=(1, 2), where=below) / np.where(total > 0, total, 1.0)
-    return np.asarray(fraction, float), np.asarray(flux_fraction, float)
-
-
-def _reasons(
-    params: MeasureParams, shapes: GaussianShapes, offset: Float, fwhm: float, n_bad: Int, negative: Float
-) -> Int:
-    """Collect the bits of the cuts that fail; a shape that is NaN fails NO_FIT only."""
-    ratio = shapes.fwhm_pix / fwhm
-    cuts = {
-        BadReason.OFFSET: offset >= params.max_offset_pix,
-        BadReason.ELONGATED: shapes.elongation >= params.max_elongation,
-        BadReason.TOO_WIDE: ratio >= params.max_width_ratio,
-        BadReason.TOO_NARROW: ratio < params.min_width_ratio,
-        BadReason.BAD_PIXELS: n_bad >= params.max_bad_pixels,
-        BadReason.NEGATIVE: negative >= params.max_negative_fraction,
-        BadReason.NO_FIT: ~shapes.good,
+    missing = np.sum(np.abs(flux), axis=(1, 2), where=below)
+    return {
+        "negative_fraction": np.count_nonzero(below, axis=(1, 2)) / np.maximum(count, 1),
+        "negative_flux_fraction": missing / np.where(total > 0, total, 1.0),
     }
-    reasons = np.zeros(len(offset), np.int64)
-    for bit, fails in cuts.items():
-        reasons[fails] |= int(bit)
-    return reasons
 
 
-class _PsfFit:
-    """Flux and position of the PSF on every stamp, by Gauss-Newton."""
-
-    def __init__(
-        self, data: Float, weight: Float, psf: Float, x: Float, y: Float, radius: float, gain: float
-    ) -> None:
-        self.data, self.weight, self.radius, self.gain = data, weight, radius, gain
-        n, size = len(data), data.shape[-1]
-        index = np.arange(size, dtype=float)
-        self.distance = np.hypot(index[:, None] - y[:, None, None], index - x[:, None, None])
-        self.used = (self.distance <= radius) & (weight > 0)
-        self.stamps = _padded(np.asarray(psf), size)
-        self.x, self.y = x.copy(), y.copy()
-        self.flux, self.flux_err, self.x_err, self.y_err = (np.full(n, np.nan) for _ in range(4))
-        for step in range(_STEPS):
-            self._step(x, y, move=step < _STEPS - 1)
-        self.chi2 = self._chi2()
-
-    def _profile(self) -> Float:
-        half = self.data.shape[-1] // 2
-        moved: Float = shift(self.stamps, self.x - half, self.y - half).astype(float)
-        return moved
-
-    def _step(self, start_x: Float, start_y: Float, move: bool) -> None:
-        if not len(self.data):
-            return
-        profile = self._profile()
-        slope_y, slope_x = np.gradient(profile, axis=(1, 2))
-        flux = np.nan_to_num(self.flux)[:, None, None]
-        safe = np.where(self.used, self.weight, 1.0)
-        w = np.where(self.used, 1 / (1 / safe + np.maximum(flux * profile, 0) / self.gain), 0.0)
-        basis = np.stack([profile, -slope_x, -slope_y], 1).reshape(len(w), 3, -1)
-        weighted = basis * w.reshape(len(w), 1, -1)
-        normal = weighted @ basis.transpose(0, 2, 1)
-        possible = np.all(np.einsum("nkk->nk", normal) > 0, axis=1)
-        normal[~possible] = np.eye(3)
-        covariance = np.linalg.inv(normal)
-        solution = np.einsum("njk,nkm,nm->nj", covariance, weighted, self.data.reshape(len(w), -1))
-        self.flux = np.where(possible, solution[:, 0], np.nan)
-        error = np.sqrt(np.abs(np.einsum("nkk->nk", covariance)))
-        self.flux_err = np.where(possible, error[:, 0], np.nan)
-        bright = np.maximum(np.abs(self.flux), error[:, 0])
-        self.x_err, self.y_err = error[:, 1] / bright, error[:, 2] / bright
-        if move:
-            dx, dy = (np.nan_to_num(np.clip(solution[:, k] / bright, -0.5, 0.5)) for k in (1, 2))
-            self.x = np.clip(self.x + dx, start_x - _MAX_SHIFT_PIX, start_x + _MAX_SHIFT_PIX)
-            self.y = np.clip(self.y + dy, start_y - _MAX_SHIFT_PIX, start_y + _MAX_SHIFT_PIX)
-
-    def _chi2(self) -> Float:
-        if not len(self.data):
-            return np.zeros(0)
-        model = np.nan_to_num(self.flux)[:, None, None] * self._profile()
-        safe = np.where(self.used, self.weight, 1.0)
-        terms = np.where(
-            self.used, (self.data - model) ** 2 / (1 / safe + np.maximum(model, 0) / self.gain), 0.0
-        )
-        freedom = np.count_nonzero(self.used, axis=(1, 2)) - 3
-        chi2: Float = np.where(freedom > 0, terms.sum((1, 2)) / np.maximum(freedom, 1), np.nan)
-        return chi2
-
-    def light(self, images: Float, radius: float) -> Float:
-        """Sum other images of the same pixels in a soft-edged aperture at the fitted position."""
-        return np.asarray(np.sum(self._aperture(radius) * images, axis=(1, 2)), float)
-
-    def _aperture(self, radius: float) -> Float:
-        index = np.arange(self.data.shape[-1], dtype=float)
-        distance = np.hypot(index[:, None] - self.y[:, None, None], index - self.x[:, None, None])
-        return np.asarray(np.clip(radius + 0.5 - distance, 0, 1), float)
-
-    def aperture(self, radius: float, gain: float) -> tuple[Float, Float]:
-        """Sum a soft-edged aperture at the fitted position and scale it to the total by the PSF's share.
-
-        Unusable pixels count as the PSF model says.
-        """
-        if not len(self.data):
-            return np.zeros(0), np.zeros(0)
-        share = self._aperture(radius)
-        usable = self.weight > 0
-        profile = self._profile()
-        model = np.nan_to_num(self.flux)[:, None, None] * profile
-        within = np.sum(share * profile, axis=(1, 2))
-        flux = np.sum(share * np.where(usable, self.data, model), axis=(1, 2))
-        safe = np.where(usable, self.weight, 1.0)
-        variance = np.sum(np.where(usable, share**2 / safe, 0), axis=(1, 2)) + np.maximum(flux, 0) / gain
-        return flux / within, np.sqrt(variance) / within
-
-
-def _padded(stamps: Float, size: int) -> Float:
-    """Put PSF stamps in the middle of (n, size, size) planes, or cut them to that size."""
-    have = stamps.shape[-1]
-    if have >= size:
-        edge = (have - size) // 2
-        return stamps[:, edge : edge + size, edge : edge + size]
-    edge = (size - have) // 2
-    return np.pad(stamps, [(0, 0), (edge, edge), (edge, edge)])
+def _distances(detections: Detections, around: Surroundings | None) -> dict[str, Float]:
+    """Return how far the nearest star, galaxy and edge are."""
+    unknown = np.full(len(detections), np.nan)
+    columns = dict.fromkeys(
+        ("star_distance_arcsec", "star_mag", "galaxy_distance_arcsec", "galaxy_mag", "edge_distance_pix"),
+        unknown,
+    )
+    if around is None:
+        return columns
+    height, width = around.shape
+    x, y = detections.x, detections.y
+    columns["edge_distance_pix"] = (
+        np.minimum(np.minimum(x, width - 1 - x), np.minimum(y, height - 1 - y)) + 0.5
+    )
+    for kind, chosen in (("star", around.sources.is_star), ("galaxy", ~around.sources.is_star)):
+        some = around.sources.select(chosen)
+        if len(some) and len(detections):
+            distance, row = cKDTree(np.column_stack([some.x, some.y])).query(np.column_stack([x, y]))
+            columns[f"{kind}_distance_arcsec"] = distance * around.pixel_scale_arcsec
+            columns[f"{kind}_mag"] = some.mag[row]
+    return columns

@@ -84,7 +84,7 @@ def write_fits(path: Path, contents: Mapping[str, Content], cards: Cards | None 
 
 
 def read_fits(
-    path: Path, names: Collection[str] | None = None
+    path: Path, names: Collection[str] | None = None, rows: slice | None = None
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Read arrays and tables from a file.
 
@@ -94,6 +94,8 @@ def read_fits(
         Written by `write_fits`.
     names
         Which ones; None reads all.
+    rows
+        Read only these of each array, along its first axis, and nothing else of the file; None reads all.
 
     Returns
     -------
@@ -117,7 +119,10 @@ def read_fits(
                     cure="remove it and make it again",
                     file=str(path),
                 )
-        return {name: _native(present[name].data) for name in wanted}, cards
+        return {
+            name: _native(present[name].data if rows is None else present[name].section[rows])
+            for name in wanted
+        }, cards
 
 
 def read_cards(path: Path) -> dict[str, Any]:

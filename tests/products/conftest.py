@@ -79,9 +79,9 @@ def detections(n: int = 3) -> frames.Detections:
 
 def stamps(n: int = 3, size: int = 11) -> frames.Stamps:
     rng = np.random.default_rng(5)
-    cubes = [rng.normal(size=(n, size, size)).astype(np.float32) for _ in range(4)]
-    flags = rng.integers(0, 9, (n, size, size), dtype=np.uint16)
-    return frames.Stamps(cubes[0], cubes[1], cubes[2], flags, cubes[3], np.arange(n) - 1, np.arange(n))
+    cubes = [rng.normal(size=(n, size, size)).astype(np.float32) for _ in range(6)]
+    flags = [rng.integers(0, 9, (n, size, size), dtype=np.uint16) for _ in range(3)]
+    return frames.Stamps(*cubes, *flags, np.arange(n) - 1, np.arange(n))
 
 
 def same(one: Any, other: Any) -> None:

@@ -1,6 +1,7 @@
 """What hangs on a difference image: sightings, cutouts, measurements, forced fluxes."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,6 +98,25 @@ def test_cutouts_come_back_the_same(session, sample, settings, night, n):
     assert one.new.shape == (1, 11, 11)
     np.testing.assert_array_equal(one.sub[0], sample.stamps(n).sub[n - 1])
     assert one.x0[0] == sample.stamps(n).x0[n - 1]
+
+
+def test_reading_one_set_of_stamps_reads_no_others(session, sample, settings, night):
+    """A section may have hundreds: a page that shows one of them must not wait for all."""
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    archive, n, size = Archive(settings), 300, 41
+    rows = write_cutouts(
+        archive, sample.stamps(n, size), add_sightings(session, sample, night, n), sample.place,
+        provenance_id=night.make.provenance_id, data_version="d" * 20,
+    )  # fmt: skip
+    whole = archive.find(rows[0].filepath).stat().st_size
+    before = bytes_read()
+    one = rows[150].read(archive)
+    assert bytes_read() - before < 0.05 * whole
+    for name, plane in sample.stamps(n, size).__dict__.items():
+        np.testing.assert_array_equal(getattr(one, name), plane[150:151])
 
 
 def test_no_sightings_no_cutouts_but_a_file(session, sample, settings, night):

@@ -56,6 +56,16 @@ def test_a_difference_comes_back_the_same(archive, sample):
     np.testing.assert_array_equal(row.psf, frame.psf.coefficients)
 
 
+def test_a_difference_keeps_its_dipoles_if_it_has_any(archive, sample):
+    image = sample.image()
+    dipoles = np.stack([image.data / 7, image.data / 9])
+    frame = SubtractionFrame(image, image.data, sample.psf(), image.data, 1.0, translient=dipoles)
+    row = fresh(type="difference")
+    row.write_subtraction(archive, frame, sample.place)
+    assert "translient" in row.components
+    np.testing.assert_array_equal(row.read_subtraction(archive).translient, dipoles)
+
+
 def test_arrays_and_header_are_loaded_when_looked_at(archive, sample):
     row, frame = fresh(), sample.image()
     row.write(archive, frame, sample.place)

@@ -81,9 +81,9 @@ def found():
     )
     ref = rng.normal(0, 10, (n, 41, 41)) + 20000 * gaussian(7, 41)
     sub = rng.normal(0, 20, (n, 41, 41)) + 60 * score[:, None, None] * gaussian(4, 41)
+    weight, flags = np.full((n, 41, 41), 1 / 400, np.float32), np.zeros((n, 41, 41), np.uint16)
     stamps = Stamps(
         (ref + sub).astype(np.float32), ref.astype(np.float32), sub.astype(np.float32),
-        np.zeros((n, 41, 41), np.uint16), np.full((n, 41, 41), 1 / 400, np.float32),
-        np.full(n, 180), np.full(n, 280),
+        weight, weight, weight, flags, flags, flags, np.full(n, 180), np.full(n, 280),
     )  # fmt: skip
     return SimpleNamespace(stamps=stamps, detections=detections)

@@ -54,7 +54,8 @@ def test_masters_measurements_and_forced_fluxes():
     x = np.arange(4.0)
     bad = np.array([False, True, True, False])
     whole = np.zeros(4, int)
-    m = metrics(Measurements(*[x] * 13, whole, x, x, bad, whole))
+    columns = dict.fromkeys(Measurements.__dataclass_fields__, x)
+    m = metrics(Measurements(**columns | {"n_bad": whole, "is_bad": bad, "bad_reasons": whole}))
     assert m["n_good"] == 2
     assert m["good_chi2"] == 1.5
     forced = ForcedFluxes(x, x, np.array([1, 10, np.nan, 100.0]), np.ones(4), x, whole, np.ones(4))

@@ -4,13 +4,22 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from scipy.signal import fftconvolve
+from scipy.spatial import cKDTree
+from scipy.special import ndtr
 
-from seechange_core.flags import PixelFlag
-from seechange_core.frames import Detections
+from seechange_core.flags import PixelFlag, QualityFlag
+from seechange_core.frames import Detections, ImageFrame, SubtractionFrame, ZeroPointSolution
+from seechange_core.numerics.psf import constant, draw
+from seechange_core.products.image import Image
+from seechange_core.products.place import Place
+from seechange_core.products.source_list import SourceList
 from seechange_core.stages.cut import CutParams, cut
-from seechange_core.stages.detect import DetectParams, detect
-from seechange_core.stages.measure import BadReason, MeasureParams, measure
+from seechange_core.stages.detect import DetectParams, detect, search_depth
+from seechange_core.stages.judge import DetectionLimits, judge_detections
+from seechange_core.stages.measure import MeasureParams, measure
 from seechange_core.stages.subtract import SubtractParams, subtract
+from seechange_core.storage.archive import Archive
 
 DITHER = {"rotation_deg": 0.3, "shift": (13.37, -8.61)}
 
@@ -123,11 +132,18 @@ def test_stamps_show_the_same_place_and_nan_outside(nights):
     assert (stamps.x0[0], stamps.y0[0]) == (-8, n.sky.side - 13)
     outside = np.ones((21, 21), bool)
     outside[:13, 8:] = False
-    for plane in (stamps.new, stamps.ref, stamps.sub):
-        assert np.array_equal(np.isnan(plane[0]), outside)
-    assert np.all(stamps.new_flags[0][outside] == PixelFlag.OUT_OF_BOUNDS)
-    assert np.all(stamps.sub_weight[0][outside] == 0)
+    truth = {"new": n.new.image, "ref": None, "sub": n.sub.image}
+    for name, frame in truth.items():
+        data, weight, flags = (getattr(stamps, f"{name}{end}")[0] for end in ("", "_weight", "_flags"))
+        assert np.array_equal(np.isnan(data), outside)
+        assert np.all(flags[outside] == PixelFlag.OUT_OF_BOUNDS)
+        assert np.all(weight[outside] == 0)
+        expected = n.sub.reference_weight if frame is None else frame.weight
+        assert np.array_equal(weight[~outside], expected[-13:, :13].ravel())
+        expected = n.sub.reference_flags if frame is None else frame.flags
+        assert np.array_equal(flags[~outside], expected[-13:, :13].ravel())
     assert np.array_equal(stamps.sub[0][~outside], n.sub.image.data[-13:, :13].ravel())
+    assert np.array_equal(stamps.ref[0][~outside], n.sub.reference[-13:, :13].ravel())
     assert np.isfinite(measure(stamps, corner, n.sub.psf, MeasureParams()).n_bad[0])
 
 
@@ -145,38 +161,133 @@ def test_real_changes_pass_the_cuts(nights):
     assert bad / total < 0.06
 
 
-def _drawn(n, make):
-    """Put a shape at a quiet place of an empty difference."""
-    data = np.random.default_rng(1).normal(0, 1, n.sub.image.data.shape) / np.sqrt(
-        np.median(n.sub.image.weight)
+def test_detecting_again_from_files_gives_the_same_rows(nights, settings):
+    n = nights[2]
+    row = Image(type="difference", data_version="d" * 20)
+    archive = Archive(settings)
+    row.write_subtraction(archive, n.sub, Place("demo", "2026-01-01", "e1", "1"))
+    read = row.read_subtraction(archive)
+    for one, other in (
+        (detect(read, DetectParams()), n.found),
+        (search_depth(read, DetectParams()), search_depth(n.sub, DetectParams())),
+        (cut(n.new, read, n.found, CutParams()), n.stamps),
+    ):
+        for f in fields(one):
+            np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), err_msg=f.name)
+
+
+def white(psf, x, y, snr, shape, seed=1):
+    """A difference of white noise with point sources, and its score: the matched filter."""
+    stamp = psf.coefficients[0].astype(float)
+    noise = 1 / np.sqrt(np.sum(stamp**2))
+    data = np.random.default_rng(seed).normal(0, 1, shape) + draw(psf, x, y, np.asarray(snr) * noise, shape)
+    score = fftconvolve(data, stamp[::-1, ::-1], mode="same") * noise
+    image = ImageFrame(
+        data.astype(np.float32), np.ones(shape, np.float32), np.zeros(shape, np.uint16), 1.0, gain=np.inf
     )
-    y, x = np.mgrid[: n.sky.side, : n.sky.side]
-    data = data + make(x - 300.0, y - 300.0) * 600
-    weight = np.full(data.shape, np.median(n.sub.image.weight), np.float32)
-    flags = np.zeros(data.shape, np.uint16)
-    image = replace(n.sub.image, data=data.astype(np.float32), weight=weight, flags=flags)
-    one = n.found.select(np.array([0]))
-    one = replace(one, x=np.array([300.0]), y=np.array([300.0]), score=np.array([30.0]))
-    sub = replace(n.sub, image=image)
-    return measure(cut(n.new, sub, one, CutParams()), one, n.sub.psf, MeasureParams())
+    return SubtractionFrame(image, score.astype(np.float32), psf, image.data, 1.0)
 
 
-def test_artefacts_fail_the_cut_that_names_them(nights):
-    n = nights[0]
-    width = n.sub.psf.fwhm_pix / 2.3548
+def round_psf(fwhm):
+    index = np.arange(-12, 13)
+    return constant(np.exp(-4 * np.log(2) * (index**2 + index[:, None] ** 2) / fwhm**2))
 
-    def blob(dx, dy, sx, sy):
-        return np.exp(-0.5 * ((dx / sx) ** 2 + (dy / sy) ** 2))
 
-    good = _drawn(n, lambda dx, dy: blob(dx, dy, width, width))
-    assert good.bad_reasons[0] & ~int(BadReason.BAD_PIXELS) == 0
-    trail = _drawn(n, lambda dx, dy: blob(dx, dy, 5 * width, width))
-    assert trail.bad_reasons[0] & (BadReason.ELONGATED | BadReason.NO_FIT)
-    spike = _drawn(n, lambda dx, dy: 2 * blob(dx, dy, 0.4, 0.4))
-    assert spike.bad_reasons[0] & (BadReason.TOO_NARROW | BadReason.NO_FIT)
-    ghost = _drawn(n, lambda dx, dy: blob(dx, dy, 3 * width, 3 * width))
-    assert ghost.bad_reasons[0] & (BadReason.TOO_WIDE | BadReason.NO_FIT)
-    dipole = _drawn(n, lambda dx, dy: blob(dx, dy, width, width) - blob(dx - 4, dy, width, width))
-    assert dipole.bad_reasons[0] & BadReason.NEGATIVE
-    assert dipole.negative_fraction[0] > 0.4
-    assert dipole.negative_flux_fraction[0] > 0.4
+@pytest.mark.parametrize("fwhm", [2.2, 4.5])
+def test_half_of_what_has_the_quoted_limit_is_found(fwhm):
+    psf, rng, shape = round_psf(fwhm), np.random.default_rng(9), (1024, 1024)
+    grid = np.arange(20, 1010, 22.0)
+    snr, found = [], []
+    for seed in range(3):
+        x, y = (g.ravel() + rng.uniform(-2, 2, grid.size**2) for g in np.meshgrid(grid, grid))
+        sn = rng.uniform(2.5, 7.5, len(x))
+        sub = white(psf, x, y, sn, shape, seed)
+        seen = detect(sub, DetectParams())
+        nearest = cKDTree(np.column_stack([seen.x, seen.y])).query(np.column_stack([x, y]))[0]
+        snr.append(sn)
+        found.append(nearest < fwhm)
+    snr, found = np.concatenate(snr), np.concatenate(found)
+    depth = search_depth(sub, DetectParams())
+    limit = depth.median_e * np.sqrt(np.sum(psf.coefficients[0].astype(float) ** 2))
+    assert limit == pytest.approx(depth.sigma, rel=1e-3)
+    at_limit = np.abs(snr - limit) < 0.3
+    assert np.mean(found[at_limit]) == pytest.approx(0.5, abs=0.04)
+    # The whole curve is that of a threshold in Gaussian noise.
+    for middle in np.arange(3.0, 7.5, 0.5):
+        rows = np.abs(snr - middle) < 0.25
+        expected = np.mean(ndtr(snr[rows] - limit))
+        assert np.mean(found[rows]) == pytest.approx(expected, abs=0.055)
+
+
+def test_the_depth_follows_noise_and_masks():
+    """Twice the noise on the right half, nothing searched at the top."""
+    psf = round_psf(4.0)
+    sub = white(psf, np.zeros(0), np.zeros(0), np.zeros(0), (512, 700))
+    weight, score = sub.image.weight.copy(), sub.score.copy()
+    weight[:, 350:] = 0.25
+    score[300:] = 0
+    sub = replace(sub, image=replace(sub.image, weight=weight), score=score)
+    depth = search_depth(sub, DetectParams(depth_step_pix=64))
+    noise = depth.sigma / np.sqrt(np.sum(psf.coefficients[0].astype(float) ** 2))
+    assert depth.limit_at(100, 100) == pytest.approx(noise, rel=0.01)
+    assert depth.limit_at([600, 650.5], [40, 10]) == pytest.approx([2 * noise, 2 * noise], rel=0.01)
+    assert depth.searched_fraction == pytest.approx(300 / 512, abs=0.02)
+    assert np.all(np.isnan(depth.limit_at([100, 100, -2, 100], [400, 511, 100, 600])))
+    assert noise < depth.median_e <= 2.001 * noise
+    listed = SourceList(data_version="x")
+    listed.take_depth(depth, ZeroPointSolution(25.0, 0.01, "r"))
+    assert listed.depth.limit_at(600, 40) == pytest.approx(float(depth.limit_at(600, 40)), rel=1e-4)
+    assert listed.limiting_mag == pytest.approx(25 - 2.5 * np.log10(depth.median_e))
+    assert listed.searched_fraction == depth.searched_fraction
+
+
+def test_nothing_searched_has_no_depth():
+    sub = white(round_psf(3.0), np.zeros(0), np.zeros(0), np.zeros(0), (128, 128))
+    depth = search_depth(replace(sub, score=np.zeros_like(sub.score)), DetectParams())
+    assert depth.searched_fraction == 0
+    assert np.isnan(depth.median_e)
+    assert np.isnan(depth.limit_at(60, 60))
+    listed = SourceList(data_version="x")
+    listed.take_depth(depth, ZeroPointSolution(25.0, 0.01, "r"))
+    assert (listed.limit_e, listed.limiting_mag) == (None, None)
+
+
+@pytest.mark.parametrize("fwhm", [2.2, 4.5])
+def test_a_source_on_a_masked_column_is_one(fwhm):
+    """It has a peak on either side, as what is masked has no score."""
+    psf = round_psf(fwhm)
+    grid = np.arange(30.0, 480, 40)
+    x, y = (g.ravel() for g in np.meshgrid(grid, grid))
+    sub = white(psf, x, y, np.full(len(x), 60.0), (512, 512))
+    weight, score = sub.image.weight.copy(), sub.score.copy()
+    for column in grid.astype(int):
+        masked = slice(column, column + round(fwhm / 2))
+        weight[:, masked] = 0
+        score[:, masked] = 0
+    sub = replace(sub, image=replace(sub.image, weight=weight), score=score)
+    found = detect(sub, DetectParams())
+    assert len(found) == len(x)
+    nearest = cKDTree(np.column_stack([x, y])).query(np.column_stack([found.x, found.y]))[0]
+    assert nearest.max() < 0.5
+
+
+def test_a_close_pair_of_one_sign_stays_two_and_so_does_a_dipole():
+    psf = round_psf(4.0)
+    sub = white(psf, np.array([60.0, 67.0]), np.array([60.0, 60.0]), np.array([60.0, 40.0]), (128, 128))
+    assert len(detect(sub, DetectParams())) == 2
+    sub = white(psf, np.array([60.0, 63.0]), np.array([60.0, 60.0]), np.array([60.0, -60.0]), (128, 128))
+    assert np.sign(detect(sub, DetectParams()).score).tolist() in ([1, -1], [-1, 1])
+
+
+def test_of_too_many_the_strongest_count_and_the_list_is_flagged():
+    psf = round_psf(4.0)
+    sub = white(psf, np.zeros(0), np.zeros(0), np.zeros(0), (400, 400))
+    params = DetectParams(threshold=2.0, max_detections=50)
+    everything = detect(sub, DetectParams(threshold=2.0))
+    found = detect(sub, params)
+    assert 40 < len(found) <= 50
+    assert np.all(np.isin(found.score, everything.score[:60]))
+    verdict = judge_detections(len(found), search_depth(sub, params), DetectionLimits())
+    assert verdict.flags == QualityFlag.TOO_DENSE
+    assert "per million pixels" in verdict.words
+    assert not judge_detections(5, search_depth(sub, params), DetectionLimits()).flags
