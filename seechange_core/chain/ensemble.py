@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seechange_core.chain.light_curves import Epoch, Kind, LightCurveTable, epochs_at, force_epoch
+from seechange_core.chain.light_curve_table import LightCurveTable
+from seechange_core.chain.light_curves import Epoch, Kind, epochs_at, force_epoch
 from seechange_core.errors import NotFoundError
 from seechange_core.frames import Bool, Float, Sources, Table, WcsSolution
 from seechange_core.numerics.ensemble import Ensemble, solve

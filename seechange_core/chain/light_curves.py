@@ -1,6 +1,7 @@
 """Light curves: of an object from its forced fluxes, or of any place on the sky from the pixels."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,94 +9,53 @@ import numpy as np
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
+from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.lineage import provenances
-from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
-from seechange_core.chain.steps_force import measure_difference
+from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points
+from seechange_core.chain.reference_flux import (
+    InReference,
+    coadds_of,
+    forced_in_references,
+    times_of,
+    with_references,
+)
+from seechange_core.chain.steps_force import measure_difference, measure_image
 from seechange_core.errors import NotFoundError
-from seechange_core.frames import Float, Sources, Table, WcsSolution
-from seechange_core.numerics.background import without_background
+from seechange_core.frames import Float, Sources, WcsSolution
 from seechange_core.numerics.timing import bjd_tdb
 from seechange_core.products.base import Corners, overlapping
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
-from seechange_core.products.object import Object, find_objects
-from seechange_core.products.outcome import StepOutcome
+from seechange_core.products.object import Object, find_objects, objects_named
+from seechange_core.products.outcome import StepOutcome, made_by
+from seechange_core.products.verdict import not_called_bad
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.settings import Settings, use_settings
-from seechange_core.stages.force import ForceParams, force
+from seechange_core.stages.force import ForceParams
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
 
 Kind = Literal["image", "difference"]
 
 
-@dataclass(frozen=True, eq=False)
-class LightCurveTable(Table):
-    """Forced fluxes of one place, one row per exposure that covers it, in the order of time.
-
-    Attributes
-    ----------
-    exposure, section, filter
-        (n,) text.
-    mjd_mid, bjd_tdb
-        Middle of the exposure, UTC; barycentric, NaN where the site is unknown.
-    flux, flux_err
-        Electrons; of the difference from the reference, or of all light there.
-    zp, zp_err
-        ``mag = zp - 2.5 log10(flux)``, at the place in each image; the error is common to all stars of an
-        image. NaN where an ensemble was asked for that does not tie the epoch to the others.
-    flags
-        `PixelFlag` bits near the place.
-    quality
-        `QualityFlag` bits of the image or difference.
-    """
-
-    exposure: np.ndarray
-    section: np.ndarray
-    filter: np.ndarray
-    mjd_mid: Float
-    bjd_tdb: Float
-    flux: Float
-    flux_err: Float
-    zp: Float
-    zp_err: Float
-    flags: np.ndarray
-    quality: np.ndarray
-
-    @property
-    def mag(self) -> Float:
-        """Magnitude; NaN where the flux is not positive."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(self.flux > 0, self.zp - 2.5 * np.log10(self.flux), np.nan))
-
-    @property
-    def mag_err(self) -> Float:
-        """Its error from `flux_err` alone."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(self.flux > 0, 2.5 / np.log(10) * self.flux_err / self.flux, np.nan))
-
-    @property
-    def limiting_mag(self) -> Float:
-        """Magnitude of 5 sigma: the upper limit where nothing is seen."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.zp - 2.5 * np.log10(5 * self.flux_err))
-
-
 def object_named(settings: Settings, name: str) -> Object:
-    """Return an object.
+    """Return the object that has a name, or had it before it was renamed or merged.
+
+    Of several settings, that of the present ones, else the newest.
 
     Raises
     ------
     NotFoundError
         If there is none of that name.
     """
-    with open_session(settings, read_only=True) as session:
-        found = session.scalar(select(Object).where(Object.name == name))
-    if found is None:
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        rows = objects_named(session, name)
+        present = present_provenances(session, settings, "measurement") if len(rows) > 1 else set()
+    if not rows:
         raise NotFoundError(f"there is no object {name!r}", cure="`seechange candidates` lists them")
-    return found
+    return next((row for row in rows if row.provenance_id in present), rows[0])
 
 
 def object_near(
@@ -112,8 +72,19 @@ def object_near(
     return found[0] if found else None
 
 
-def object_light_curve(settings: Settings, name: str) -> LightCurveTable:
+def object_light_curve(settings: Settings, name: str, quiet_before: float | None = None) -> LightCurveTable:
     """Return the forced fluxes of an object in all differences, also from before it was found.
+
+    Exposures that someone called bad are left out.
+
+    Parameters
+    ----------
+    settings
+        Whose.
+    name
+        Present or earlier name.
+    quiet_before
+        Before that the object did not shine, MJD; None: before its first sighting.
 
     Raises
     ------
@@ -125,20 +96,24 @@ def object_light_curve(settings: Settings, name: str) -> LightCurveTable:
         select(ForcedFlux, Exposure.name, Image.section_id, Image.bitflag)
         .join(Image, Image.id == ForcedFlux.image_id)
         .join(Exposure, Exposure.id == Image.exposure_id)
-        .join(StepOutcome, StepOutcome.data_version == Image.data_version)
-        .where(
-            ForcedFlux.object_id == found.id,
-            StepOutcome.step == "subtraction",
-            StepOutcome.status == "done",
-        )
+        .join(StepOutcome, made_by(Image, Image, "subtraction"))
+        .where(ForcedFlux.object_id == found.id, not_called_bad(Image.exposure_id, Image.section_id))
         .order_by(ForcedFlux.mjd_mid, Image.section_id, ForcedFlux.id)
     )
     with use_settings(settings), open_session(settings, read_only=True) as session:
         every = list(session.execute(query))
         present = present_provenances(session, settings, "forced_photometry")
-    # Measured with several parameters: the present ones count, else those used last.
-    chosen = {row[0].image_id: row for row in sorted(every, key=lambda r: r[0].provenance_id in present)}
-    rows = sorted(chosen.values(), key=lambda row: (row[0].mjd_mid, row[2]))
+        # Measured with several parameters: the present ones count, else those used last.
+        chosen = {row[0].image_id: row for row in sorted(every, key=lambda r: r[0].provenance_id in present)}
+        rows = sorted(chosen.values(), key=lambda row: (row[0].mjd_mid, row[2]))
+        ids = [row[0].image_id for row in rows]
+        references = forced_in_references(session, found.id, ids, present)
+    curve = _table([(f, exposure, section, bits) for f, exposure, section, bits in rows])
+    return with_references(curve, ids, references, found.first_mjd if quiet_before is None else quiet_before)
+
+
+def _table(rows: Sequence[tuple[ForcedFlux, str, str, int]]) -> LightCurveTable:
+    """Make a light curve of rows: a flux, its exposure, section and quality bits."""
     nan = np.nan
     return LightCurveTable(
         exposure=np.array([name for _, name, *_ in rows]),
@@ -202,9 +177,17 @@ def _epochs(settings: Settings, on: Kind, corners: Corners | None) -> list[Epoch
 
 
 def _done(session: Session, settings: Settings, step: str) -> ColumnElement[bool]:
-    """Make the condition that an outcome is a success of a step under the present settings."""
+    """Make the condition that an outcome is a success of a step under the present settings.
+
+    What a person called bad does not count.
+    """
     ids = present_provenances(session, settings, step)
-    return and_(StepOutcome.step == step, StepOutcome.status == "done", StepOutcome.provenance_id.in_(ids))
+    return and_(
+        StepOutcome.step == step,
+        StepOutcome.status == "done",
+        StepOutcome.provenance_id.in_(ids),
+        not_called_bad(StepOutcome.exposure_id, StepOutcome.section_id),
+    )
 
 
 def present_provenances(session: Session, settings: Settings, process: str) -> set[str]:
@@ -256,21 +239,20 @@ def force_epoch(
     """Force the flux at sky positions in one epoch: flux, error (electrons) and flags, NaN off the image."""
     archive = Archive(settings)
     params = settings.params(ForceParams, "force", epoch.exposure.instrument)
-    wcs = epoch.rows.wcs.solution()
     if on == "difference" and epoch.difference is not None:
         frame = epoch.difference.read_subtraction(archive)
-        fluxes = measure_difference(frame, wcs, ra, dec, params)
+        fluxes = measure_difference(frame, epoch.rows.wcs.solution(), ra, dec, params)
     else:
-        image = epoch.rows.image.read(archive)
-        x, y = wcs.to_pixels(ra, dec)
-        data = without_background(image.data, epoch.rows.background.read(archive))
-        psf = epoch.rows.psf.read(archive)
-        fluxes = force(data, image.weight, image.flags, psf, x, y, image.gain, params)
+        fluxes = measure_image(epoch.rows, archive, ra, dec, params)
     return fluxes.flux, fluxes.flux_err, fluxes.flags
 
 
 def position_light_curve(
-    settings: Settings, ra: float, dec: float, on: Kind = "difference"
+    settings: Settings,
+    ra: float,
+    dec: float,
+    on: Kind = "difference",
+    quiet_before: float | None = None,
 ) -> LightCurveTable:
     """Force the flux at a place in every present image or difference that covers it.
 
@@ -282,6 +264,8 @@ def position_light_curve(
         ICRS deg.
     on
         ``image``: all light there, on the calibrated images; ``difference``: what changed.
+    quiet_before
+        Before that nothing shone there but what always does, MJD; None if that is not known.
 
     Raises
     ------
@@ -302,7 +286,8 @@ def position_light_curve(
             float(bjd_tdb(e.exposure.mjd_mid, ra, dec, e.exposure.site)) if e.exposure.site else np.nan
             for e in epochs
         ]
-    return LightCurveTable(
+        references = _in_references(settings, epochs, *place) if on == "difference" else {}
+    curve = LightCurveTable(
         exposure=np.array([e.exposure.name for e in epochs]),
         section=np.array([e.rows.image.section_id for e in epochs]),
         filter=np.array([e.rows.image.filter for e in epochs]),
@@ -315,3 +300,35 @@ def position_light_curve(
         flags=np.array([m[2][0] for m in measured], dtype=np.int64),
         quality=np.array([e.bitflag for e in epochs], dtype=np.int64),
     )
+    ids = [e.difference.id if e.difference is not None else uuid.UUID(int=0) for e in epochs]
+    return with_references(curve, ids, references, quiet_before)
+
+
+def _in_references(
+    settings: Settings, epochs: Sequence[Epoch], ra: Float, dec: Float
+) -> dict[uuid.UUID, InReference]:
+    """Force the flux at a place in the references of epochs' differences, each reference once."""
+    archive = Archive(settings)
+    ids = [e.difference.id for e in epochs if e.difference is not None]
+    if not ids:
+        return {}
+    instruments = {e.difference.id: e.exposure.instrument for e in epochs if e.difference is not None}
+    with open_session(settings, read_only=True) as session:
+        coadds = coadds_of(session, ids)
+        kinds = {r.image_id: r for of in coadds.values() for r in of}
+        parts = {key: rows_of_reference(session, r) for key, r in kinds.items()}
+        times = times_of(session, list(kinds))
+    measured: dict[uuid.UUID, InReference] = {}
+    found = {}
+    for difference_id, references in coadds.items():
+        params = settings.params(ForceParams, "force", instruments[difference_id])
+        for key in (r.image_id for r in references):
+            if key not in measured:
+                part = parts[key]
+                fluxes = measure_image(part, archive, ra, dec, params)
+                zp = float(part.zero_point.solution().zp_at(fluxes.x, fluxes.y)[0])
+                mjd = times.get(key, np.empty(0))
+                measured[key] = InReference(float(fluxes.flux[0]), float(fluxes.flux_err[0]), zp, mjd)
+            if np.isfinite(measured[key].flux):
+                found[difference_id] = measured[key]
+    return found

@@ -47,9 +47,12 @@ class Process:
 _COMBINE = ("combine", combine.CombineParams, combine.CODE_VERSION)
 _EXTRACT = ("extract", extract.ExtractParams, extract.CODE_VERSION)
 _PHOTOMETRY = ("photometry", photometry.PhotometryParams, photometry.CODE_VERSION)
-_IMAGE_LIMITS, _SOURCE_LIMITS, _ASTROMETRY_LIMITS, _ZERO_POINT_LIMITS = (
+_IMAGE_LIMITS, _SOURCE_LIMITS, _ASTROMETRY_LIMITS, _ZERO_POINT_LIMITS, _DETECTION_LIMITS = (
     ("quality", kind, judge.CODE_VERSION)
-    for kind in (judge.ImageLimits, judge.SourceLimits, judge.AstrometryLimits, judge.ZeroPointLimits)
+    for kind in (
+        *(judge.ImageLimits, judge.SourceLimits, judge.AstrometryLimits, judge.ZeroPointLimits),
+        judge.DetectionLimits,
+    )
 )
 
 #: Every process by the name of its asset, upstreams before downstreams.
@@ -86,7 +89,9 @@ PROCESSES: dict[str, Process] = {
     "subtraction": Process(
         (("subtract", subtract.SubtractParams, subtract.CODE_VERSION),), ("zero_point", "reference")
     ),
-    "detections": Process((("detect", detect.DetectParams, detect.CODE_VERSION),), ("subtraction",)),
+    "detections": Process(
+        (("detect", detect.DetectParams, detect.CODE_VERSION), _DETECTION_LIMITS), ("subtraction",)
+    ),
     "cutouts": Process((("cut", cut.CutParams, cut.CODE_VERSION),), ("detections",)),
     "measurement": Process(
         (

@@ -1,24 +1,36 @@
-"""Which object each measurement belongs to: the one place where objects are made and moved."""
+"""Which object each measurement belongs to: the one place where objects are made, moved, named and merged.
 
+Objects are a function of all measurements there are, and of nothing else. Whenever measurements come or go,
+everything around them is grouped anew, as far as one thing touches the next: so neither the order in which
+sections and exposures finish nor a re-run of everything changes what the objects are.
+"""
+
+import logging
+import uuid
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from seechange_core.chain import load
+from seechange_core.chain.neighbourhood import KEYS_AT_ONCE, Member, Places, age, neighbourhood, objects_of
 from seechange_core.chain.section import Section
-from seechange_core.numerics.sky import bounding_cone, mean_position, separation
-from seechange_core.numerics.timing import decimal_year
+from seechange_core.numerics.sky import separation
 from seechange_core.products.base import save
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
-from seechange_core.products.object import Object, find_objects, take_names
+from seechange_core.products.object import NAME_CELL_ARCSEC, Object, ObjectAlias, object_name
 from seechange_core.products.sighting import Sighting
 from seechange_core.products.source_list import SourceList
-from seechange_core.stages.associate import AssociateParams, associate
+from seechange_core.products.verdict import apply_verdicts
+from seechange_core.settings import Settings
+from seechange_core.stages.associate import AssociateParams, associate, mean_place
 from seechange_core.storage.engine import open_session
+from seechange_core.storage.orm import new_id
 from seechange_core.storage.rows import take_turns
+
+log = logging.getLogger(__name__)
 
 
 def assign_objects(section: Section, measurements: Sequence[Measurement]) -> int:
@@ -34,130 +46,264 @@ def assign_objects(section: Section, measurements: Sequence[Measurement]) -> int
     """
     with open_session(section.settings) as session:
         take_turns(session, "objects")
-        _forget_superseded(session, section)
-        good = [row for row in measurements if not row.is_bad]
-        known = _known_objects(session, section)
-        index = _associate(section, good, known)
-        first = _first_of_place(section, good, index)
-        alone = [i for i, k in enumerate(index) if k < 0 and first[i] == i]
-        names = take_names(session, int(decimal_year(section.exposure.mjd_mid)), len(alone))
-        new = {i: _new_object(section, name, good[i]) for name, i in zip(names, alone, strict=True)}
-        session.add_all(new.values())
-        session.flush()
-        own = [known[k] if k >= 0 else new.get(i) for i, k in enumerate(index)]
-        objects = [found for i in first if (found := own[i]) is not None]
-        for measured, found in zip(good, objects, strict=True):
-            measured.object_id = found.id
+        provenance_id = section.provenance_id("measurement")
+        touched = _forget(session, provenance_id, section)
         for measured in measurements:
             save(session, measured, replace=True)
-            session.execute(
-                update(Sighting)
-                .where(Sighting.id == measured.sighting_id)
-                .values(object_id=measured.object_id)
-            )
-        for found in {o.id: o for o in objects}.values():
-            _settle(session, found)
-    return len(new)
+        touched += [(row.ra, row.dec) for row in measurements if not row.is_bad]
+        return regroup(session, provenance_id, touched, section.params(AssociateParams, "associate"))
 
 
-def _forget_superseded(session: Session, section: Section) -> None:
-    """Take this section's earlier measurements out of their objects.
+def regroup_exposure(
+    session: Session, settings: Settings, instrument: str, provenance_id: str, exposure_id: uuid.UUID
+) -> None:
+    """Group anew what an exposure saw, after someone has called it bad, or good again.
 
-    They come from an older reference or master under the same provenance: the exposure must not count twice.
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    settings, instrument, provenance_id
+        Whose measurements, and which.
+    exposure_id
+        Which exposure.
     """
-    lists = (
-        select(Sighting.id)
+    take_turns(session, "objects")
+    query = (
+        select(Measurement.ra, Measurement.dec)
+        .join(Sighting, Sighting.id == Measurement.sighting_id)
         .join(SourceList, SourceList.id == Sighting.source_list_id)
         .join(Image, Image.id == SourceList.image_id)
-        .where(Image.exposure_id == section.exposure.id, Image.section_id == section.section)
+        .where(
+            Image.exposure_id == exposure_id,
+            Measurement.provenance_id == provenance_id,
+            Measurement.is_bad.is_(False),
+        )
     )
-    mine = Measurement.provenance_id == section.provenance_id("measurement")
-    touched = select(Measurement.object_id).where(mine, Measurement.sighting_id.in_(lists))
-    ids = [i for i in session.scalars(touched) if i is not None]
-    superseded = select(Measurement.sighting_id).where(mine, Measurement.sighting_id.in_(lists))
-    session.execute(update(Sighting).where(Sighting.id.in_(superseded)).values(object_id=None))
-    session.execute(
-        update(Measurement).where(mine, Measurement.sighting_id.in_(lists)).values(object_id=None)
-    )
-    for found in session.scalars(select(Object).where(Object.id.in_(ids))):
-        _settle(session, found)
+    places = [(ra, dec) for ra, dec in session.execute(query)]
+    regroup(session, provenance_id, places, settings.params(AssociateParams, "associate", instrument))
 
 
-def _known_objects(session: Session, section: Section) -> list[Object]:
-    """Return the objects in and around the section, of the same provenance."""
-    ra, dec, radius_deg = bounding_cone(*_corners(section))
-    query = select(Object).where(Object.provenance_id == section.provenance_id("measurement"))
-    radius_arcsec = radius_deg * 3600 + 30
-    return [row for row, _ in find_objects(session, ra, dec, radius_arcsec, query)]
+def _forget(session: Session, provenance_id: str, section: Section) -> list[tuple[float, float]]:
+    """Take this section's earlier measurements out of their objects; return where they were.
 
-
-def _corners(section: Section) -> tuple[list[float], list[float]]:
-    solution = load.wcs(section)
-    height, width = solution.shape
-    ra, dec = solution.to_sky([0, width, width, 0], [0, 0, height, height])
-    return list(ra), list(dec)
-
-
-def _associate(section: Section, rows: Sequence[Measurement], known: Sequence[Object]) -> np.ndarray:
-    if not rows:
-        return np.zeros(0, int)
-    return associate(
-        np.array([r.ra for r in rows]),
-        np.array([r.dec for r in rows]),
-        np.array([_error(r) for r in rows]),
-        np.array([o.ra for o in known]),
-        np.array([o.dec for o in known]),
-        np.array([np.hypot(o.ra_err_arcsec, o.dec_err_arcsec) / np.sqrt(2) for o in known]),
-        section.params(AssociateParams, "associate"),
-    )
-
-
-def _first_of_place(section: Section, rows: Sequence[Measurement], index: np.ndarray) -> list[int]:
-    """Return for each row the one whose object it shares: itself, or one close by in the same image.
-
-    The two lobes of a dipole, or the pieces of a blend, are one thing on the sky and get one object. Rows
-    that are known objects come first, then the most significant.
+    They are made again, or come from an older reference or master: the exposure must not count twice.
     """
-    radius = section.params(AssociateParams, "associate").radius_arcsec
-    heads = [i for i in range(len(rows)) if index[i] >= 0]
-    first = list(range(len(rows)))
-    for i in range(len(rows)):
-        if index[i] >= 0:
-            continue
-        near = [(separation(rows[i].ra, rows[i].dec, rows[h].ra, rows[h].dec) * 3600, h) for h in heads]
-        distance, head = min(near, default=(np.inf, i))
-        if distance <= radius:
-            first[i] = head
-        else:
-            heads.append(i)
-    return first
-
-
-def _error(row: Measurement) -> float:
-    """Return a measurement's position error, arcsec; a generous one where the fit gave none."""
-    return row.position_err_arcsec if row.position_err_arcsec else 1.0
-
-
-def _new_object(section: Section, name: str, row: Measurement) -> Object:
-    return Object(
-        name=name,
-        ra=row.ra,
-        dec=row.dec,
-        ra_err_arcsec=_error(row),
-        dec_err_arcsec=_error(row),
-        provenance_id=section.provenance_id("measurement"),
+    query = (
+        select(Measurement.id, Measurement.sighting_id, Measurement.ra, Measurement.dec)
+        .join(Sighting, Sighting.id == Measurement.sighting_id)
+        .join(SourceList, SourceList.id == Sighting.source_list_id)
+        .join(Image, Image.id == SourceList.image_id)
+        .where(
+            Image.exposure_id == section.exposure.id,
+            Image.section_id == section.section,
+            Measurement.provenance_id == provenance_id,
+            Measurement.object_id.is_not(None),
+        )
     )
+    rows = session.execute(query).all()
+    _point(session, [row[0] for row in rows], [row[1] for row in rows], None)
+    return [(ra, dec) for *_, ra, dec in rows]
 
 
-def _settle(session: Session, found: Object) -> None:
-    """Bring an object's position, count and dates up to its measurements."""
-    rows = list(session.scalars(select(Measurement).where(Measurement.object_id == found.id)))
-    found.n_sightings = len(rows)
-    if not rows:
+def regroup(session: Session, provenance_id: str, places: Places, params: AssociateParams) -> int:
+    """Bring the objects around some places up to the measurements that there are now.
+
+    The caller holds the turn named ``objects`` and calls this once for all measurements that came or went.
+
+    Returns
+    -------
+    int
+        How many objects are new.
+    """
+    if not places:
+        return 0
+    link_arcsec = max(params.radius_arcsec, NAME_CELL_ARCSEC)
+    members = neighbourhood(session, provenance_id, places, link_arcsec)
+    everywhere = [*places, *((m.ra, m.dec) for m in members)]
+    objects = objects_of(session, provenance_id, members, everywhere, link_arcsec)
+    groups = _groups(members, params)
+    owners, n_new = _owners(session, provenance_id, groups, objects)
+    for found, group in zip(owners, groups, strict=True):
+        _settle(session, found, group)
+    _release(session, owners, groups)
+    _retire(session, objects, owners, groups)
+    _rename(session, objects, owners, _names([g[0] for g in groups], params.name_pattern))
+    apply_verdicts(session, owners)
+    session.flush()
+    return n_new
+
+
+# --- What it is to be -----------------------------------------------------------------------------
+
+
+def _groups(members: Sequence[Member], params: AssociateParams) -> list[list[Member]]:
+    """Group measurements: members and groups in the order of time."""
+    ra, dec, err = (np.array([getattr(m, n) for m in members], float) for n in ("ra", "dec", "err_arcsec"))
+    heads = associate(ra, dec, err, params)
+    groups: dict[int, list[Member]] = defaultdict(list)
+    for head, member in zip(heads.tolist(), members, strict=True):
+        groups[head].append(member)
+    return sorted(groups.values(), key=lambda group: age(group[0]))
+
+
+def _owners(
+    session: Session, provenance_id: str, groups: Sequence[list[Member]], objects: Sequence[Object]
+) -> tuple[list[Object], int]:
+    """Find each group its row: the one most of it belongs to until now, else an empty one, else a new one.
+
+    Only the key of the row depends on what was before.
+    """
+    shared = {
+        (g, o): n
+        for g, group in enumerate(groups)
+        for o, n in Counter(m.object_id for m in group if m.object_id is not None).items()
+    }
+    rows = {row.id: row for row in objects}
+    pairs = sorted(shared, key=lambda pair: (-shared[pair], pair[0], pair[1]))
+    empty = [row for row in objects if not any(row.id == o for _, o in pairs)]
+    near = [
+        (distance, g, row.id)
+        for row in empty
+        for g, group in enumerate(groups)
+        if (distance := _distance_arcsec(row, group)) <= NAME_CELL_ARCSEC
+    ]
+    pairs += [(g, o) for _, g, o in sorted(near)]
+    owner: dict[int, Object] = {}
+    taken: set[uuid.UUID] = set()
+    for g, o in pairs:
+        if g not in owner and o not in taken and o in rows:
+            owner[g] = rows[o]
+            taken.add(o)
+    n_new = 0
+    for g, group in enumerate(groups):
+        if g not in owner:
+            owner[g] = _new_object(session, provenance_id, group)
+            n_new += 1
+    return [owner[g] for g in range(len(groups))], n_new
+
+
+def _distance_arcsec(row: Object, group: Sequence[Member]) -> float:
+    return float(np.min(separation(row.ra, row.dec, [m.ra for m in group], [m.dec for m in group]))) * 3600
+
+
+def _new_object(session: Session, provenance_id: str, group: Sequence[Member]) -> Object:
+    place = group[0]
+    key = new_id()
+    row = Object(
+        id=key,
+        name=key.hex,  # until it is named
+        ra=place.ra,
+        dec=place.dec,
+        ra_err_arcsec=place.err_arcsec,
+        dec_err_arcsec=place.err_arcsec,
+        provenance_id=provenance_id,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _settle(session: Session, found: Object, group: Sequence[Member]) -> None:
+    """Give an object its measurements, and bring its position, count and dates up to them."""
+    moved = [m for m in group if m.object_id != found.id]
+    _point(session, [m.id for m in moved], [m.sighting_id for m in moved], found.id)
+    columns = (np.array([getattr(m, n) for m in group], float) for n in ("ra", "dec", "err_arcsec"))
+    place = mean_place(*columns)
+    found.ra, found.dec = place.ra, place.dec
+    found.ra_err_arcsec, found.dec_err_arcsec = place.ra_err_arcsec, place.dec_err_arcsec
+    found.n_sightings = len(group)
+    found.first_mjd, found.last_mjd = group[0].mjd, group[-1].mjd
+
+
+def _point(
+    session: Session,
+    measurements: Sequence[uuid.UUID],
+    sightings: Sequence[uuid.UUID],
+    object_id: uuid.UUID | None,
+) -> None:
+    """Let measurements and sightings refer to an object, or to none."""
+    for kind, ids in ((Measurement, measurements), (Sighting, sightings)):
+        for i in range(0, len(ids), KEYS_AT_ONCE):
+            some = kind.id.in_(ids[i : i + KEYS_AT_ONCE])
+            session.execute(
+                update(kind).where(some).values(object_id=object_id),
+                execution_options={"synchronize_session": False},
+            )
+
+
+def _release(session: Session, owners: Sequence[Object], groups: Sequence[list[Member]]) -> None:
+    """Take out of objects what no longer counts: measurements of an exposure that someone called bad."""
+    ids, kept = [row.id for row in owners], {m.id for group in groups for m in group}
+    for i in range(0, len(ids), KEYS_AT_ONCE):
+        query = select(Measurement.id, Measurement.sighting_id).where(
+            Measurement.object_id.in_(ids[i : i + KEYS_AT_ONCE])
+        )
+        gone = [row for row in session.execute(query) if row[0] not in kept]
+        _point(session, [row[0] for row in gone], [row[1] for row in gone], None)
+
+
+def _retire(
+    session: Session, objects: Sequence[Object], owners: Sequence[Object], groups: Sequence[list[Member]]
+) -> None:
+    """Merge objects whose measurements now belong to others into these; the others are left empty.
+
+    An empty one keeps its name and what people said of it, for the case that it is seen again.
+    """
+    owning = {row.id for row in owners}
+    heirs: dict[uuid.UUID, Counter[int]] = defaultdict(Counter)
+    for g, group in enumerate(groups):
+        for member in group:
+            if member.object_id is not None and member.object_id not in owning:
+                heirs[member.object_id][g] += 1
+    for row in objects:
+        if row.id in heirs:
+            g = min(heirs[row.id], key=lambda g: (-heirs[row.id][g], g))
+            _merge(session, row, owners[g])
+        elif row.id not in owning:
+            row.n_sightings = 0
+
+
+def _merge(session: Session, row: Object, heir: Object) -> None:
+    """Let everything that refers to an object refer to its heir, and remember what it was called."""
+    session.flush()
+    for kind in (Measurement, Sighting, ObjectAlias):
+        session.execute(
+            update(kind).where(kind.object_id == row.id).values(object_id=heir.id),
+            execution_options={"synchronize_session": False},
+        )
+    session.add(ObjectAlias(object_id=heir.id, name=row.name, how="merged"))
+    session.execute(delete(Object).where(Object.id == row.id))
+    log.info("object %s was merged into %s", row.name, heir.name)
+
+
+def _names(first: Sequence[Member], pattern: str) -> list[str]:
+    """Name objects by their first sightings; of two whose places spell alike, the later seen has a suffix."""
+    given: Counter[str] = Counter()
+    names = []
+    for seen in first:
+        name = object_name(pattern, seen.ra, seen.dec, seen.mjd)
+        names.append(name if not given[name] else f"{name}.{given[name] + 1}")
+        given[name] += 1
+    return names
+
+
+def _rename(
+    session: Session, objects: Sequence[Object], owners: Sequence[Object], names: Sequence[str]
+) -> None:
+    """Give objects their names, remembering the earlier ones; an empty one there of that name gives it up."""
+    owning = {row.id for row in owners}
+    changed = [(row, name) for row, name in zip(owners, names, strict=True) if row.name != name]
+    if not changed:
         return
-    weights = np.array([_error(r) ** -2 for r in rows])
-    ra, dec = mean_position(np.array([r.ra for r in rows]), np.array([r.dec for r in rows]), weights)
-    found.ra, found.dec = float(ra), float(dec)
-    found.ra_err_arcsec = found.dec_err_arcsec = float(weights.sum() ** -0.5)
-    found.first_mjd = min(r.mjd_mid for r in rows)
-    found.last_mjd = max(r.mjd_mid for r in rows)
+    blocked = [row for row in objects if row.id not in owning and row.name in {n for _, n in changed}]
+    session.flush()
+    session.execute(delete(Object).where(Object.id.in_([row.id for row in blocked])))
+    for row, name in changed:
+        if row.name != row.id.hex:
+            session.add(ObjectAlias(object_id=row.id, name=row.name, how="renamed"))
+            log.info("object %s is named %s: an earlier sighting of it came in", row.name, name)
+        row.name = row.id.hex
+    session.flush()  # two may have exchanged names
+    for row, name in changed:
+        row.name = name

@@ -168,6 +168,31 @@ def cone_ranges(
     ]
 
 
+def cells_near(ra: npt.ArrayLike, dec: npt.ArrayLike, radius_deg: float) -> tuple[Int, int]:
+    """List the cells that hold all that is within a radius of any of many positions.
+
+    Returns
+    -------
+    cells, order
+        Sorted nested indices, and their order: cells a little larger than the radius, at most nine for each
+        position.
+    """
+    order = _covering_order(radius_deg, HEALPIX_ORDER)
+    if order == 0:
+        return np.arange(12, dtype=np.int64), 0
+    own = np.unique(healpix_of(ra, dec, order))
+    with np.errstate(invalid="ignore"):  # at eight points of the sphere a cell has only 7 neighbours
+        around = np.asarray(neighbours(own, 1 << order, order="nested"), np.int64).ravel()
+    return np.union1d(own, around[around >= 0]), order
+
+
+def cell_ranges(cells: Int, order: int) -> list[tuple[int, int]]:
+    """Give the ranges of the index of `HEALPIX_ORDER` that sorted cells of a lower order hold, half-open."""
+    shift = 2 * (HEALPIX_ORDER - order)
+    runs = np.split(cells, np.flatnonzero(np.diff(cells) > 1) + 1)
+    return [(int(run[0]) << shift, (int(run[-1]) + 1) << shift) for run in runs if len(run)]
+
+
 def cell_cone(cell: int, order: int) -> tuple[float, float, float]:
     """Give a cone (ra, dec, radius_deg) around a nested HEALPix cell, little larger than it must be."""
     lon, lat = boundaries_lonlat(cell, 8, 1 << order, order="nested")

@@ -12,13 +12,14 @@ from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
-from seechange_core.products.object import Object
+from seechange_core.products.object import Object, ObjectAlias
 from seechange_core.products.outcome import StepOutcome
 from seechange_core.products.provenance import Provenance, ProvenanceTag
 from seechange_core.products.psf import Psf
-from seechange_core.products.reference import Reference
+from seechange_core.products.reference import Reference, ReferenceUse
 from seechange_core.products.sighting import Sighting
 from seechange_core.products.source_list import SourceList
+from seechange_core.products.verdict import Verdict
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 
@@ -32,14 +33,17 @@ __all__ = [
     "Image",
     "Measurement",
     "Object",
+    "ObjectAlias",
     "Provenance",
     "ProvenanceTag",
     "Psf",
     "Reference",
+    "ReferenceUse",
     "SensorSection",
     "Sighting",
     "SourceList",
     "StepOutcome",
+    "Verdict",
     "WorldCoordinates",
     "ZeroPoint",
 ]

@@ -1,13 +1,16 @@
 """What the products share: provenance, natural keys, places on the sky and names of files."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self, TypeVar
 
-from sqlalchemy import ColumnElement, ForeignKey, Select, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, ForeignKey, Select, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column, validates
 
 from seechange_core.frames import WcsSolution
 from seechange_core.numerics.sky import (
     bounding_cone,
+    cell_ranges,
+    cells_near,
     cone_ranges,
     footprint,
     healpix_of,
@@ -99,6 +102,7 @@ class Footprint(Located):
 
 AnyProduct = TypeVar("AnyProduct", bound=Any)
 AnyFootprint = TypeVar("AnyFootprint", bound=Footprint)
+AnyLocated = TypeVar("AnyLocated", bound=Any)
 
 
 def save(session: Session, row: AnyProduct, *, replace: bool = False) -> AnyProduct:
@@ -131,6 +135,12 @@ def existing(session: Session, row: AnyProduct) -> AnyProduct | None:
 # --- The sky ------------------------------------------------------------------------------------
 
 
+#: Of smaller cones few cells do: the rows next to them cost less than finding thinner rims.
+_SMALL_DEG = 1 / 60
+#: More rows than this are looked up by their place again, not by their keys.
+_MANY = 20_000
+
+
 def in_cone(
     healpix: InstrumentedAttribute[int] | InstrumentedAttribute[int | None],
     ra: float,
@@ -138,8 +148,41 @@ def in_cone(
     radius_deg: float,
 ) -> ColumnElement[bool]:
     """Make the condition that a HEALPix column lies in a cone, or just outside of it."""
-    ranges = cone_ranges(ra, dec, radius_deg)
-    return or_(false(), *(and_(healpix >= low, healpix < high) for low, high in ranges))
+    small = radius_deg < _SMALL_DEG
+    ranges = cell_ranges(*cells_near(ra, dec, radius_deg)) if small else cone_ranges(ra, dec, radius_deg)
+    return in_ranges(healpix, ranges)
+
+
+def in_ranges(
+    column: InstrumentedAttribute[int] | InstrumentedAttribute[int | None], ranges: Iterable[tuple[int, int]]
+) -> ColumnElement[bool]:
+    """Make the condition that a column lies in one of some half-open ranges."""
+    return or_(false(), *(column.between(low, high - 1) for low, high in ranges))
+
+
+def rows_in_cone(
+    session: Session, query: Select[AnyLocated], ra: float, dec: float, radius_deg: float
+) -> list[AnyLocated]:
+    """Run a query for rows of one table of places, keeping those in a cone, or just outside of it.
+
+    The cone comes first, by itself: SQLite, which has no statistics of a table, would rather read half of it
+    by the index of a condition such as `is_bad` than take the narrow ranges of the place.
+
+    Parameters
+    ----------
+    session
+        An open session.
+    query
+        Selects rows of one table that have a HEALPix column.
+    ra, dec, radius_deg
+        The cone, ICRS deg.
+    """
+    kind: type[AnyLocated] = query.column_descriptions[0]["entity"]
+    near = in_cone(kind.healpix, ra, dec, radius_deg)
+    ids = list(session.scalars(select(kind.id).where(near).limit(_MANY + 1)))
+    if len(ids) > _MANY:
+        return list(session.scalars(query.where(near)))
+    return list(session.scalars(query.where(kind.id.in_(ids)))) if ids else []
 
 
 def overlapping(session: Session, query: Select[AnyFootprint], corners: Corners) -> list[AnyFootprint]:
@@ -157,7 +200,7 @@ def overlapping(session: Session, query: Select[AnyFootprint], corners: Corners)
     kind: type[AnyFootprint] = query.column_descriptions[0]["entity"]
     ra, dec, radius = bounding_cone(*zip(*corners, strict=True))
     largest = session.scalar(select(func.max(kind.radius_deg))) or 0.0
-    rows = session.scalars(query.where(in_cone(kind.healpix, ra, dec, min(180.0, radius + largest))))
+    rows = rows_in_cone(session, query, ra, dec, min(180.0, radius + largest))
     return [row for row in rows if row.corners and _overlap(row.corners, corners)]
 
 

@@ -2,9 +2,9 @@
 
 import uuid
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
-from sqlalchemy import CheckConstraint, String, UniqueConstraint, select
+from sqlalchemy import CheckConstraint, ColumnElement, String, UniqueConstraint, and_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from seechange_core.products.base import Detail, link, save
@@ -55,3 +55,25 @@ class StepOutcome(Detail, Base):
 def record_outcome(session: Session, outcome: StepOutcome) -> StepOutcome:
     """Record how a step ended, in the place of how it ended before."""
     return save(session, outcome, replace=True)
+
+
+def made_by(image: Any, product: Any, step: str) -> ColumnElement[bool]:
+    """Make the condition that an outcome is the success of a step that made a product of an image's section.
+
+    Of a product that a newer one has replaced there is none.
+
+    Parameters
+    ----------
+    image, product
+        Tables: `Image`, which tells the section, and the product's, which may be `Image` itself.
+    step
+        Name of the step.
+    """
+    return and_(
+        StepOutcome.exposure_id == image.exposure_id,
+        StepOutcome.section_id == image.section_id,
+        StepOutcome.step == step,
+        StepOutcome.provenance_id == product.provenance_id,
+        StepOutcome.status == "done",
+        StepOutcome.data_version == product.data_version,
+    )

@@ -1,7 +1,7 @@
 """Light curves as figures one would show a colleague."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -18,6 +18,9 @@ from seechange_core.qa.style import STYLE, band_style
 
 #: Zero point of a flux in microjansky, for AB magnitudes.
 MICROJANSKY_ZP = 23.9
+
+#: Length of the arrows of upper limits, mag.
+_ARROW_MAG = 0.25
 
 Quantity = Literal["mag", "flux"]
 
@@ -40,6 +43,8 @@ class LightCurve:
         (n,) short names of the filters.
     truth_time, truth_mag
         A known light curve to draw behind, if there is one; NaN where it was dark.
+    total_flux, total_flux_err
+        (n,) of all light at the place, in the unit of `flux`; empty where it is not known.
     """
 
     label: str
@@ -50,6 +55,8 @@ class LightCurve:
     band: npt.NDArray[np.str_]
     truth_time: Float = field(default_factory=lambda: np.empty(0))
     truth_mag: Float = field(default_factory=lambda: np.empty(0))
+    total_flux: Float = field(default_factory=lambda: np.empty(0))
+    total_flux_err: Float = field(default_factory=lambda: np.empty(0))
 
     @property
     def usable(self) -> Bool:
@@ -60,6 +67,13 @@ class LightCurve:
         """Return flux and error on the scale of zero point 23.9."""
         scale = 10 ** (0.4 * (MICROJANSKY_ZP - self.zp))
         return self.flux * scale, self.flux_err * scale
+
+    def total(self) -> "LightCurve":
+        """Return the light curve of all light at the place; that of nothing where it is not known."""
+        if not self.total_flux.size:
+            unknown = np.full(len(self.time), np.nan)
+            return replace(self, flux=unknown, flux_err=unknown, truth_time=np.empty(0))
+        return replace(self, flux=self.total_flux, flux_err=self.total_flux_err, truth_time=np.empty(0))
 
 
 def plot(
@@ -74,8 +88,8 @@ def plot(
 ) -> Figure:
     """Plot one light curve, or many in panels that share their time axis.
 
-    Epochs below `detection_sigma` are upper limits in magnitudes: open downward triangles at
-    `limit_sigma` times the error. In flux every epoch is a point with its error bar.
+    Epochs below `detection_sigma` are upper limits in magnitudes: arrows down from `limit_sigma` times
+    the error. In flux every epoch is a point with its error bar.
 
     Parameters
     ----------
@@ -127,11 +141,93 @@ def plot(
     return figure
 
 
+def plot_object(
+    curve: LightCurve,
+    *,
+    detection_sigma: float = 3.0,
+    limit_sigma: float = 5.0,
+    time_name: str = "MJD (UTC)",
+) -> Figure:
+    """Plot the light curve of one object for a paper: its own light above, all light at its place below.
+
+    Its own light is in magnitudes with upper limits as arrows, or in microjansky if it ever was fainter than
+    in the reference by more than `detection_sigma`. The panel below is left out where the total is not known.
+
+    Parameters
+    ----------
+    curve
+        With at least one usable epoch.
+    detection_sigma, limit_sigma, time_name
+        As of `plot`.
+
+    Returns
+    -------
+    Figure
+        With the Agg canvas.
+
+    Raises
+    ------
+    UserError
+        If there is no usable epoch.
+    """
+    if not curve.usable.any():
+        raise UserError(
+            f"nothing to plot for {curve.label}", cure="process exposures that cover the object first"
+        )
+    sigmas = (detection_sigma, limit_sigma)
+    faded = bool((curve.flux[curve.usable] < -detection_sigma * curve.flux_err[curve.usable]).any())
+    quantity: Quantity = "flux" if faded else "mag"
+    total = curve.total()
+    has_total = bool((total.usable & (total.flux > 0)).any())
+    start = float(np.floor(curve.time[curve.usable].min()))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 6.2 if has_total else 4.4), layout="constrained")
+        rows = figure.subplots(
+            1 + has_total, 1, sharex=True, squeeze=False, height_ratios=[3, 2][: 1 + has_total]
+        )
+        axes: list[Axes] = list(rows[:, 0])
+        _panel(axes[0], curve, start, quantity, sigmas)
+        axes[0].set_title(curve.label, fontsize="large", loc="left")
+        axes[0].set_ylabel("Magnitude (AB)" if quantity == "mag" else "Flux [µJy]")
+        if has_total:
+            _panel(axes[1], total, start, "mag", sigmas)
+            axes[1].set_title("All light at its place: difference + reference", fontsize="medium", loc="left")
+            axes[1].title.set_fontweight("normal")
+            axes[1].set_ylabel("Magnitude (AB)")
+        axes[-1].set_xlabel(f"{time_name} − {start:.0f} [days]")
+        _days_since_seen(axes[0], curve, start, detection_sigma)
+        for ax in axes:
+            ax.xaxis.set_major_locator(MaxNLocator(7))
+            ax.margins(x=0.04)
+        _legend(figure, [curve], quantity, sigmas)
+    return figure
+
+
+def _days_since_seen(ax: Axes, curve: LightCurve, start: float, sigma: float) -> None:
+    """Add a scale of days since the first detection, if there is one, on top."""
+    seen = curve.usable & (np.abs(curve.flux) >= sigma * curve.flux_err)
+    if not seen.any():
+        return
+    first = float(curve.time[seen].min()) - start
+
+    def since(t: Any) -> Any:
+        return t - first
+
+    def until(t: Any) -> Any:
+        return t + first
+
+    top = ax.secondary_xaxis("top", functions=(since, until))
+    top.set_xlabel(f"Days since the first detection above {sigma:g}σ")
+    top.xaxis.set_major_locator(MaxNLocator(7))
+
+
 def _panel(
     ax: Axes, curve: LightCurve, start: float, quantity: Quantity, sigmas: tuple[float, float]
 ) -> None:
     days = curve.time - start
     flux, err = curve.microjansky()
+    if quantity == "mag":
+        ax.invert_yaxis()  # first: arrows point by it
     for band in dict.fromkeys(curve.band.tolist()):
         here = curve.usable & (curve.band == band)
         style = band_style(str(band))
@@ -142,8 +238,6 @@ def _panel(
     _truth(ax, curve, start, quantity)
     if quantity == "flux":
         ax.axhline(0, color="0.75", lw=0.8, zorder=0)
-    else:
-        ax.invert_yaxis()
     ax.set_title(curve.label, fontsize="medium", loc="left")
 
 
@@ -172,7 +266,10 @@ def _magnitudes(
     mags = MICROJANSKY_ZP - 2.5 * np.log10(flux[seen])
     ax.errorbar(days[seen], mags, [brighter, fainter], **_points(style))
     limits = MICROJANSKY_ZP - 2.5 * np.log10(sigmas[1] * err[~seen])
-    ax.plot(days[~seen], limits, "v", ms=5, mfc="none", mec=style["color"], mew=0.9, alpha=0.75, zorder=2)
+    ax.errorbar(
+        days[~seen], limits, _ARROW_MAG, lolims=True, fmt="_", color=style["color"], ms=6, mew=1.0,
+        elinewidth=0.9, capsize=2.5, alpha=0.75, zorder=2,
+    )  # fmt: skip
 
 
 def _truth(ax: Axes, curve: LightCurve, start: float, quantity: Quantity) -> None:
@@ -213,8 +310,8 @@ def _legend(
         style = band_style(band)
         handles.append(Line2D([], [], ls="", marker=style["marker"], color=style["color"], ms=5, label=band))
     if quantity == "mag" and any((c.flux < sigmas[0] * c.flux_err)[c.usable].any() for c in curves):
-        label = f"{sigmas[1]:g}σ upper limit"
-        handles.append(Line2D([], [], ls="", marker="v", mfc="none", mec="0.3", ms=5, label=label))
+        label = f"{sigmas[1]:g}σ upper limit, where below {sigmas[0]:g}σ"
+        handles.append(Line2D([], [], ls="", marker=r"$\downarrow$", color="0.3", ms=9, label=label))
     if any(c.truth_time.size for c in curves):
         handles.append(Line2D([], [], color="0.6", lw=1.2, label="truth"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)

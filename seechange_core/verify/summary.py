@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
+from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.light_curves import (
     Epoch,
-    LightCurveTable,
     all_epochs,
     object_light_curve,
     present_provenances,

@@ -9,7 +9,7 @@ from astropy.wcs import WCS
 
 from seechange_core.chain import ensemble as module
 from seechange_core.chain.ensemble import ComparisonChoice, ensemble_at
-from seechange_core.chain.light_curves import LightCurveTable
+from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.errors import NotFoundError
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Sources, WcsSolution, ZeroPointSolution

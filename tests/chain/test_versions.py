@@ -95,7 +95,8 @@ def test_another_way_to_force_fluxes_counts_no_epoch_twice(own):
     for name in own.science[2:]:
         for section in SECTIONS:
             assert own.outcomes(name, section, settings=newer)["measurement"] == "loaded"
-    assert len(own.rows(select(ForcedFlux).where(ForcedFlux.object_id == found.id))) == 2 * len(before)
+    # One flux at each epoch and one on the reference, twice.
+    assert len(own.rows(select(ForcedFlux).where(ForcedFlux.object_id == found.id))) == 2 * (len(before) + 1)
     for settings in (own.settings, newer):
         table = object_light_curve(settings, found.name)
         assert list(table.exposure) == list(before.exposure)
@@ -181,7 +182,7 @@ def test_a_newer_reference_is_taken_where_it_does_not_hold_the_exposure(own):
     exposures = chain.exposures(own.settings)
     (old,) = own.rows(select(Reference))
     nights = sorted({e.night for e in exposures})[:2]
-    (built,) = chain.build_reference(own.settings, "demo", old.region, old.filter, nights=nights)
+    (built,) = chain.build_reference(own.settings, "demo", old.region, old.filter, nights=nights, use=True)
     assert built.metrics["n_images"] == 4
     assert own.outcomes(own.science[4], "0") == split_at("subtraction")
     assert own.outcomes(own.science[2], "0") == dict.fromkeys(STEP_NAMES, "loaded")

@@ -1,10 +1,14 @@
 """`seechange lightcurve`: which target it takes, upper limits for people, ensemble zero points."""
 
+import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from astropy.io.votable import parse_single_table
 
 import seechange_core.chain
 from seechange_assets.cli import run
@@ -18,6 +22,7 @@ PLACE = ["lightcurve", "--ra", "150.1", "--dec", "2.2"]
 def asked(settings, monkeypatch):
     """Record which light curve was asked for; there is one object, 0.4 arcsec from the place."""
     nan, calls = np.nan, []
+    given = SimpleNamespace(calls=calls)
     table = LightCurveTable(
         exposure=np.array(["e1", "e2", "e3"]), section=np.array(["0"] * 3), filter=np.array(["r"] * 3),
         mjd_mid=np.array([60000.0, 60001.0, 60002.0]), bjd_tdb=np.array([2460000.5, 2460001.5, 2460002.5]),
@@ -25,10 +30,16 @@ def asked(settings, monkeypatch):
         zp=np.array([30.0, 30.0, 30.0]), zp_err=np.full(3, 0.1), flags=np.zeros(3, int),
         quality=np.zeros(3, int),
     )  # fmt: skip
+    given.table = table
     known = SimpleNamespace(name="obj2026aaa", ra=150.1, dec=2.2001)
 
     def answer(kind):
-        return lambda _settings, *target: calls.append((kind, *target)) or table
+        def record(_settings, *target):
+            *place, quiet_before = target
+            calls.append((kind, *place, *([] if quiet_before is None else [quiet_before])))
+            return given.table
+
+        return record
 
     def nearest(_settings, ra, dec, radius_arcsec):
         return (known, 0.4) if radius_arcsec >= 0.4 else None
@@ -53,21 +64,54 @@ def asked(settings, monkeypatch):
         "ensemble_at": lambda _settings, *place: calls.append(("ensemble", *place)) or zero_points,
     }.items():
         monkeypatch.setattr(seechange_core.chain, name, function)
-    return calls
+    return given
 
 
 def test_a_place_beside_an_object_is_that_object(asked, capsys):
     assert run(PLACE) == 0
-    assert asked == [("object", "obj2026aaa")]
+    assert asked.calls == [("object", "obj2026aaa")]
     assert "obj2026aaa is 0.40 arcsec from there" in capsys.readouterr().err
     assert run([*PLACE, "--radius-arcsec", "0.2"]) == 0
-    assert asked[1:] == [("position", 150.1, 2.2, "difference")]
+    assert asked.calls[1:] == [("position", 150.1, 2.2, "difference")]
+
+
+def test_what_the_reference_held_is_said(asked, capsys):
+    """All light is the difference and the reference; what of it was the object's own is added to its flux."""
+    asked.table = replace(
+        asked.table, reference_flux=np.full(3, 500.0), reference_flux_err=np.full(3, 5.0),
+        in_reference_flux=np.full(3, 100.0), in_reference_flux_err=np.full(3, 10.0),
+        n_reference=np.full(3, 8), n_reference_later=np.full(3, 2),
+    )  # fmt: skip
+    assert run([*PLACE, "--format", "json", "--quiet-before", "59990"]) == 0
+    captured = capsys.readouterr()
+    assert asked.calls == [("object", "obj2026aaa", 59990.0)]
+    assert "in r, 2 of the reference's 8 exposures are from after the first sighting" in captured.err
+    assert "the 0.363 uJy the object had there are added" in captured.err
+    first = json.loads(captured.out)[0]
+    assert first["mag"] == pytest.approx(30 - 2.5 * np.log10(1100))
+    assert first["mag_err"] == pytest.approx(2.5 / np.log(10) * np.hypot(10, 10) / 1100)
+    assert first["total_mag"] == pytest.approx(30 - 2.5 * np.log10(1500))
+    assert first["total_ujy"] == pytest.approx(1500 * 10 ** (-0.4 * 6.1))
+
+
+def test_files_say_what_their_columns_are(asked, tmp_path):
+    file = tmp_path / "curve"
+    assert run([*PLACE, "-f", "parquet", "-o", str(file)]) == 0
+    schema = pq.read_schema(file)
+    assert schema.field("total_ujy").metadata[b"unit"] == b"uJy"
+    assert b"4 SATURATED" in schema.field("flags").metadata[b"description"]
+    assert b"BRIGHT_SKY" in schema.field("quality").metadata[b"description"]
+    assert run([*PLACE, "-f", "votable", "-o", str(file)]) == 0
+    fields = {field.name: field for field in parse_single_table(file).fields}
+    assert (str(fields["bjd_tdb"].unit), str(fields["zp"].unit)) == ("d", "mag")
+    assert fields["flux"].description.endswith("electrons")
+    assert all(field.description for field in fields.values())
 
 
 def test_on_images_it_is_always_the_place_itself(asked, capsys):
     assert run([*PLACE, "--on", "image"]) == 0
     assert run(["lightcurve", "--object", "obj2026aaa", "--on", "image"]) == 0
-    assert asked == [("position", 150.1, 2.2, "image"), ("position", 150.1, 2.2001, "image")]
+    assert asked.calls == [("position", 150.1, 2.2, "image"), ("position", 150.1, 2.2001, "image")]
     assert capsys.readouterr().err == ""
 
 
@@ -78,8 +122,9 @@ def test_people_read_limits_and_programs_read_numbers(asked, capsys):
     assert "> 25.75       -" in faint  # 30 - 2.5 log10(5 * 10)
     assert lost.split()[-3:] == ["-", "-", "nan"]
     assert run([*PLACE, "--format", "csv"]) == 0
-    rows = capsys.readouterr().out.splitlines()
-    assert rows[2].split(",")[11] == str(30 - 2.5 * np.log10(20))
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert rows[1]["mag"] == str(30 - 2.5 * np.log10(20))
+    assert (rows[0]["reference_flux"], rows[0]["in_reference_flux"], rows[0]["total_mag"]) == ("", "0.0", "")
 
 
 def test_ensemble_zero_points_take_the_place_of_the_catalogs(asked, capsys):
@@ -90,9 +135,9 @@ def test_ensemble_zero_points_take_the_place_of_the_catalogs(asked, capsys):
     assert [row["mag"] for row in rows] == [23.5, None, None]
     assert captured.err.startswith("ensemble in r: 1 comparison stars of 11.0 to 11.0 mag")
     assert "the 1 brightest scatter by 5.0 mmag (median rms; 4.0 by their MAD)" in captured.err
-    assert asked == [("position", 150.1, 2.2, "image"), ("ensemble", 150.1, 2.2)]
+    assert asked.calls == [("position", 150.1, 2.2, "image"), ("ensemble", 150.1, 2.2)]
     assert run(["lightcurve", "--object", "obj2026aaa", "--ensemble"]) == 0
-    assert asked[2:] == [("object", "obj2026aaa"), ("ensemble", 150.1, 2.2001)]
+    assert asked.calls[2:] == [("object", "obj2026aaa"), ("ensemble", 150.1, 2.2001)]
 
 
 def test_raw_files_may_be_named_from_where_one_is(settings, tmp_path, monkeypatch, capsys):

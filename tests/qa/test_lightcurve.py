@@ -1,12 +1,14 @@
 import io
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.markers import CARETDOWN, CARETDOWNBASE
 from PIL import Image
 
 from seechange_core.errors import UserError
-from seechange_core.qa.lightcurve import LightCurve, plot
+from seechange_core.qa.lightcurve import LightCurve, plot, plot_object
 from seechange_core.qa.style import to_png
 
 
@@ -29,6 +31,12 @@ def supernova(seed, peak_mag=19.5, bands=("g", "r"), label="obj26abc"):
     return LightCurve(label, mjd, measured, err, zp, band, 61041.3 + truth_days, truth)
 
 
+def drawn(ax, *, limits):
+    """Count the points with error bars, or the upper limits."""
+    bars = [b for b in ax.containers if (b.lines[0].get_marker() == "_") == limits]
+    return sum(len(b.lines[0].get_xdata()) for b in bars)
+
+
 def read(figure, tmp_path, name):
     png = to_png(figure)
     (tmp_path / f"{name}.png").write_bytes(png)
@@ -43,11 +51,9 @@ def test_one_light_curve(tmp_path):
     ax = figure.axes[0]
     assert ax.yaxis_inverted()
     snr = curve.flux / curve.flux_err
-    limits = sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == "v")
-    assert limits == np.sum(snr < 3)
-    assert 0 < limits < len(snr)
-    points = sum(len(bars.lines[0].get_xdata()) for bars in ax.containers)
-    assert points == np.sum(snr >= 3)
+    assert drawn(ax, limits=True) == np.sum(snr < 3)
+    assert 0 < drawn(ax, limits=True) < len(snr)
+    assert drawn(ax, limits=False) == np.sum(snr >= 3)
     assert ax.get_xlabel() == f"MJD − {int(curve.time.min())} [days]"
 
 
@@ -58,8 +64,10 @@ def test_magnitudes_and_limits_are_right():
     )  # fmt: skip
     ax = plot([curve]).axes[0]
     assert ax.containers[0].lines[0].get_ydata()[0] == pytest.approx(25 - 7.5)
-    limit = next(line for line in ax.lines if line.get_marker() == "v")
-    assert limit.get_ydata()[0] == pytest.approx(25 - 2.5 * np.log10(500))
+    limit = next(b for b in ax.containers if b.lines[0].get_marker() == "_")
+    assert limit.lines[0].get_ydata()[0] == pytest.approx(25 - 2.5 * np.log10(500))
+    (arrow,) = [line for line in limit.lines[1] if len(line.get_xdata())][:1]
+    assert arrow.get_marker() in (CARETDOWN, CARETDOWNBASE)  # on the page, whichever way the axis goes
     flux = plot([curve], quantity="flux").axes[0].containers[0].lines[0].get_ydata()
     np.testing.assert_allclose(flux, np.array([1000, 10]) * 10 ** (0.4 * (23.9 - 25)))
 
@@ -88,3 +96,22 @@ def test_global_state_is_left_alone():
     before = dict(mpl.rcParams)
     to_png(plot([supernova(3)]), dpi=40)
     assert dict(mpl.rcParams) == before
+
+
+def test_an_object_is_drawn_with_its_own_light_and_all_light(tmp_path):
+    curve = supernova(4)
+    host = 10 ** (0.4 * (curve.zp - 19.0))
+    whole = replace(curve, total_flux=curve.flux + host, total_flux_err=curve.flux_err)
+    figure = plot_object(whole)
+    read(figure, tmp_path, "object")
+    own, total = figure.axes
+    assert own.yaxis_inverted() and total.yaxis_inverted()
+    assert drawn(own, limits=True) > 0
+    assert (drawn(total, limits=True), drawn(total, limits=False)) == (0, len(curve.time))
+    assert total.get_xlabel() == f"MJD (UTC) − {int(curve.time.min())} [days]"
+    assert total.containers[0].lines[0].get_ydata().max() < 19.1
+    assert len(plot_object(curve).axes) == 1
+    faded = plot_object(replace(whole, flux=-whole.flux)).axes[0]
+    assert faded.get_ylabel() == "Flux [µJy]" and not faded.yaxis_inverted()
+    with pytest.raises(UserError, match="obj26abc"):
+        plot_object(replace(curve, flux=np.full(36, np.nan)))

@@ -3,57 +3,102 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seechange_core.numerics.sky import offset
-from seechange_core.stages.associate import AssociateParams, associate
+from seechange_core.errors import SettingsError
+from seechange_core.numerics.sky import offset, separation
+from seechange_core.stages.associate import AssociateParams, associate, mean_place
 
-
-def run(new, known, new_err=0.05, known_err=0.05, **params):
-    ra, dec = np.array(new, float).reshape(-1, 2).T
-    kra, kdec = np.array(known, float).reshape(-1, 2).T
-    errors = np.full(len(ra), new_err), np.full(len(kra), known_err)
-    return associate(ra, dec, errors[0], kra, kdec, errors[1], AssociateParams(**params)).tolist()
+PLACES = [(0.0, 20.0), (359.99999, -40.0), (77.0, 89.9999), (10.0, 0.0), (200.0, -90.0)]
 
 
 def at(ra, dec, east, north):
-    return [float(v) for v in offset(ra, dec, east / 3600, north / 3600)]
+    """Return positions by offsets, arcsec."""
+    return offset(ra, dec, np.asarray(east, float) / 3600, np.asarray(north, float) / 3600)
 
 
-@pytest.mark.parametrize(("ra", "dec"), [(0.0, 20.0), (359.99999, -40.0), (77.0, 89.9999), (10.0, 0.0)])
-def test_the_nearest_wins_also_at_ra_0_and_the_pole(ra, dec):
-    known = [at(ra, dec, 0.25, 0), at(ra, dec, -0.1, 0.05), at(ra, dec, 0, 3)]
-    assert run([[ra, dec]], known) == [1]
+def run(east, err=0.05, place=(10.0, 5.0), north=None, **params):
+    east = np.asarray(east, float)
+    ra, dec = at(*place, east, np.zeros(len(east)) if north is None else north)
+    return associate(ra, dec, np.broadcast_to(np.asarray(err, float), len(east)), AssociateParams(**params))
 
 
-def test_each_known_object_is_taken_once():
-    known = [[10.0, 5.0]]
-    near, nearer = at(10, 5, 0.2, 0), at(10, 5, 0.1, 0)
-    assert run([near, nearer], known) == [-1, 0]
-    assert run([nearer, near], known) == [0, -1]
-    assert run([near, nearer], [*known, at(10, 5, 0.3, 0)]) == [1, 0]
+@pytest.mark.parametrize("place", PLACES)
+def test_each_belongs_to_the_nearest_also_at_ra_0_and_the_poles(place):
+    heads = run([0.0, 0.9, 0.4, 0.5], [0.01, 0.02, 0.2, 0.2], place)
+    assert heads.tolist() == [0, 1, 0, 1]
 
 
 def test_the_limits_are_the_radius_and_the_errors():
-    known = [[10.0, 5.0]]
-    away = [at(10, 5, 0, 0.6)]
-    assert run(away, known) == [-1]
-    assert run(away, known, new_err=0.2) == [0]
-    assert run(away, known, new_err=0.2, radius_arcsec=0.5) == [-1]
-    assert run([at(10, 5, 0, 0.25)], known, new_err=0.001, known_err=0.001) == [0]
+    assert run([0, 0.6]).tolist() == [0, 1]
+    assert run([0, 0.6], 0.1).tolist() == [0, 0]
+    assert run([0, 0.6], 0.1, radius_arcsec=0.5).tolist() == [0, 1]
+    assert run([0, 0.25], 0.001).tolist() == [0, 0]
+    assert run([0, 0.25], 0.001, min_radius_arcsec=0.2).tolist() == [0, 1]
+    assert run([]).tolist() == []
 
 
-def test_nothing_on_either_side():
-    assert run([], [[1.0, 1.0]]) == []
-    assert run([[1.0, 1.0]], []) == [-1]
+def test_duplicates_within_a_batch_are_one():
+    assert len(set(run([0.0, 0.0, 0.05, 0.1, 0.2]).tolist())) == 1
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_the_order_does_not_matter(seed):
+@given(seed=st.integers(0, 10**6), place=st.sampled_from(PLACES))
+def test_neither_order_nor_what_is_far_away_matters(seed, place):
     rng = np.random.default_rng(seed)
-    new = rng.normal([0.0, 10.0], 1 / 3600, (12, 2))
-    known = rng.normal([0.0, 10.0], 1 / 3600, (9, 2))
-    order = rng.permutation(12)
-    plain, shuffled = run(new, known, 0.2), run(new[order], known, 0.2)
-    assert [plain[i] for i in order] == shuffled
-    taken = [p for p in plain if p >= 0]
-    assert len(taken) == len(set(taken))
+    ra, dec = at(*place, *rng.normal(0, 1.5, (2, 40)))
+    err = rng.choice([0.02, 0.1, 0.3], 40)
+    heads = associate(ra, dec, err, AssociateParams())
+    order = rng.permutation(40)
+    shuffled = associate(ra[order], dec[order], err[order], AssociateParams())
+    assert np.array_equal(order[shuffled], heads[order])
+    far = at(*place, rng.normal(0, 1, 9), 30 + rng.normal(0, 1, 9))
+    more = [np.append(a, b) for a, b in zip((ra, dec), far, strict=True)]
+    assert np.array_equal(associate(*more, np.append(err, np.full(9, 0.01)), AssociateParams())[:40], heads)
+    # The nearest of the heads that it may belong to.
+    for i, own in enumerate(heads):
+        for k in np.unique(heads):
+            distance = 3600 * separation(ra[i], dec[i], ra[[own, k]], dec[[own, k]])
+            allowed = np.clip(5 * np.hypot(err[i], err[k]), 0.3, 1.0)
+            assert distance[0] <= distance[1] + 1e-9 or distance[1] > allowed
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_errors_of_mean_places_are_honest(place):
+    """Pulls towards east and north: standard normal, with right errors and with errors that are too small."""
+    rng = np.random.default_rng(5)
+    pulls, factor_pulls = [], []
+    for _ in range(300):
+        err = rng.uniform(0.02, 0.3, 12)
+        shift = rng.normal(0, err, (2, 12))
+        for scale, found in ((1.0, pulls), (3.0, factor_pulls)):
+            mean = mean_place(*at(*place, *scale * shift), err)
+            east, north = tangent(place, mean.ra, mean.dec)
+            found.append((east / mean.ra_err_arcsec, north / mean.dec_err_arcsec))
+    assert np.abs(np.mean(pulls, axis=0)).max() < 4 / np.sqrt(300)
+    assert np.std(pulls, axis=0) == pytest.approx(1, abs=4 / np.sqrt(600))
+    assert np.std(factor_pulls, axis=0) == pytest.approx(1, abs=0.2)
+
+
+def tangent(place, ra, dec):
+    """Return small offsets from a place towards east and north, arcsec."""
+    basis = np.array([at(*place, 1, 0), at(*place, 0, 1)])
+    vectors = [np.array(unit(*p)) - unit(*place) for p in basis]
+    shift = np.array(unit(ra, dec)) - unit(*place)
+    return [float(shift @ v / (v @ v)) for v in vectors]
+
+
+def unit(ra, dec):
+    lon, lat = np.deg2rad([ra, dec])
+    return np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+
+
+def test_a_single_place_keeps_its_error():
+    assert mean_place(np.array([10.0]), np.array([5.0]), np.array([0.1])) == pytest.approx(
+        (10.0, 5.0, 0.1, 0.1)
+    )
+
+
+def test_a_pattern_of_names_must_tell_places_apart():
+    assert AssociateParams.checked({"name_pattern": "SN%y%a"}, "associate").name_pattern == "SN%y%a"
+    for pattern in ("obj%Y", "obj%Q%a", "x/%a"):
+        with pytest.raises(SettingsError, match=r"associate\.name_pattern"):
+            AssociateParams.checked({"name_pattern": pattern}, "associate")

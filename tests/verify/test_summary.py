@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seechange_core.chain.light_curves import LightCurveTable
+from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.verify.summary import TransientCurve, curve_pulls
 
 N = 200

@@ -1,0 +1,159 @@
+"""What a light curve is: fluxes of one place at every epoch, and what can be said of them."""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from seechange_core.frames import Float, Table
+
+#: Zero point of a flux in microjansky, for AB magnitudes.
+MICROJANSKY_ZP = 23.9
+#: An upper limit is this many times the error of the flux.
+LIMIT_SIGMA = 5.0
+
+#: Columns of what was before: what they hold where nothing is known.
+_UNKNOWN = {
+    "reference_flux": np.nan,
+    "reference_flux_err": np.nan,
+    "in_reference_flux": 0.0,
+    "in_reference_flux_err": 0.0,
+    "n_reference": 0,
+    "n_reference_later": 0,
+}
+
+
+def _not_given() -> np.ndarray:
+    return np.empty(0)
+
+
+@dataclass(frozen=True, eq=False)
+class LightCurveTable(Table):
+    """Forced fluxes of one place, one row per exposure that covers it, in the order of time.
+
+    Attributes
+    ----------
+    exposure, section, filter
+        (n,) text.
+    mjd_mid, bjd_tdb
+        Middle of the exposure, UTC; barycentric, NaN where the site is unknown.
+    flux, flux_err
+        Electrons; of the difference from the reference, or of all light there.
+    zp, zp_err
+        ``mag = zp - 2.5 log10(flux)``, at the place in each image; the error is common to all stars of an
+        image. NaN where an ensemble was asked for that does not tie the epoch to the others.
+    flags
+        `PixelFlag` bits near the place.
+    quality
+        `QualityFlag` bits of the image or difference.
+    reference_flux, reference_flux_err
+        PSF flux at the place in the very reference that was subtracted, electrons of this epoch; NaN where
+        none was, or it is not known.
+    in_reference_flux, in_reference_flux_err
+        What of it is the object's own, to be added to `flux`: 0 where the reference is of exposures before
+        its first sighting, NaN where nothing tells. The error is that of the level before.
+    n_reference, n_reference_later
+        Of how many exposures the reference was made, and of how many at or after the first sighting.
+    """
+
+    exposure: np.ndarray
+    section: np.ndarray
+    filter: np.ndarray
+    mjd_mid: Float
+    bjd_tdb: Float
+    flux: Float
+    flux_err: Float
+    zp: Float
+    zp_err: Float
+    flags: np.ndarray
+    quality: np.ndarray
+    reference_flux: Float = field(default_factory=_not_given)
+    reference_flux_err: Float = field(default_factory=_not_given)
+    in_reference_flux: Float = field(default_factory=_not_given)
+    in_reference_flux_err: Float = field(default_factory=_not_given)
+    n_reference: np.ndarray = field(default_factory=_not_given)
+    n_reference_later: np.ndarray = field(default_factory=_not_given)
+
+    def __post_init__(self) -> None:
+        for name, value in _UNKNOWN.items():
+            if len(getattr(self, name)) != len(self):
+                object.__setattr__(self, name, np.full(len(self), value))
+
+    @property
+    def own_flux(self) -> Float:
+        """The object's flux, electrons: that of the difference and what of it the reference holds."""
+        return np.asarray(self.flux + np.nan_to_num(self.in_reference_flux), float)
+
+    @property
+    def own_flux_err(self) -> Float:
+        """Its error."""
+        return np.asarray(np.hypot(self.flux_err, np.nan_to_num(self.in_reference_flux_err)), float)
+
+    @property
+    def total_flux(self) -> Float:
+        """Of all light at the place, electrons: the difference and the reference it is from.
+
+        It does not depend on the reference, so exposures with different ones (such as those that each leave
+        their own exposure out) are on one scale.
+        """
+        return np.asarray(self.flux + self.reference_flux, float)
+
+    @property
+    def total_flux_err(self) -> Float:
+        """Its error: the reference's noise is in the difference already, and cancels out of the sum.
+
+        What its zero point may be off does not.
+        """
+        scale_err = 0.4 * np.log(10) * self.zp_err
+        return np.asarray(np.hypot(self.flux_err, scale_err * self.reference_flux), float)
+
+    @property
+    def mag(self) -> Float:
+        """Magnitude of the object's flux; NaN where it is not positive."""
+        return _mag(self.own_flux, self.zp)
+
+    @property
+    def mag_err(self) -> Float:
+        """Its error from that of the flux alone."""
+        return _mag_err(self.own_flux, self.own_flux_err)
+
+    @property
+    def limiting_mag(self) -> Float:
+        """Magnitude of 5 sigma: the upper limit where nothing is seen."""
+        return _mag(LIMIT_SIGMA * self.own_flux_err, self.zp)
+
+    @property
+    def total_mag(self) -> Float:
+        """Magnitude of all light at the place."""
+        return _mag(self.total_flux, self.zp)
+
+    @property
+    def total_mag_err(self) -> Float:
+        """Its error from that of the flux alone."""
+        return _mag_err(self.total_flux, self.total_flux_err)
+
+    def microjansky(self, flux: Float) -> Float:
+        """Convert electrons of each epoch to microjansky."""
+        return np.asarray(flux * 10 ** (0.4 * (MICROJANSKY_ZP - self.zp)), float)
+
+    def measured(self) -> dict[str, np.ndarray]:
+        """Return all columns by name: what was measured, and the magnitudes and fluxes that follow."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        followed = ("mag", "mag_err", "limiting_mag", "total_mag", "total_mag_err")
+        return {
+            **known,
+            **{name: getattr(self, name) for name in followed},
+            "flux_ujy": self.microjansky(self.own_flux),
+            "flux_err_ujy": self.microjansky(self.own_flux_err),
+            "total_ujy": self.microjansky(self.total_flux),
+            "total_err_ujy": self.microjansky(self.total_flux_err),
+        }
+
+
+def _mag(flux: Float, zp: Float) -> Float:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(flux > 0, zp - 2.5 * np.log10(flux), np.nan))
+
+
+def _mag_err(flux: Float, flux_err: Float) -> Float:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(flux > 0, 2.5 / np.log(10) * flux_err / flux, np.nan))
