@@ -80,6 +80,8 @@ def build_references(
     band: str | None = None,
     leave_one_out: bool = False,
     nights: Sequence[str] = (),
+    without: Sequence[str] = (),
+    use: bool = False,
     redo: bool = False,
     jobs: int = 0,
     progress: Watcher | None = None,
@@ -97,6 +99,10 @@ def build_references(
         Also make, for each exposure that goes in, the reference without it.
     nights
         Only images of these nights (YYYY-MM-DD); none given takes all.
+    without
+        Names of exposures not to take.
+    use
+        Use what is made from now on, whatever was used before.
     redo
         Make references again that are there and up to date.
     jobs, progress, settings
@@ -105,9 +111,10 @@ def build_references(
     Raises
     ------
     NotFoundError
-        If a region or filter was asked for that has no calibrated images.
+        If a region or filter was asked for that has no calibrated images, or an exposure is not known.
     """
     settings = settings or get_settings()
+    _check_exposures(settings, without)
     instrument = instrument or instruments_of(settings)[0]
     _check_instrument(settings, instrument)
     possible = core.references_wanted(settings, instrument)
@@ -122,7 +129,7 @@ def build_references(
         known = ", ".join(f"{region} in {own}" for region, own in possible) or "none yet"
         raise NotFoundError(f"no calibrated images for a reference of {asked}", cure=f"there are: {known}")
     with Runner(settings, jobs, progress) as runner:
-        return runner.build_references(instrument, wanted, leave_one_out, redo, nights)
+        return runner.build_references(instrument, wanted, leave_one_out, redo, nights, without, use)
 
 
 def register_exposures(
@@ -145,6 +152,11 @@ def register_exposures(
             runner.register(exposure.instrument, [exposure.name])
         for instrument in instruments:
             runner.register_masters(instrument)
+
+
+def _check_exposures(settings: Settings, names: Sequence[str]) -> None:
+    if names:
+        core.exposures(settings, names)
 
 
 def _check_step(name: str | None) -> None:

@@ -111,6 +111,31 @@ class StorageSettings(_Group):
     images: ImageSettings = ImageSettings()
 
 
+class KnownSettings(_Group):
+    """Local tables of what is known to vary or to move; candidates that are in them are marked."""
+
+    variables: tuple[Path, ...] = Field(
+        (), description="Tables of variable stars, such as the VSX: name, position, type, period, range."
+    )
+    movers: tuple[Path, ...] = Field(
+        (), description="Orbital elements of minor planets: MPCORB.DAT, or tables with named columns."
+    )
+    variable_radius_arcsec: float = Field(
+        1.5, gt=0, le=60, description="A variable so near is what was seen, arcsec."
+    )
+    mover_radius_arcsec: float = Field(
+        5.0, gt=0, le=120, description="So is a minor planet predicted there; old elements get more."
+    )
+    mover_max_days: float = Field(
+        200.0, gt=0, description="Elements whose epoch is further from the exposure are not used, days."
+    )
+
+    @field_validator("variables", "movers", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+
 class Settings(_Group):
     """All settings, checked and immutable.
 
@@ -127,6 +152,8 @@ class Settings(_Group):
     catalog_fetch
         Service that missing parts of the catalog are fetched from while exposures are processed, by its name
         in `catalogs.services`; None fetches nothing unasked.
+    known
+        Tables of known variables and minor planets, that candidates are looked up in.
     tag
         The tag that names the present versions of all products.
     preprocess, combine, ...
@@ -139,6 +166,7 @@ class Settings(_Group):
     instruments: dict[str, Block] = Field(default_factory=dict)
     catalog: str | None = None
     catalog_fetch: str | None = None
+    known: KnownSettings = KnownSettings()
     tag: str = Field("current", min_length=1)
 
     preprocess: Block = Field(default_factory=dict)
@@ -315,6 +343,13 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
             paths["server_data"] = _absolute(server, folder)
         if isinstance(paths.get("instruments"), str):
             paths["instruments"] = _absolute(paths["instruments"], folder)
+    known: Any = values.get("known")
+    for name in ("variables", "movers") if isinstance(known, dict) else ():
+        files = known.get(name)
+        if isinstance(files, str):
+            known[name] = _absolute(files, folder)
+        elif isinstance(files, list):
+            known[name] = [_absolute(f, folder) if isinstance(f, str) else f for f in files]
     url = values.get("database_url")
     if isinstance(url, str):
         values["database_url"] = _absolute_url(url, folder)
@@ -353,6 +388,8 @@ def _names(keys: tuple[str, ...]) -> list[str]:
     match keys:
         case ("path",):
             return list(PathSettings.model_fields)
+        case ("known",):
+            return list(KnownSettings.model_fields)
         case ("storage",):
             return list(StorageSettings.model_fields)
         case ("storage", "images"):

@@ -1,4 +1,4 @@
-"""Commands that show what there is: show, candidates, lightcurve."""
+"""Commands that show what there is: show, lightcurve."""
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 from collections import Counter
@@ -38,7 +38,6 @@ class Photometry(StrEnum):
 def add_to(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("show")(show)
-    app.command("candidates")(candidates)
     app.command("lightcurve")(lightcurve)
 
 
@@ -70,7 +69,7 @@ def show(
             cure="ask for --calibrators or --outdated",
         )
     settings = get_settings()
-    known = chain.exposures(settings, exposure or None)
+    known = chain.exposures(settings, exposure or None, with_bad=True)
     if calibrators:
         return _show_calibrators(settings, exposure or None, as_json)
     rows = [as_dict(row) for row in chain.status(settings, exposure or None)]
@@ -90,6 +89,7 @@ def show(
         ]
         any_flags = any(row["quality"] for row in rows)
         print_table(shown, [name for name in columns if any_flags or name != "quality"])
+        _tell_verdicts(settings, exposure)
     else:
         last = chain.STEPS[-1].name
         by_name: dict[str, list[dict[str, Any]]] = {row.name: [] for row in known}
@@ -98,7 +98,18 @@ def show(
         print_table(
             [_overview(name, group, last) for name, group in by_name.items()], ["exposure", "sections"]
         )
+        _tell_verdicts(settings, None)
     return 0
+
+
+def _tell_verdicts(settings: "Settings", exposures: Sequence[str] | None) -> None:
+    """Print what people said of exposures and sections, where it holds."""
+    from seechange_core import chain
+
+    for row in chain.standing_verdicts(settings):
+        if exposures is None or row.target in exposures:
+            place = f"{row.target}{f' section {row.section}' if row.section else ''}"
+            typer.echo(f"marked {row.word}: {place}: {row.reason} ({row.said_by}, {row.said_at:%Y-%m-%d})")
 
 
 def _show_calibrators(settings: "Settings", exposures: list[str] | None, as_json: bool) -> int:
@@ -121,28 +132,6 @@ def _show_calibrators(settings: "Settings", exposures: list[str] | None, as_json
     return 0
 
 
-def candidates(
-    night: Annotated[str | None, typer.Option("--night", help="Only this night, YYYY-MM-DD.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
-    as_json: Json = False,
-) -> int:
-    """List what changed, best first.
-
-    Example: seechange candidates --night 2026-03-14 -n 10
-    """
-    from seechange_core import chain
-    from seechange_core.settings import get_settings
-
-    rows = [as_dict(row) for row in chain.candidates(get_settings(), night, limit=limit)]
-    if as_json:
-        print_json(rows)
-    elif rows:
-        print_table(rows, list(rows[0]))
-    else:
-        typer.echo(f"no candidates{f' in the night of {night}' if night else ''}")
-    return 0
-
-
 def lightcurve(
     name: Annotated[str | None, typer.Option("--object", help="Name of an object.")] = None,
     ra: Annotated[float | None, typer.Option("--ra", help="Right ascension, ICRS deg.")] = None,
@@ -156,6 +145,10 @@ def lightcurve(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Tie the epochs together by the stars around.")
     ] = False,
+    quiet_before: Annotated[
+        float | None,
+        typer.Option("--quiet-before", help="MJD before which it did not shine; default: first sighting."),
+    ] = None,
     kind: Annotated[TableFormat, typer.Option("--format", "-f", help="How to write it.")] = TableFormat.TABLE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
     plot: Annotated[
@@ -168,8 +161,12 @@ def lightcurve(
     images, fluxes are forced at the place itself. --ensemble compares with the steady stars around, on
     the images, in place of each image's own catalog zero point.
 
+    Total magnitudes are of all light at the place: the difference and the reference it is from. Where the
+    reference holds exposures in which the object shone already, what it had there is added to its flux.
+
     Example: seechange lightcurve --ra 150.1134 --dec 2.2057 --format csv --plot sn.png
     """
+    from seechange_core import chain
     from seechange_core.settings import get_settings
 
     if (name is None) == (ra is None) or (ra is None) != (dec is None):
@@ -180,7 +177,9 @@ def lightcurve(
     target = _Target(name, ra, dec)
     if name is None and on is Photometry.DIFFERENCE:
         target = _nearest(settings, target, radius_arcsec)
-    curve = _curve(settings, target, on)
+    curve = _curve(settings, target, on, quiet_before)
+    for line in chain.notes_on_references(curve):
+        typer.echo(line, err=True)
     if ensemble:
         curve = _on_ensemble(settings, target, curve, on)
     write_table(curve, kind, output)
@@ -222,12 +221,14 @@ def _nearest(settings: "Settings", target: _Target, radius_arcsec: float) -> _Ta
     return _Target(found.name, found.ra, found.dec)
 
 
-def _curve(settings: "Settings", target: _Target, on: Photometry) -> "LightCurveTable":
+def _curve(
+    settings: "Settings", target: _Target, on: Photometry, quiet_before: float | None
+) -> "LightCurveTable":
     from seechange_core import chain
 
     if target.name is not None and on is Photometry.DIFFERENCE:
-        return chain.object_light_curve(settings, target.name)
-    return chain.position_light_curve(settings, *target.place(settings), on.value)
+        return chain.object_light_curve(settings, target.name, quiet_before)
+    return chain.position_light_curve(settings, *target.place(settings), on.value, quiet_before)
 
 
 def _on_ensemble(
@@ -244,15 +245,21 @@ def _on_ensemble(
 def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
     from numpy import isfinite
 
-    from seechange_core.qa.lightcurve import LightCurve, plot
+    from seechange_core.qa.lightcurve import LightCurve, plot_object
 
     barycentric = bool(isfinite(curve.bjd_tdb).all())
-    time = curve.bjd_tdb if barycentric else curve.mjd_mid
-    drawn = LightCurve(label, time, curve.flux, curve.flux_err, curve.zp, curve.filter)
-    # Where it is fainter than in the reference there is no magnitude, and a limit would mislead.
-    faded = bool((curve.flux < -3 * curve.flux_err).any())
-    time_name = "BJD (TDB)" if barycentric else "MJD (UTC)"
-    plot([drawn], quantity="flux" if faded else "mag", time_name=time_name).savefig(file, dpi=150)
+    drawn = LightCurve(
+        label,
+        curve.bjd_tdb if barycentric else curve.mjd_mid,
+        curve.own_flux,
+        curve.own_flux_err,
+        curve.zp,
+        curve.filter,
+        total_flux=curve.total_flux,
+        total_flux_err=curve.total_flux_err,
+    )
+    figure = plot_object(drawn, time_name="BJD (TDB)" if barycentric else "MJD (UTC)")
+    figure.savefig(file, dpi=150)
     typer.echo(f"\ndrawn: {file}", err=True)
 
 

@@ -1,9 +1,12 @@
 """Light curves as tables, in the formats people read them with."""
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
+import csv
+import io
 import json
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,20 +21,44 @@ if TYPE_CHECKING:
 
     from seechange_core.chain import LightCurveTable
 
-#: How columns are printed for people, and their units.
-FORMATS = {
-    **dict.fromkeys(("mjd_mid", "bjd_tdb"), ".6f"),
-    **dict.fromkeys(("flux", "flux_err"), ".2f"),
-    **dict.fromkeys(("zp", "zp_err", "mag", "mag_err", "limiting_mag"), ".4f"),
-}
-UNITS = {
-    **dict.fromkeys(("mjd_mid", "bjd_tdb"), "d"),
-    **dict.fromkeys(("flux", "flux_err"), "electron"),
-    **dict.fromkeys(("zp", "zp_err", "mag", "mag_err", "limiting_mag"), "mag"),
-}
-
 #: Fainter than this, people are shown the upper limit (5 sigma) instead of a magnitude.
 DETECTION_SIGMA = 3.0
+
+_DAYS, _FLUXES, _MICROJANSKY = ".6f", ".2f", ".4g"
+#: Every column: unit, how it is printed for people, and what it is.
+COLUMNS: dict[str, tuple[str | None, str | None, str]] = {
+    "exposure": (None, None, "Name of the exposure"),
+    "section": (None, None, "The instrument's section (CCD)"),
+    "filter": (None, None, "Short name of the filter"),
+    "mjd_mid": ("d", _DAYS, "Middle of the exposure, MJD (UTC)"),
+    "bjd_tdb": ("d", _DAYS, "Middle of the exposure at the solar system's barycentre, BJD (TDB)"),
+    "flux": ("electron", _FLUXES, "PSF flux at the place: in the difference, or on the image"),
+    "flux_err": ("electron", _FLUXES, "1-sigma error of flux"),
+    "zp": ("mag", ".4f", "AB magnitude of one electron there, where the catalog is AB"),
+    "zp_err": ("mag", ".4f", "1-sigma error of zp, common to all stars of the image"),
+    "flags": (None, None, "Bits of pixels near the place: "),
+    "quality": (None, None, "Bits of what is bad about the image or difference: "),
+    "reference_flux": ("electron", _FLUXES, "PSF flux at the place in the reference that was subtracted"),
+    "reference_flux_err": ("electron", _FLUXES, "1-sigma error of reference_flux"),
+    "in_reference_flux": ("electron", _FLUXES, "What of reference_flux is the object's own; add it to flux"),
+    "in_reference_flux_err": ("electron", _FLUXES, "1-sigma error of in_reference_flux"),
+    "n_reference": (None, None, "How many exposures the reference is made of"),
+    "n_reference_later": (None, None, "How many of these are from after the object's first sighting"),
+    "mag": ("mag", ".4f", "zp - 2.5 log10(flux + in_reference_flux)"),
+    "mag_err": ("mag", ".4f", "1-sigma error of mag from flux_err and in_reference_flux_err"),
+    "limiting_mag": ("mag", ".4f", "Magnitude of 5 sigma: the upper limit where nothing is seen"),
+    "total_mag": ("mag", ".4f", "Of all light at the place: flux + reference_flux"),
+    "total_mag_err": ("mag", ".4f", "1-sigma error of total_mag"),
+    "flux_ujy": ("uJy", _MICROJANSKY, "flux + in_reference_flux, calibrated"),
+    "flux_err_ujy": ("uJy", _MICROJANSKY, "1-sigma error of flux_ujy"),
+    "total_ujy": ("uJy", _MICROJANSKY, "flux + reference_flux, calibrated"),
+    "total_err_ujy": ("uJy", _MICROJANSKY, "1-sigma error of total_ujy; the reference's noise cancels"),
+}
+#: What people are shown on a terminal.
+SHOWN = (
+    *("exposure", "section", "filter", "mjd_mid", "bjd_tdb", "flux", "flux_err", "zp", "zp_err", "quality"),
+    *("flags", "total_mag", "total_mag_err", "mag", "mag_err", "limiting_mag"),
+)
 
 
 class TableFormat(StrEnum):
@@ -45,15 +72,24 @@ class TableFormat(StrEnum):
 
 
 def to_table(curve: "LightCurveTable") -> "Table":
-    """Make an astropy table with units: the fluxes, and the magnitudes and limits they are."""
+    """Make an astropy table with units and descriptions: the fluxes, and what follows from them."""
     from astropy.table import Table
 
-    magnitudes = {"mag": curve.mag, "mag_err": curve.mag_err, "limiting_mag": curve.limiting_mag}
-    table = Table({**curve.columns(), **magnitudes})
+    table = Table(curve.measured())
     for name in table.colnames:
-        table[name].info.format = FORMATS.get(name)
-        table[name].info.unit = UNITS.get(name)
+        unit, form, _ = COLUMNS[name]
+        table[name].info.unit, table[name].info.format = unit, form
+        table[name].info.description = _description(name)
     return table
+
+
+def _description(name: str) -> str:
+    """Say what a column is; of bits, what each of them means."""
+    from seechange_core.flags import PixelFlag, QualityFlag
+
+    kinds = {"flags": PixelFlag, "quality": QualityFlag}
+    bits = [f"{bit.value} {bit.name}" for bit in kinds.get(name, ())]
+    return COLUMNS[name][2] + ", ".join(bits)
 
 
 def write_table(curve: "LightCurveTable", kind: TableFormat, output: Path | None = None) -> None:
@@ -77,26 +113,65 @@ def write_table(curve: "LightCurveTable", kind: TableFormat, output: Path | None
     _write(table, kind, sys.stdout.buffer if output is None else output)
 
 
+def write_columns(
+    columns: Mapping[str, Sequence[Any]], kind: TableFormat, output: Path | None = None
+) -> None:
+    """Print columns of plain values, or write them to a file.
+
+    Raises
+    ------
+    UserError
+        If a binary format would go to a terminal.
+    """
+    from astropy.table import Table
+
+    if kind is TableFormat.CSV:
+        rows = zip(*columns.values(), strict=True)
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([list(columns), *rows])
+        if output is None:
+            typer.echo(lines.getvalue(), nl=False)
+        else:
+            output.write_text(lines.getvalue(), encoding="utf-8")
+        return
+    if output is None and sys.stdout.isatty():
+        raise UserError(f"{kind} is not for reading on a terminal", cure="give --output FILE")
+    table = Table({name: _filled(values) for name, values in columns.items()})
+    if kind is TableFormat.TABLE:
+        text = "\n".join(table.pformat(max_lines=-1, max_width=-1)) + "\n"
+        Path(str(output)).write_text(text, encoding="utf-8")
+    else:
+        _write(table, kind, sys.stdout.buffer if output is None else output)
+
+
+def _filled(values: Sequence[Any]) -> list[Any]:
+    """Put NaN where a number is missing."""
+    if any(isinstance(value, float) for value in values) or (values and all(v is None for v in values)):
+        return [math.nan if value is None else value for value in values]
+    return list(values)
+
+
 def _for_people(table: "Table") -> "Table":
     """Write upper limits in place of magnitudes that are none, and words in place of quality bits."""
     from seechange_core.flags import QualityFlag, names
 
-    shown = table.copy()
+    shown = table[[name for name in SHOWN if name in table.colnames]]
     shown["mag"] = [_magnitude(row, "mag") for row in table]
     shown["mag_err"] = [_magnitude(row, "mag_err") for row in table]
     shown["quality"] = [" ".join(names(int(bits), QualityFlag)) or "-" for bits in table["quality"]]
     for name in ("mag", "mag_err"):
-        shown[name].info.unit = UNITS[name]
+        shown[name].info.unit = COLUMNS[name][0]
         shown[name].info.format = ">"
     return shown
 
 
 def _magnitude(row: "Row", name: str) -> str:
     """Spell a magnitude or its error: below 3 sigma the limit, and where nothing was measured a dash."""
-    if row["flux"] <= -DETECTION_SIGMA * row["flux_err"]:
+    snr = row["flux_ujy"] / row["flux_err_ujy"]
+    if snr <= -DETECTION_SIGMA:
         return "faded"
-    if row["flux"] >= DETECTION_SIGMA * row["flux_err"]:
-        return format(row[name], FORMATS[name])
+    if snr >= DETECTION_SIGMA:
+        return format(row[name], str(COLUMNS[name][1]))
     limit = row["limiting_mag"]
     return f"> {limit:.2f}" if name == "mag" and math.isfinite(limit) else "-"
 
@@ -112,14 +187,25 @@ def _text(table: "Table", kind: TableFormat) -> str:
 
 
 def _write(table: "Table", kind: TableFormat, target: Any) -> None:
+    """Write a table as VOTable or parquet, with the units and descriptions that its columns have."""
     if kind is TableFormat.VOTABLE:
         from astropy.io.votable import from_table, writeto
 
-        for name in ("flux", "flux_err"):  # the standard knows no electrons
-            table[name].info.unit, table[name].info.description = None, "electrons"
+        for name in table.colnames:  # the standard knows no electrons
+            info = table[name].info
+            if str(info.unit) == "electron":
+                info.unit, info.description = None, f"{info.description}, electrons"
         writeto(from_table(table), str(target) if isinstance(target, Path) else target)
         return
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({name: pa.array(table[name].tolist()) for name in table.colnames}), target)
+    columns = {name: pa.array(table[name].tolist()) for name in table.colnames}
+    fields = [pa.field(n, column.type, metadata=_metadata(table[n].info)) for n, column in columns.items()]
+    pq.write_table(pa.table(list(columns.values()), schema=pa.schema(fields)), target)
+
+
+def _metadata(info: Any) -> dict[str, str]:
+    """Return what a parquet file says of a column."""
+    told = {"description": info.description, "unit": info.unit and str(info.unit)}
+    return {key: text for key, text in told.items() if text}

@@ -68,12 +68,21 @@ def build(
     night: Annotated[
         list[str] | None, typer.Option("--night", help="Only images of this night, YYYY-MM-DD; repeatable.")
     ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Leave out this exposure; repeatable.")
+    ] = None,
+    use: Annotated[
+        bool, typer.Option("--use", help="Use them from now on, whatever was used before.")
+    ] = False,
     instrument: InstrumentName = None,
     redo: Redo = False,
     jobs: Jobs = 0,
     as_json: Json = False,
 ) -> int:
-    """Build references from the calibrated images of each sky region and filter.
+    """Build references from the best calibrated images of each sky region and filter.
+
+    The first version of a reference is used at once. A later one, of other images, is a proposal: no exposure
+    is subtracted from it until `reference use`.
 
     Example: seechange reference build --filter r --leave-one-out
     """
@@ -82,27 +91,74 @@ def build(
     with Progress("reference") as progress:
         reports = build_references(
             instrument=instrument, regions=region, band=band, leave_one_out=leave_one_out,
-            nights=night or (), redo=redo,
+            nights=night or (), without=without or (), use=use, redo=redo,
             jobs=jobs, progress=progress,
         )  # fmt: skip
     return summarize(reports, "reference", as_json)
 
 
-@references.command("list")
-def list_references(
-    instrument: Annotated[str | None, typer.Option("--instrument", help="Only of this instrument.")] = None,
+@references.command("use")
+def use_references(
+    region: Annotated[
+        list[str] | None, typer.Option("--region", help="Only this sky region; repeatable.")
+    ] = None,
+    band: Annotated[str | None, typer.Option("--filter", help="Only this filter.")] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="Which; default: the newest that is not bad.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; it is kept.")] = None,
+    instrument: InstrumentName = None,
     as_json: Json = False,
 ) -> int:
-    """List the references there are.
+    """Use other versions of references from now on: nothing else ever changes what a survey is compared with.
 
-    Example: seechange reference list --json
+    Sections that are processed again then get new differences beside the old ones.
+
+    Example: seechange reference use --region r0481_0021 --filter r --version 2 --reason "deeper by 0.4 mag"
     """
-    from seechange_core.chain.queries import list_references as made
+    from seechange_assets.definitions import instruments_of
+    from seechange_core.chain import use_references as use
+    from seechange_core.settings import get_settings
+
+    settings = get_settings()
+    name = instrument or instruments_of(settings)[0]
+    rows = use(settings, name, region or (), band, version, reason)
+    if as_json:
+        print_json([as_dict(row) for row in rows])
+    else:
+        print_table([as_dict(row) for row in rows], ["region", "filter", "before", "version"])
+        typer.echo(f"{sum(row.before != row.version for row in rows)} changed")
+    return 0
+
+
+@references.command("list")
+def list_references(
+    region: Annotated[
+        list[str] | None, typer.Option("--region", help="Only this sky region; repeatable.")
+    ] = None,
+    band: Annotated[str | None, typer.Option("--filter", help="Only this filter.")] = None,
+    instrument: Annotated[str | None, typer.Option("--instrument", help="Only of this instrument.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also those that leave an exposure out, and of other settings.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """List the versions of references: which is used, which are proposed, which hold exposures now bad.
+
+    Example: seechange reference list --filter r
+    """
+    from seechange_core.chain import list_references as made
     from seechange_core.settings import get_settings
 
     rows = [as_dict(row) for row in made(get_settings())]
-    if instrument is not None:
-        rows = [row for row in rows if row["instrument"] == instrument]
+    wanted = {"instrument": instrument, "filter": band}
+    rows = [
+        row
+        for row in rows
+        if all(value in (None, row[name]) for name, value in wanted.items())
+        and (not region or row["region"] in region)
+        and (every or (row["current"] and row["left_out"] is None))
+    ]
     if as_json:
         print_json(rows)
     elif rows:

@@ -98,7 +98,7 @@ def import_table(
     UserError
         If positions or errors are impossible, or no row is left.
     """
-    table = _read(Path(path), table_format)
+    table = read_table(Path(path), table_format)
     columns = choose_columns(table.colnames, mapping or {}, layout, str(path))
     assumed = {
         "position_err_mas": default_position_err_mas,
@@ -175,7 +175,14 @@ def rows_of(table: Table, columns: Mapping[str, str], assumed: Mapping[str, floa
     return _complete(found, bands, assumed)
 
 
-def _read(path: Path, table_format: str | None) -> Table:
+def read_table(path: Path, table_format: str | None = None) -> Table:
+    """Read ECSV, FITS, VOTable, CSV or parquet.
+
+    Raises
+    ------
+    FileDamagedError, NotFoundError
+        If astropy cannot read the file, or there is none.
+    """
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}", cure="check the path of the table")
     try:

@@ -3,9 +3,10 @@
 `STEPS` is the visible list. Nothing here computes: that is what `stages` are for.
 """
 
+from seechange_core.chain.candidate_rows import CandidateRow, Selection, all_candidates, candidates
 from seechange_core.chain.ensemble import EnsembleZeroPoints, ensemble_at
+from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.light_curves import (
-    LightCurveTable,
     object_light_curve,
     object_named,
     object_near,
@@ -14,11 +15,15 @@ from seechange_core.chain.light_curves import (
 from seechange_core.chain.lineage import PROCESSES, provenances
 from seechange_core.chain.masters import build_master
 from seechange_core.chain.outcome import Outcome, StepReport
-from seechange_core.chain.queries import candidates, exposures, list_references, status
-from seechange_core.chain.references import build_reference, references_wanted
+from seechange_core.chain.queries import exposures, status
+from seechange_core.chain.reference_flux import notes_on_references
+from seechange_core.chain.reference_inputs import references_wanted
+from seechange_core.chain.reference_sets import list_references, use_references
+from seechange_core.chain.references import LEFT_TO_LEAVE_OUT, build_reference, reference_reports
 from seechange_core.chain.serving import master_keys, nights_serving
 from seechange_core.chain.step import Step
 from seechange_core.chain.steps import STEPS
+from seechange_core.chain.verdicts import Marked, VerdictRow, mark, standing_verdicts, verdict_history
 from seechange_core.chain.walk import walk
 from seechange_core.chain.wanted import (
     BUILDS_ON,
@@ -32,15 +37,21 @@ from seechange_core.chain.wanted import (
 __all__ = [
     "BUILDS_ON",
     "FLATS",
+    "LEFT_TO_LEAVE_OUT",
     "PROCESSES",
     "STEPS",
+    "CandidateRow",
     "EnsembleZeroPoints",
     "LightCurveTable",
+    "Marked",
     "MasterKey",
     "Outcome",
+    "Selection",
     "Step",
     "StepReport",
+    "VerdictRow",
     "WantedMaster",
+    "all_candidates",
     "build_master",
     "build_reference",
     "candidates",
@@ -48,15 +59,21 @@ __all__ = [
     "exposures",
     "list_references",
     "look_for_masters",
+    "mark",
     "master_keys",
     "masters_wanted",
     "nights_serving",
+    "notes_on_references",
     "object_light_curve",
     "object_named",
     "object_near",
     "position_light_curve",
     "provenances",
+    "reference_reports",
     "references_wanted",
+    "standing_verdicts",
     "status",
+    "use_references",
+    "verdict_history",
     "walk",
 ]

@@ -22,6 +22,7 @@ from seechange_core.products.outcome import StepOutcome
 from seechange_core.products.psf import Psf
 from seechange_core.products.reference import Reference, image_references
 from seechange_core.products.source_list import SourceList
+from seechange_core.products.verdict import not_called_bad
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.stages.judge import QualityParams, clear_zero_point, cloud_extinction, judge_clouds
@@ -169,6 +170,7 @@ def _of_the_night(session: Session, section: Section) -> list[_Seen]:
             Image.section_id == section.section,
             own.provenance_id == section.provenance_id("zero_point"),
             not_marked_bad(),
+            not_called_bad(Image.exposure_id, Image.section_id),
         )
         .order_by(Exposure.mjd, own.id)
     )

@@ -1,26 +1,20 @@
-"""Questions people ask of the survey: what exists, what is outdated, what changed tonight."""
+"""Questions people ask of the survey: what exists, and what is outdated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
 
-from seechange_core.chain.choice import not_marked_bad
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.quality import flagged
 from seechange_core.chain.steps import STEPS
 from seechange_core.errors import NotFoundError
-from seechange_core.flags import QualityFlag, names
+from seechange_core.flags import ExposureFlag, QualityFlag, names
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.products.exposure import Exposure
-from seechange_core.products.image import Image
-from seechange_core.products.measurement import Measurement
-from seechange_core.products.object import Object
 from seechange_core.products.outcome import StepOutcome
-from seechange_core.products.reference import Reference
-from seechange_core.products.sighting import Sighting
-from seechange_core.products.source_list import SourceList
-from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.products.verdict import Verdict
 from seechange_core.settings import Settings, use_settings
 from seechange_core.stages.judge import flags_of_stop
 from seechange_core.storage.engine import open_session
@@ -32,15 +26,16 @@ def exposures(
     instrument: str | None = None,
     *,
     night: str | None = None,
+    with_bad: bool = False,
 ) -> list[Exposure]:
-    """Return science exposures that are not marked bad, the earliest first.
+    """Return science exposures, the earliest first: without those marked bad unless they are wanted.
 
     Raises
     ------
     NotFoundError
-        Naming an exposure asked for that does not exist.
+        Naming an exposure asked for that does not exist, or is marked bad.
     """
-    query = select(Exposure).where(Exposure.type == "science", not_marked_bad()).order_by(Exposure.mjd)
+    query = select(Exposure).where(Exposure.type == "science").order_by(Exposure.mjd)
     if names is not None:
         query = query.where(Exposure.name.in_(list(names)))
     if instrument is not None:
@@ -49,6 +44,14 @@ def exposures(
         query = query.where(Exposure.night == night)
     with use_settings(settings), open_session(settings, read_only=True) as session:
         found = list(session.scalars(query))
+    bad = [row for row in found if row.bitflag & ExposureFlag.MARKED_BAD and not with_bad]
+    if bad and names is not None:
+        raise NotFoundError(
+            f"marked bad: {bad[0].bad_reason or 'no reason was given'}",
+            exposure=", ".join(row.name for row in bad),
+            cure="seechange mark NAME --as good --reason ..., if it is not",
+        )
+    found = [row for row in found if row not in bad]
     unknown = sorted(set(names or ()) - {row.name for row in found})
     if unknown:
         raise NotFoundError(
@@ -69,7 +72,8 @@ class StatusRow:
     current
         Made under the present settings.
     quality
-        Names of the `QualityFlag` bits of its product, or of those that the reason of a stop stands for.
+        Names of the `QualityFlag` bits of its product, or of those that the reason of a stop stands for; of
+        the step ``exposure``, ``marked_bad`` where a person called the section or the exposure bad.
     """
 
     exposure: str
@@ -97,6 +101,7 @@ def status(settings: Settings, exposures: Sequence[str] | None = None) -> list[S
     with use_settings(settings), open_session(settings, read_only=True) as session:
         rows = list(session.execute(query))
         bits = flagged(session, exposures)
+        bits |= {("exposure", version): int(QualityFlag.MARKED_BAD) for version in _called_bad(session, rows)}
         current = {
             instrument: {name: key.id for name, key in provenances(settings, instrument).items()}
             for instrument in {row[1] for row in rows}
@@ -108,6 +113,18 @@ def status(settings: Settings, exposures: Sequence[str] | None = None) -> list[S
     result = [_status_row(name, o, current[instrument], settled, bits) for name, instrument, o in rows]
     rank = {name: n for n, name in enumerate(dict.fromkeys(row.exposure for row in result))}
     return sorted(result, key=lambda r: (rank[r.exposure], r.section, order.get(r.step, len(order))))
+
+
+def _called_bad(session: Session, rows: Sequence[Row[str, str, StepOutcome]]) -> set[str]:
+    """Return the data versions of the exposures' sections that a person called bad."""
+    said = select(Verdict.exposure_id, Verdict.section_id)
+    said = said.where(Verdict.word == "bad", Verdict.counts.is_(True), Verdict.exposure_id.is_not(None))
+    bad = {(exposure_id, section) for exposure_id, section in session.execute(said)}
+    return {
+        o.data_version
+        for *_, o in rows
+        if o.step == "exposure" and not bad.isdisjoint({(o.exposure_id, ""), (o.exposure_id, o.section_id)})
+    }
 
 
 def _status_row(
@@ -133,126 +150,3 @@ def _status_row(
         metrics={k: float(v) for k, v in row.metrics.items() if v is not None},
         quality=tuple(names(flags, QualityFlag)),
     )
-
-
-@dataclass(frozen=True)
-class CandidateRow:
-    """One good detection of something that changed; `quality` names what is bad about its image."""
-
-    object: str
-    ra: float
-    dec: float
-    exposure: str
-    section: str
-    night: str
-    mjd_mid: float
-    filter: str
-    score: float
-    mag: float | None
-    mag_err: float | None
-    n_sightings: int
-    quality: str
-
-
-def candidates(
-    settings: Settings, night: str | None = None, *, limit: int | None = None
-) -> list[CandidateRow]:
-    """List what changed under the present settings: good detections that belong to an object, best first.
-
-    Parameters
-    ----------
-    settings
-        Whose.
-    night
-        Local date, YYYY-MM-DD; None for all nights.
-    limit
-        At most so many.
-    """
-    query = _candidate_query()
-    if night is not None:
-        query = query.where(Exposure.night == night)
-    if limit is not None:
-        query = query.limit(limit)
-    with use_settings(settings), open_session(settings, read_only=True) as session:
-        instruments = session.scalars(select(Exposure.instrument).distinct()).all()
-        ids = [provenances(settings, i)["measurement"].id for i in instruments]
-        rows = list(session.execute(query.where(Measurement.provenance_id.in_(ids))))
-    return [_candidate(row) for row in rows]
-
-
-def _candidate_query() -> Select[Measurement, Sighting, Object, Exposure, Image]:
-    return (
-        select(Measurement, Sighting, Object, Exposure, Image)
-        .join(Sighting, Sighting.id == Measurement.sighting_id)
-        .join(Object, Object.id == Measurement.object_id)
-        .join(SourceList, SourceList.id == Sighting.source_list_id)
-        .join(Image, Image.id == SourceList.image_id)
-        .join(Exposure, Exposure.id == Image.exposure_id)
-        .where(Measurement.is_bad.is_(False), Object.is_bad.is_(False))
-        .order_by(func.abs(Sighting.score).desc())
-    )
-
-
-def _candidate(row: Row[Measurement, Sighting, Object, Exposure, Image]) -> CandidateRow:
-    measurement, sighting, found, exposure, image = row
-    return CandidateRow(
-        object=found.name,
-        ra=found.ra,
-        dec=found.dec,
-        exposure=exposure.name,
-        section=image.section_id,
-        night=exposure.night,
-        mjd_mid=measurement.mjd_mid,
-        filter=image.filter,
-        score=sighting.score,
-        mag=measurement.mag,
-        mag_err=measurement.mag_err,
-        n_sightings=found.n_sightings,
-        quality=" ".join(names(image.bitflag, QualityFlag)),
-    )
-
-
-@dataclass(frozen=True)
-class ReferenceRow:
-    """One reference."""
-
-    region: str
-    filter: str
-    ref_set: str
-    instrument: str
-    n_images: int
-    fwhm_pix: float | None
-    limiting_mag: float | None
-    left_out: str | None
-    provenance: str
-    current: bool
-
-
-def list_references(settings: Settings) -> list[ReferenceRow]:
-    """List the references, those of the present settings marked, the newest first."""
-    query = (
-        select(Reference, Image.fwhm_pix, ZeroPoint.limiting_mag, Exposure.name)
-        .join(Image, Image.id == Reference.image_id)
-        .join(ZeroPoint, ZeroPoint.id == Reference.zero_point_id)
-        .outerjoin(Exposure, Exposure.id == Reference.left_out_exposure_id)
-        .order_by(Reference.region, Reference.filter, Reference.id.desc())
-    )
-    with use_settings(settings), open_session(settings, read_only=True) as session:
-        rows = list(session.execute(query))
-        names = {row[0].instrument for row in rows}
-        current = {provenances(settings, name)["reference"].id for name in names}
-    return [
-        ReferenceRow(
-            region=row.region,
-            filter=row.filter,
-            ref_set=row.ref_set,
-            instrument=row.instrument,
-            n_images=row.n_images,
-            fwhm_pix=fwhm_pix,
-            limiting_mag=limit,
-            left_out=left_out,
-            provenance=row.provenance_id,
-            current=row.provenance_id in current,
-        )
-        for row, fwhm_pix, limit, left_out in rows
-    ]

@@ -285,7 +285,7 @@ def bjd_tdb(mjd_utc: npt.ArrayLike, ra: npt.ArrayLike, dec: npt.ArrayLike, site:
     times, lon, lat = np.broadcast_arrays(
         np.asarray(mjd_utc, float), np.asarray(ra, float), np.asarray(dec, float)
     )
-    with _tables_at_hand():
+    with tables_at_hand():
         clock = Time(times, format="mjd", scale="utc", location=site.location)
         source = SkyCoord(lon * units.deg, lat * units.deg, frame="icrs")
         delay = clock.light_travel_time(source, kind="barycentric", ephemeris="builtin")
@@ -293,7 +293,7 @@ def bjd_tdb(mjd_utc: npt.ArrayLike, ra: npt.ArrayLike, dec: npt.ArrayLike, site:
 
 
 @contextmanager
-def _tables_at_hand() -> Iterator[None]:
+def tables_at_hand() -> Iterator[None]:
     """Use the Earth-rotation tables that came with astropy; past their end UT1 is extrapolated.
 
     An error of a second in UT1 moves a telescope by 0.5 km, 1.5 microseconds of light; the pole

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import seechange_core.chain
 from seechange_assets.cli import run
 from seechange_core.chain import LightCurveTable
 from seechange_core.chain.queries import StatusRow
+from seechange_core.chain.reference_sets import ReferenceRow, UsedNow
 from seechange_core.settings import load_settings, use_settings
 
 COMMANDS = [
-    *(["init"], ["ui"], ["simulate"], ["ingest"], ["process"], ["reference", "build"], ["reference", "list"]),
+    *(["init"], ["ui"], ["simulate"], ["ingest"], ["process"], ["reference", "build"]),
+    *(["reference", "list"], ["reference", "use"]),
     *(["calibrator", "add"], ["calibrator", "list"]),
     *(["show"], ["candidates"], ["lightcurve"], ["catalog", "import"]),
 ]
@@ -95,6 +98,27 @@ def test_a_bug_is_called_a_bug(settings, monkeypatch, capsys):
 def test_building_references(settings, capsys):
     assert run(["reference", "build", "--filter", "r", "-j", "2"]) == 0
     assert capsys.readouterr().out == "2 references: 2 done\n"
+
+
+def test_versions_of_references_are_listed_and_one_is_used(settings, monkeypatch, capsys):
+    row = ReferenceRow("r1", "r", "default", "demo", 1, "used", 3, 1.2, 23.1, None, "", "p", True)
+    rows = [row, replace(row, version=2, state="proposed", bad_inputs="e7"), replace(row, left_out="e1")]
+    monkeypatch.setattr(seechange_core.chain, "list_references", lambda _: rows)
+    assert run(["reference", "list", "--region", "r1"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert "used" in first and "proposed" in second and "e7" in second
+    assert run(["reference", "list", "--all", "--json"]) == 0
+    assert [row["left_out"] for row in json.loads(capsys.readouterr().out)] == [None, None, "e1"]
+    asked = []
+    monkeypatch.setattr(
+        seechange_core.chain,
+        "use_references",
+        lambda _, *what: asked.append(what) or [UsedNow("r1", "r", 2, 1)],
+    )
+    words = ["--region", "r1", "--filter", "r", "--version", "2", "--reason", "deeper"]
+    assert run(["reference", "use", *words]) == 0
+    assert asked == [("demo", ["r1"], "r", 2, "deeper")]
+    assert capsys.readouterr().out.splitlines()[-1] == "1 changed"
 
 
 def status(step, state="done", **more):

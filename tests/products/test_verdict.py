@@ -1,0 +1,87 @@
+"""Verdicts in the database, on both engines."""
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from seechange_core.numerics.sky import offset
+from seechange_core.products import Image, Object
+from seechange_core.products.verdict import (
+    Verdict,
+    apply_verdicts,
+    not_called_bad,
+    settle_verdicts,
+    standing_on,
+    verdicts_on,
+)
+
+
+def said(word, **changes):
+    return Verdict(word=word, reason="because", said_by="Ada", **changes)
+
+
+def put(session, make, name, ra, dec):
+    ra, dec = float(ra), float(dec)
+    row = Object(
+        name=name, ra=ra, dec=dec, ra_err_arcsec=0.1, dec_err_arcsec=0.1, provenance_id=make.provenance_id
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def test_sections_that_are_called_bad_are_left_out(session, make):
+    exposures = [make.exposure(name) for name in ("a", "b", "c")]
+    images = {(e, s): make.image(exposure_id=e, section_id=s).id for e in exposures for s in ("1", "2")}
+    session.add_all(
+        [
+            said("bad", exposure_id=exposures[0], section_id="1"),
+            said("bad", exposure_id=exposures[1], section_id=""),
+            said("bad", exposure_id=exposures[2], section_id="2", counts=False),
+            said("good", exposure_id=exposures[2], section_id="2"),
+        ]
+    )
+    session.flush()
+    query = select(Image.id).where(not_called_bad(Image.exposure_id, Image.section_id))
+    assert set(session.scalars(query)) == {
+        images[exposures[0], "2"], images[exposures[2], "1"], images[exposures[2], "2"]
+    }  # fmt: skip
+
+
+def test_objects_are_known_by_their_place_and_by_their_name(session, make):
+    """Across RA 0; what lies 3 arcsec away is something else, unless it has the name."""
+    place = (0.00001, -89.0)
+    same, other = (
+        put(session, make, "same", *place),
+        put(session, make, "other", *offset(*place, 0, 3 / 3600)),
+    )
+    again = put(session, make, "again", *offset(*place, -0.5 / 3600, 0))
+    session.add(said("bogus", object_name="same", ra=place[0], dec=place[1]))
+    session.flush()
+    apply_verdicts(session, [same, other, again])
+    assert [row.is_bad for row in (same, other, again)] == [True, False, True]
+    assert again.bad_reason == "because" and other.bad_reason is None
+    other.name = "same"
+    same.name = "before"
+    apply_verdicts(session, [same, other])
+    assert same.is_bad and other.is_bad
+    assert [v.word for v in verdicts_on(session, again)] == ["bogus"]
+    many = [Object(name=f"o{i}", ra=10.0 + i / 100, dec=5.0) for i in range(600)]
+    assert set(standing_on(session, [*many, same])) == {same.id}
+    assert standing_on(session, []) == {}
+
+
+def test_the_last_word_counts_and_undo_takes_it_back():
+    words = ["bogus", "real", "undo", "undo", "undo", "real"]
+    rows = [said(word, ra=1.0, dec=2.0) for word in words]
+    holds = [settle_verdicts(rows[:n]) for n in range(1, 7)]
+    assert [h and h.word for h in holds] == ["bogus", "real", "bogus", None, None, "real"]
+    assert [row.counts for row in rows] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("changes", [{"word": "nice", "ra": 1.0, "dec": 2.0}, {"word": "bad"}])
+def test_what_is_no_verdict_is_refused(session, changes):
+    session.add(said(**changes))
+    with pytest.raises(IntegrityError):
+        session.flush()
+    session.rollback()
