@@ -1,8 +1,9 @@
-"""Real nights through zero_point: how many frames calibrate, how well, and how bright stars repeat.
+"""Real nights: how many frames calibrate, how well, how bright stars repeat, and what is left of differences.
 
     SEECHANGE_REAL_DATA=FOLDER python -m benchmarks.real_data [tres1] [kb13475]
 
-Draws ``docs/images/<name>_scatter.png`` and prints one line for each night.
+Draws ``docs/images/<name>_scatter.png`` and prints one line for each night; of a night with a known event it
+also prints a table of its differences and draws ``docs/images/<name>_lightcurves.png``.
 """
 
 import os
@@ -15,6 +16,7 @@ import numpy as np
 from matplotlib import rc_context
 from sqlalchemy import select
 
+from benchmarks import real_changes
 from seechange_assets.cli import run
 from seechange_core import chain
 from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
@@ -38,6 +40,8 @@ COMMANDS = {
         ["ingest", "{data}/kb13475/*.fits.gz"],
         ["catalog", "bootstrap", "--name", "kb13475", "-j", "1"],
         ["process", "--through", "zero_point", "-j", "1"],
+        ["reference", "build", "--leave-one-out", "-j", "1"],
+        ["process", "--through", "measurement", "-j", "1"],
     ),
 }
 
@@ -140,6 +144,9 @@ def main(names: list[str]) -> None:
             n = len(chain.exposures(settings))
             title = f"{name}: {len(found.mag)} stars in {figures['frames']:.0f} of {n} frames"
             draw(found, title, DOCS / "images" / f"{name}_scatter.png")
+            if name in real_changes.EVENTS:
+                picture = DOCS / "images" / f"{name}_lightcurves.png"
+                print(*real_changes.judge(settings, real_changes.EVENTS[name], picture), sep="\n")
         words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
         print(f"{name}: {n} frames taken, {words}, {len(found.mag)} stars, {seconds / n:.2f} CPU s per frame")
 

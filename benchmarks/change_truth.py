@@ -1,0 +1,265 @@
+"""What is true of a pair's changes, how well they can be seen at all, and how well a subtraction shows them.
+
+The limit is the *perfect subtraction*: the new image as our pipeline made it, minus the noiseless static sky
+that it shows and the level of each block of 256 pixels, filtered with the true PSF and the true variance of
+every pixel; only pixels that are truly bad, full, bled on or changed by a cosmic ray by more than their noise
+are left out. A transient's *expected S/N* is that filter's, with no pixel left out: so those on masked pixels
+and on star cores stay in every denominator. Only where none of the reference's exposures reached is nothing
+counted: there is nothing to subtract.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.ndimage import binary_dilation
+from scipy.spatial import cKDTree
+
+from benchmarks.pairs import N_REFERENCE, ORDERS, Pair
+from seechange_core.frames import ImageFrame
+from seechange_core.numerics.peaks import local_maxima, merge_close
+from seechange_core.simulate import Observation, PsfField
+from seechange_core.simulate.charge import add_cosmic_rays, bleed
+from seechange_core.simulate.section import collect, cosmic_ray_hits, expected_light, section_rng
+from seechange_core.simulate.truth import true_sky_e
+
+Float = npt.NDArray[np.float64]
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+
+THRESHOLD = 5.0
+#: A detection this close to a change is of it; one farther away is false.
+_FALSE_FWHM = 2.0
+#: A change is seen if the score is beyond the threshold this close to it.
+_SEEN_FWHM = 0.5
+_SEEN_PIX = 1.5
+_BLOCK_PIX = 256
+#: Blank sky: static light and changes below this share of the sky's noise per pixel.
+_BLANK = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The changes of a new image and what can be known of them.
+
+    Attributes
+    ----------
+    x, y, flux_e, snr, place
+        (n,) transients on the section: pixels; electrons within the PSF model's stamp; expected S/N.
+    all_x, all_y
+        Everything that changes or moves, beyond the section's rim too.
+    bad
+        (H, W) pixels that are truly bad, full, bled on or hit by a cosmic ray, or not on the reference's
+        exposures.
+    blank
+        (H, W) good pixels far from all light.
+    limit
+        (H, W) float32: the score of the perfect subtraction, 0 where it has none.
+    fwhm_pix
+        Of the PSF in the middle.
+    """
+
+    x: Float
+    y: Float
+    flux_e: Float
+    snr: Float
+    place: npt.NDArray[np.str_]
+    all_x: Float
+    all_y: Float
+    bad: Bool
+    blank: Bool
+    limit: Float32
+    fwhm_pix: float
+
+
+def truth_of(pair: Pair, order: str, image: ImageFrame, psf_size: int) -> Truth:
+    """Return what is true of a new image.
+
+    Parameters
+    ----------
+    pair, order
+        Which.
+    image
+        It.
+    psf_size
+        Side of the PSF model's stamp: its fluxes are the light within.
+    """
+    camera, section = pair.world.camera, pair.section
+    bare = pair.world.observations[N_REFERENCE + ORDERS.index(order)]
+    observation = bare.under(camera, section)
+    field, offset = observation.psf_field(camera), camera.focal_offset(section)
+    sky = true_sky_e(camera, bare, section)
+    static = pair.static(order)
+    expected = expected_light(camera, pair.world.sky, bare, section)
+    covered = _covered(pair, observation)
+    bad = _truly_bad(pair, bare, expected) | ~covered
+    usual = 1 / np.median(image.weight[image.weight > 0])
+    noise = np.where(image.weight > 0, 1 / np.maximum(image.weight, 1e-30), usual)
+    weight = (1 / (noise + np.maximum(static - sky, 0) / image.gain)).astype(np.float32)
+    blank = (expected - sky <= _BLANK * np.sqrt(usual)) & ~binary_dilation(bad, np.ones((5, 5), bool))
+    left = np.where(bad, 0, image.data - static)
+    _level(left, blank)
+    signal, information = matched(left, np.where(bad, 0, weight), field, offset)
+    _, whole = matched(None, weight, field, offset)
+    rows = pair.transients(order)
+    x, y = (np.asarray(rows[name], float) for name in ("x", "y"))
+    flux = np.asarray(rows["flux_e"]) * _enclosed(field, x + offset[0], y + offset[1], psf_size // 2)
+    i, j = (np.clip(np.rint(a).astype(int), 0, n - 1) for a, n in ((x, sky.shape[1]), (y, sky.shape[0])))
+    snr = np.where(covered[j, i], np.asarray(rows["flux_e"]) * np.sqrt(whole[j, i]), np.nan)
+    seen = information > 1e-3 * np.median(information)
+    limit = np.where(seen, signal / np.sqrt(np.where(seen, information, 1)), 0).astype(np.float32)
+    all_x, all_y = _changes(pair, observation)
+    fwhm = float(field.shape_at(*camera.section_offset(section))[0])
+    place = np.asarray(rows["place"], str)
+    on = np.isfinite(snr)
+    return Truth(x[on], y[on], flux[on], snr[on], place[on], all_x, all_y, bad, blank, limit, fwhm)
+
+
+def _truly_bad(pair: Pair, observation: Observation, expected: Float) -> Bool:
+    """Collect the charge again, with the same draws as the raw file's, and see what happens to it."""
+    camera, section = pair.world.camera, pair.section
+    rng = section_rng(camera, 1, observation.index, camera.ccd(section).number)
+    detector, seconds = camera.detector(section), camera.options.exposure_time_s
+    charge = collect(expected, detector, seconds, rng)
+    sigma = np.sqrt(np.maximum(expected, 1) + max(a.read_noise_e for a in detector.amplifiers) ** 2)
+    light = charge.copy()
+    add_cosmic_rays(charge, cosmic_ray_hits(camera, observation.exposure_time_s), rng)
+    bleed(charge, detector)
+    bad = detector.bad | (np.abs(charge - light) > sigma)
+    half = charge.shape[1] // 2
+    for amplifier, columns in zip(detector.amplifiers, (slice(0, half), slice(half, None)), strict=True):
+        bad[:, columns] |= charge[:, columns] >= amplifier.saturation_e
+    return np.asarray(bad, bool)
+
+
+def _covered(pair: Pair, observation: Observation) -> Bool:
+    """Tell which pixels at least one of the reference's exposures has seen (on a grid of 8 pixels)."""
+    camera, section = pair.world.camera, pair.section
+    height, width = camera.shape
+    x, y = np.meshgrid(np.arange(3.5, width, 8), np.arange(3.5, height, 8))
+    ra, dec = observation.sky_map(camera, section).to_sky(x.ravel(), y.ravel())
+    seen = np.zeros(x.size, bool)
+    for before in pair.world.observations[:N_REFERENCE]:
+        px, py = before.under(camera, section).sky_map(camera, section).to_pixels(ra, dec)
+        seen |= (px >= 0) & (px <= width - 1) & (py >= 0) & (py <= height - 1)
+    return np.asarray(np.repeat(np.repeat(seen.reshape(x.shape), 8, 0), 8, 1)[:height, :width], bool)
+
+
+def _level(left: Float, blank: Bool) -> None:
+    """Take out, in place and block by block, what detector and calibration leave of a level."""
+    for y, x in _blocks(*left.shape):
+        block = slice(y, y + _BLOCK_PIX), slice(x, x + _BLOCK_PIX)
+        if blank[block].any():
+            left[block] -= np.median(left[block][blank[block]])
+
+
+def _changes(pair: Pair, observation: Observation) -> tuple[Float, Float]:
+    """Return where everything that changes or moves lies in a new image, beyond its rim too."""
+    sky = pair.world.sky
+    ra, dec = sky.positions(observation.mjd_mid)
+    changing = np.isin(sky.objects["kind"], ("transient", "variable", "asteroid"))
+    sky_map = observation.sky_map(pair.world.camera, pair.section)
+    x, y = sky_map.to_pixels(np.asarray(ra)[changing], np.asarray(dec)[changing])
+    return np.asarray(x), np.asarray(y)
+
+
+def _enclosed(field: PsfField, x: Float, y: Float, radius_pix: float) -> Float:
+    """Return the share of a star's light within a radius, at places of the focal plane."""
+    fwhm, _, _ = field.shape_at(x, y)
+    grid = np.linspace(fwhm.min(), fwhm.max() + 1e-6, 7)
+    return np.interp(fwhm, grid, [replace(field, fwhm_pix=f).enclosed(radius_pix) for f in grid])
+
+
+def matched(
+    data: Float | None, weight: Float32, field: PsfField, offset: tuple[float, float]
+) -> tuple[Float32, Float32]:
+    """Return ``sum(P w d)`` and ``sum(P^2 w)`` around every pixel, the PSF being each block's own.
+
+    Parameters
+    ----------
+    data, weight
+        (H, W); the first sum is 0 without data.
+    field, offset
+        PSF over the focal plane, and what leads from pixels to it.
+    """
+    height, width = weight.shape
+    half = int(np.ceil(4 * field.fwhm_pix))
+    side = next_fast_len(_BLOCK_PIX + 2 * half, real=True)
+    padded = [np.pad(a, half) for a in ([weight] if data is None else [weight, weight * data])]
+    sums = [np.zeros((height, width), np.float32) for _ in range(2)]
+    for top, left in _blocks(height, width):
+        middle = left + _BLOCK_PIX / 2 + offset[0], top + _BLOCK_PIX / 2 + offset[1]
+        stamp = field.stamp(*middle, 2 * half + 1)
+        for plane, out, kernel in zip(padded, reversed(sums), (stamp**2, stamp), strict=False):
+            patch = plane[top : top + _BLOCK_PIX + 2 * half, left : left + _BLOCK_PIX + 2 * half]
+            # Correlation: the spectrum of the kernel, conjugated.
+            found = irfft2(rfft2(patch, (side, side)) * rfft2(kernel, (side, side)).conj(), (side, side))
+            target = out[top : top + _BLOCK_PIX, left : left + _BLOCK_PIX]
+            target[:] = found[: target.shape[0], : target.shape[1]]
+    return sums[0], sums[1]
+
+
+def _blocks(height: int, width: int) -> Iterator[tuple[int, int]]:
+    return ((y, x) for y in range(0, height, _BLOCK_PIX) for x in range(0, width, _BLOCK_PIX))
+
+
+def peak_scores(truth: Truth, score: Float32) -> Float:
+    """Return the highest score next to each transient."""
+    radius = max(_SEEN_PIX, _SEEN_FWHM * truth.fwhm_pix)
+    reach = int(np.ceil(radius))
+    padded = np.pad(score, reach + 1)
+    found = np.zeros(len(truth.x))
+    for k, (x, y) in enumerate(zip(truth.x, truth.y, strict=True)):
+        i, j = round(x), round(y)
+        box = padded[j + 1 : j + 2 * reach + 2, i + 1 : i + 2 * reach + 2]
+        dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+        found[k] = box[np.hypot(dx + i - x, dy + j - y) <= radius].max(initial=0)
+    return found
+
+
+def false_ones(truth: Truth, x: Float, y: Float) -> Bool:
+    """Tell which detections are of nothing that changed."""
+    if not len(x) or not len(truth.all_x):
+        return np.ones(len(x), bool)
+    distance, _ = cKDTree(np.c_[truth.all_x, truth.all_y]).query(np.c_[x, y])
+    return np.asarray(distance > _FALSE_FWHM * truth.fwhm_pix, bool)
+
+
+def false_peaks(truth: Truth, score: Float32, sign: int) -> tuple[Float, Float, Float]:
+    """Return x, y and value of one sign's peaks beyond the threshold that are of nothing that changed."""
+    peaks = local_maxima(np.asarray(sign * score, np.float32), THRESHOLD)
+    peaks = peaks.select(merge_close(peaks.y, peaks.x, truth.fwhm_pix))
+    x, y = peaks.x.astype(float), peaks.y.astype(float)
+    false = false_ones(truth, x, y)
+    return x[false], y[false], sign * peaks.value[false]
+
+
+def judge(
+    truth: Truth, score: Float32, difference: Float32 | None, weight: Float32 | None
+) -> dict[str, float]:
+    """Return completeness, false peaks, noise in blank sky and what is masked, of a score image.
+
+    Parameters
+    ----------
+    score
+        (H, W), 0 where there is none.
+    difference, weight
+        (H, W), if known.
+    """
+    expected = truth.snr > THRESHOLD
+    blank = truth.blank & (score != 0)
+    quality = {
+        "n": float(np.count_nonzero(expected)),
+        "complete_percent": 100 * float(np.mean(peak_scores(truth, score)[expected] > THRESHOLD)),
+        "limit_complete_percent": 100 * float(np.mean(peak_scores(truth, truth.limit)[expected] > THRESHOLD)),
+        "false_positive": float(len(false_peaks(truth, score, 1)[0])),
+        "false_negative": float(len(false_peaks(truth, score, -1)[0])),
+        "score_std": float(np.std(score[blank])),
+        "masked_percent_above_true": 100 * float(np.mean(score == 0) - np.mean(truth.bad)),
+    }
+    if difference is not None and weight is not None:
+        usable = truth.blank & (weight > 0)
+        quality["difference_std"] = float(np.std(difference[usable] * np.sqrt(weight[usable])))
+    return quality
