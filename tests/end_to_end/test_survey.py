@@ -20,7 +20,6 @@ from seechange_core.numerics.sky import polygon_contains
 from seechange_core.products import Image
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
-from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object
 from seechange_core.settings import use_settings
 from seechange_core.verify import checks, summarise
@@ -87,7 +86,8 @@ def covers(image, found):
 def test_every_object_has_a_flux_and_a_limit_at_every_epoch_that_covers_it(processed):
     """Also where it was not detected, and before it was found."""
     differences = processed.rows(select(Image).where(Image.type == "difference"))
-    fluxes = {(f.object_id, f.image_id): f for f in processed.rows(select(ForcedFlux))}
+    forced = select(ForcedFlux).where(ForcedFlux.kind == "difference")
+    fluxes = {(f.object_id, f.image_id): f for f in processed.rows(forced)}
     objects = processed.rows(select(Object).where(Object.n_sightings > 0))
     assert len(objects) > 10
     measured, before = 0, 0
@@ -101,7 +101,7 @@ def test_every_object_has_a_flux_and_a_limit_at_every_epoch_that_covers_it(proce
                     assert flux.limiting_mag == pytest.approx(flux.zp - 2.5 * np.log10(5 * flux.flux_err))
     assert fluxes == {}
     assert before >= 8
-    assert measured >= 0.9 * len(processed.rows(select(ForcedFlux)))
+    assert measured >= 0.9 * len(processed.rows(forced))
 
 
 def test_a_transient_is_seen_to_rise_from_nothing(summary):
@@ -151,16 +151,9 @@ def test_any_place_has_a_light_curve_on_images_and_differences(processed):
     on_differences = position_light_curve(processed.settings, *place)
     assert list(on_differences.exposure) == processed.science[2:]
     assert np.all(np.abs(on_differences.flux / on_differences.flux_err) < 5)
-
-
-def test_candidates_are_good_and_best_first(processed):
-    rows = chain.candidates(processed.settings)
-    scores = [abs(r.score) for r in rows]
-    assert scores == sorted(scores, reverse=True)
-    good = processed.rows(select(Measurement).where(Measurement.is_bad.is_(False)))
-    assert len(rows) == len(good)
-    night = rows[0].night
-    assert {r.night for r in chain.candidates(processed.settings, night, limit=3)} == {night}
+    # The difference and its reference make up all light.
+    assert on_differences.total_mag == pytest.approx(on_images.mag[2:], abs=0.03)
+    assert on_differences.n_reference.tolist() == [2, 2, 2] and not on_differences.n_reference_later.any()
 
 
 # --- Dagster --------------------------------------------------------------------------------------
