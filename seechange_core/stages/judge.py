@@ -44,6 +44,7 @@ _CLEAR_MAG = 0.01
 _SHAPE_SNR = 20.0
 #: With fewer stars their mean shape says little.
 _SHAPE_STARS = 5
+_FEW_DETECTIONS = 50
 
 
 class ImageLimits(Params):
@@ -366,12 +367,16 @@ def judge_clouds(extinction_mag: float, zp_err: float, limits: ZeroPointLimits) 
 
 
 def judge_detections(n_detections: int, depth: Depth, limits: DetectionLimits) -> Verdict:
-    """Judge the detections of a difference by their number: `TOO_DENSE` or nothing."""
+    """Judge the detections of a difference by their number: `TOO_DENSE` or nothing.
+
+    In a small section a few tens are no crowd, however dense they are.
+    """
     searched_mpix = depth.searched_fraction * depth.shape[0] * depth.shape[1] / 1e6
-    density = n_detections / searched_mpix if searched_mpix > 0 else np.nan
-    return _above(
-        QualityFlag.TOO_DENSE, "the detections are", density, limits.max_density_mpix, "per million pixels"
-    )
+    if not searched_mpix > 0:
+        return GOOD
+    limit = max(limits.max_density_mpix, _FEW_DETECTIONS / searched_mpix)
+    density = n_detections / searched_mpix
+    return _above(QualityFlag.TOO_DENSE, "the detections are", density, limit, "per million pixels")
 
 
 def _extinction_mag(band: str, limits: ZeroPointLimits) -> float:

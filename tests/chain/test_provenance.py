@@ -27,7 +27,7 @@ def other_value(kind: type[Params], name: str):
     if isinstance(default, int | float) and not isinstance(default, bool):
         candidates += [default + 1, default - 1, default * 0.99, default * 1.01, default + 2, default - 2]
     candidates += [c for c in choices if isinstance(c, str)]
-    candidates += [1.5, 1, 0.5, "r", "g-r", "other", (0.5,), {"r": 26.0}]
+    candidates += [1.5, 1, 0.5, "r", "g-r", "other", "other%a", (0.5,), {"r": 26.0}]
     candidates += [default[1:], ("r",)] if isinstance(default, tuple) else []
     for value in candidates:
         try:

@@ -61,8 +61,9 @@ def test_objects_are_known_by_their_place_and_by_their_name(session, make):
     apply_verdicts(session, [same, other, again])
     assert [row.is_bad for row in (same, other, again)] == [True, False, True]
     assert again.bad_reason == "because" and other.bad_reason is None
-    other.name = "same"
     same.name = "before"
+    session.flush()
+    other.name = "same"
     apply_verdicts(session, [same, other])
     assert same.is_bad and other.is_bad
     assert [v.word for v in verdicts_on(session, again)] == ["bogus"]

@@ -173,7 +173,9 @@ def test_detecting_again_from_files_gives_the_same_rows(nights, settings):
         (cut(n.new, read, n.found, CutParams()), n.stamps),
     ):
         for f in fields(one):
-            np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), err_msg=f.name)
+            np.testing.assert_allclose(
+                getattr(one, f.name), getattr(other, f.name), rtol=1e-12, err_msg=f.name
+            )
 
 
 def white(psf, x, y, snr, shape, seed=1):
