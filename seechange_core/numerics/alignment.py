@@ -74,8 +74,7 @@ class Member:
     def psf_stamps(self, x: Float, y: Float) -> Float32:
         """Return its PSF at positions of the new image, on the new image's pixels, (n, size, size)."""
         px, py = self.grid.at(x, y)
-        jacobians = np.array([self.grid.jacobian(a, b) for a, b in zip(x, y, strict=True)])
-        return warp_stamps(evaluate(self.image.psf, px, py), jacobians)
+        return warp_stamps(evaluate(self.image.psf, px, py), self.grid.jacobians(x, y))
 
     def weight_at(self, x: Float, y: Float) -> Float:
         """Return its weight at positions of the new image, on that one's flux scale; 0 outside of it."""
@@ -129,7 +128,7 @@ class Aligned:
     choice
         (h, w) int8: which member a pixel comes from, -1 for none.
     members
-        The references that touch the box.
+        The references that touch the box, without the pixels that were read.
     box
         Of the new image's pixels; may reach beyond it.
     """
@@ -251,4 +250,4 @@ def stitch(members: Sequence[Member], box: Box) -> Aligned:
         zero = np.zeros(box.shape, np.float32)
         nothing = np.full(box.shape, outside, np.uint16)
         whole = Aligned(zero, zero, nothing, zero, np.full(box.shape, -1, np.int8), (), box)
-    return replace(whole, members=tuple(kept))
+    return replace(whole, members=tuple(replace(m, source=None) for m in kept))

@@ -87,12 +87,16 @@ def _rebuilt(plane: Plane, hot: Bool) -> tuple[Float32, Bool]:
 def _hot_holes(new: Plane, ref: Plane) -> tuple[Bool, Bool]:
     """Return the holes of saturated stars that both images have in part; and those at the new one's rim."""
     saturated = (new.flags | ref.flags) & np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED) > 0
-    labels, count = label(saturated & ~(new.usable & ref.usable), np.ones((3, 3), int))
+    saturated &= ~(new.usable & ref.usable)
+    labels, count = label(saturated, np.ones((3, 3), int))
+    at = np.nonzero(saturated)
+    which = labels[at]
     both, rim = np.zeros(count + 1, bool), np.zeros(count + 1, bool)
-    both[np.unique(labels[~new.usable & ~ref.usable])] = True
-    rim[np.unique(labels[new.flags & np.uint16(PixelFlag.OUT_OF_BOUNDS) > 0])] = True
-    both[0] = False
-    return np.asarray(both[labels], bool), np.asarray((both & rim)[labels], bool)
+    both[which[~new.usable[at] & ~ref.usable[at]]] = True
+    rim[which[new.flags[at] & np.uint16(PixelFlag.OUT_OF_BOUNDS) > 0]] = True
+    holes, at_rim = np.zeros(saturated.shape, bool), np.zeros(saturated.shape, bool)
+    holes[at], at_rim[at] = both[which], (both & rim)[which]
+    return holes, at_rim
 
 
 def moved_psf(psf: PsfModel, margin: int) -> PsfModel:

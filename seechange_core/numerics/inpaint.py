@@ -60,9 +60,33 @@ def fill_unusable(data: Float32, usable: Bool, default: float = 0.0) -> Float32:
     out = np.array(data, np.float32)
     left = np.empty(data.shape, np.bool_)
     if _fill_near(out, usable, out, left):
-        coarse = _pull_push(np.where(left, np.float32(0), out), (~left).astype(np.float32), default)
-        out[left] = coarse[left]
+        total, count = _sums_of_four(out, left)
+        coarse = np.asarray(total / np.maximum(count, np.float32(1e-6)), np.float32)
+        _spread_to(out, left, _pull_push(coarse, np.minimum(count, np.float32(1)), default))
     return out
+
+
+@njit(cache=True, nogil=True)
+def _sums_of_four(data: Float32, left: Bool) -> tuple[Float32, Float32]:
+    """Sum blocks of 2 x 2 over what is not left to fill, and count it."""
+    height, width = data.shape
+    total = np.zeros(((height + 1) // 2, (width + 1) // 2), np.float32)
+    count = np.zeros(total.shape, np.float32)
+    for y in range(height):
+        for x in range(width):
+            if not left[y, x]:
+                total[y // 2, x // 2] += data[y, x]
+                count[y // 2, x // 2] += np.float32(1)
+    return total, count
+
+
+@njit(cache=True, nogil=True)
+def _spread_to(out: Float32, left: Bool, coarse: Float32) -> None:
+    """Fill what is left from blocks of 2 x 2."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            if left[y, x]:
+                out[y, x] = coarse[y // 2, x // 2]
 
 
 def _pull_push(data: Float32, weight: Float32, default: float) -> Float32:

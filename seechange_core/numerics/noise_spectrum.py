@@ -9,10 +9,9 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import rfft2
 from scipy.ndimage import map_coordinates
 
-from seechange_core.frames import Float, Float32, Int
+from seechange_core.frames import Float, Float32
 from seechange_core.numerics.regions import PIXEL_RATIO
 from seechange_core.numerics.resample import CoordinateGrid
 
@@ -78,16 +77,17 @@ def warped_noise_power(
     sx, sy = np.meshgrid(np.linspace(*x, _SAMPLES), np.linspace(*y, _SAMPLES))
     px, py = grid.at(np.rint(sx.ravel()), np.rint(sy.ravel()))
     bins = np.rint(px * _PHASES).astype(int) % _PHASES, np.rint(py * _PHASES).astype(int) % _PHASES
-    histogram = np.zeros((_PHASES, _PHASES))
-    np.add.at(histogram, bins, 1 / px.size)
+    counts = np.bincount(bins[0] * _PHASES + bins[1], minlength=_PHASES**2)
+    histogram = counts.reshape(_PHASES, _PHASES) / px.size
     jacobian = grid.jacobian(float(np.mean(x)), float(np.mean(y)))
     lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
     lag_y, lag_x = (a.ravel() for a in np.meshgrid(lag, lag, indexing="ij"))
     tau_x, tau_y = jacobian @ np.array([lag_x, lag_y], float)
     covariance = np.sum(_lookup(tau_x) * (histogram @ _lookup(tau_y)), axis=0)
-    return _to_power(covariance / covariance.sum(), lag_y, lag_x, side)
+    return _to_power(covariance / covariance.sum(), side)
 
 
+@cache
 def coadd_noise_power(side: int, pixel_ratio: float = PIXEL_RATIO) -> Float32:
     """Return the power spectrum of noise interpolated once at all phases alike, as in a dithered coadd.
 
@@ -105,12 +105,22 @@ def coadd_noise_power(side: int, pixel_ratio: float = PIXEL_RATIO) -> Float32:
     """
     lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
     line = _lookup(pixel_ratio * lag.astype(float)).mean(axis=0)
-    lag_y, lag_x = (a.ravel() for a in np.meshgrid(lag, lag, indexing="ij"))
     covariance = np.outer(line, line).ravel()
-    return _to_power(covariance / covariance.sum(), lag_y, lag_x, side)
+    power = _to_power(covariance / covariance.sum(), side)
+    power.flags.writeable = False
+    return power
 
 
-def _to_power(covariance: Float, lag_y: Int, lag_x: Int, side: int) -> Float32:
-    plane = np.zeros((side, side), np.float32)
-    np.add.at(plane, (lag_y % side, lag_x % side), covariance.astype(np.float32))
-    return np.asarray(np.maximum(np.asarray(rfft2(plane)).real, 1e-4), np.float32)
+def _to_power(covariance: Float, side: int) -> Float32:
+    """Return the real part of the transform of a covariance at lags of -`_REACH` to `_REACH`."""
+    plane = covariance.reshape(2 * _REACH + 1, 2 * _REACH + 1).astype(np.float32)
+    (cos_y, sin_y), (cos_x, sin_x) = _waves(side, side), _waves(side, side // 2 + 1)
+    power = cos_y @ plane @ cos_x.T - sin_y @ plane @ sin_x.T
+    return np.asarray(np.maximum(power, np.float32(1e-4)), np.float32)
+
+
+@cache
+def _waves(side: int, count: int) -> tuple[Float32, Float32]:
+    """Return cosine and sine of every lag at the first frequencies of a transform, (count, n_lags)."""
+    phase = 2 * np.pi / side * np.outer(np.arange(count), np.arange(-_REACH, _REACH + 1))
+    return np.cos(phase).astype(np.float32), np.sin(phase).astype(np.float32)

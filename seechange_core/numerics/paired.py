@@ -11,6 +11,7 @@ from seechange_core.frames import Bool, CalibratedImage, Float, Float32, Int, Ps
 from seechange_core.numerics.alignment import Aligned
 from seechange_core.numerics.background import estimate, level_map
 from seechange_core.numerics.psf_field import fit_field
+from seechange_core.numerics.star_errors import excess_variance
 from seechange_core.numerics.tiles import Tile, Tiling
 
 
@@ -117,14 +118,11 @@ class Errors:
     shift_pix
         Registration error along x and y, pixels.
     kernel
-        Relative error of PSFs and flux ratio.
-    shape
-        Relative error of the PSFs' shapes (see `zogy.subtract_patch`).
+        Relative error of PSFs and flux ratio: of fluxes, and of static light where it cannot be measured.
     """
 
     shift_pix: tuple[float, float]
     kernel: float
-    shape: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +137,8 @@ class Planes:
         Matched-filtered, in sigma.
     variance
         Per pixel, e-^2: of a point-source flux measured there, times `sharpness`.
+    light
+        Static light through the score's filter: a star's flux at its place, electrons.
     sharpness
         Sum of the squared PSF of the difference.
     stamps
@@ -155,6 +155,7 @@ class Planes:
     difference: Float32
     score: Float32
     variance: Float32
+    light: Float32
     sharpness: Float32
     stamps: Float32
     translient: Float32 | None = None
@@ -171,5 +172,13 @@ class Planes:
         return replace(
             self,
             difference=self.difference - level,
-            score=self.score - level * np.sqrt(weight / self.sharpness),
+            score=np.asarray(self.score - level * np.sqrt(weight / self.sharpness), np.float32),
+        )
+
+    def with_star_errors(self, usable: Bool, hot: Bool, fwhm_pix: float, default: float) -> "Planes":
+        """Count as noise, in score and variance, what static light leaves, as measured on these planes."""
+        sigma = np.sqrt(np.maximum(self.variance, np.float32(1e-20)) / self.sharpness)
+        factor = excess_variance(self.score, self.light, sigma, usable, hot, fwhm_pix, default)
+        return replace(
+            self, score=np.asarray(self.score / np.sqrt(factor), np.float32), variance=self.variance * factor
         )

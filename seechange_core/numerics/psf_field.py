@@ -67,9 +67,7 @@ def fit_field(
     scale = (max(shape[1] / 2, 1.0), max(shape[0] / 2, 1.0))
     basis = terms(degree, (x - centre[0]) / scale[0], (y - centre[1]) / scale[1])
     flat = stamps.reshape(len(stamps), -1).astype(float)
-    coefficients = (
-        np.linalg.lstsq(basis, flat, rcond=None)[0].reshape(-1, *stamps.shape[1:]).astype(np.float32)
-    )
+    coefficients = (np.linalg.pinv(basis) @ flat).reshape(-1, *stamps.shape[1:]).astype(np.float32)
     return PsfModel(coefficients, degree, centre, scale, fwhm(coefficients[0]), n_stars, floor)
 
 

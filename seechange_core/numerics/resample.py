@@ -74,8 +74,14 @@ class CoordinateGrid:
 
     def jacobian(self, x: float, y: float) -> Float:
         """Return d(source x, source y) / d(target x, target y) at a target pixel, (2, 2)."""
-        px, py = self.at(np.array([x - 8, x + 8, x, x]), np.array([y, y, y - 8, y + 8]))
-        return np.array([[px[1] - px[0], px[3] - px[2]], [py[1] - py[0], py[3] - py[2]]]) / 16
+        return np.asarray(self.jacobians(np.array([x]), np.array([y]))[0], float)
+
+    def jacobians(self, x: Float, y: Float) -> Float:
+        """Return those of many target pixels, (n, 2, 2)."""
+        right, left = self.at(x + 8, y), self.at(x - 8, y)
+        above, below = self.at(x, y + 8), self.at(x, y - 8)
+        along_x, along_y = np.subtract(right, left), np.subtract(above, below)
+        return np.moveaxis(np.array([along_x, along_y]), (0, 1, 2), (2, 1, 0)) / 16
 
     def part(self, around: Box) -> tuple["CoordinateGrid", tuple[slice, slice]]:
         """Return the grid of a smaller box, widened to begin at a node, and which nodes it has."""
@@ -358,11 +364,13 @@ def _gather(
             _quintic(np.float32(y - y_low), wy)
             total = np.float32(0)
             if x_low >= 2 and x_low < width - 3 and y_low >= 2 and y_low < height - 3:
+                a, b, c = wx[0], wx[1], wx[2]
+                d, e, f = wx[3], wx[4], wx[5]
+                left = x_low - 2
                 for k in range(6):
-                    part = np.float32(0)
-                    for m in range(6):
-                        part += wx[m] * coef[y_low - 2 + k, x_low - 2 + m]
-                    total += wy[k] * part
+                    line = coef[y_low - 2 + k]
+                    part = (a * line[left] + b * line[left + 1]) + (c * line[left + 2] + d * line[left + 3])
+                    total += wy[k] * (part + (e * line[left + 4] + f * line[left + 5]))
             else:
                 for k in range(6):
                     v = _mirror(y_low - 2 + k, height)

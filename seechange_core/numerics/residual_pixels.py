@@ -12,6 +12,7 @@ _NOISE = 0.02
 """Noise of a pixel over the variance of the light, where a lost pixel is filled."""
 _CANNOT_TELL = 2.0
 """What the pixels around say of a source is known to this many sigma."""
+_CACHED = 251
 _ROUNDS = 3
 _HALF = 3
 _MIN_SIGMA = 6.0
@@ -45,7 +46,9 @@ def light_covariance(psf: Float32) -> Float32:
     return np.ascontiguousarray(plane / plane[4, 4], np.float32)
 
 
-def fill_lost(residual: Float32, usable: Bool, wanted: Bool, covariance: Float32) -> Float32:
+def fill_lost(
+    residual: Float32, usable: Bool, wanted: Bool, covariance: Float32, struck: Bool, hits: Bool
+) -> Float32:
     """Predict lost pixels of an image of point sources from the pixels around (Wiener interpolation).
 
     The best linear prediction for light of the given covariance and little noise: a source on a lost pixel
@@ -59,6 +62,8 @@ def fill_lost(residual: Float32, usable: Bool, wanted: Bool, covariance: Float32
         (H, W): pixels to learn from, pixels to predict.
     covariance
         See `light_covariance`.
+    struck, hits
+        (H, W): nothing is learnt from these and what touches them, for it may have had part of a hit.
 
     Returns
     -------
@@ -66,34 +71,49 @@ def fill_lost(residual: Float32, usable: Bool, wanted: Bool, covariance: Float32
         (H, W): predictions where wanted, 0 elsewhere and where nothing usable is near.
     """
     out = np.zeros(residual.shape, np.float32)
-    y, x = np.nonzero(wanted)
-    _predict(residual, usable, y, x, covariance.astype(np.float64), out)
+    _predict(residual, usable, wanted, covariance.astype(np.float64), struck, hits, out)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _predict(residual, usable, rows, columns, covariance, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0912
+def _predict(residual, usable, wanted, covariance, struck, hits, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0912
     height, width = residual.shape
     most = (2 * _REACH + 1) ** 2
     at_y = np.empty(most, np.int64)
     at_x = np.empty(most, np.int64)
     matrix = np.empty((most, most))
     right = np.empty(most)
-    for k in range(len(rows)):
-        y, x = rows[k], columns[k]
+    # Where the usable neighbours lie decides how they count: bad columns ask for the same again and again.
+    known = np.full(_CACHED, -1, np.int64)
+    weights = np.empty((_CACHED, most))
+    for place in range(wanted.size):
+        y, x = place // width, place % width
+        if not wanted[y, x]:
+            continue
         n = 0
+        pattern = 0
         for v in range(max(0, y - _REACH), min(height, y + _REACH + 1)):
             for u in range(max(0, x - _REACH), min(width, x + _REACH + 1)):
-                if usable[v, u]:
+                if usable[v, u] and not _beside(struck, hits, v, u):
                     at_y[n], at_x[n] = v, u
+                    pattern |= 1 << ((v - y + _REACH) * (2 * _REACH + 1) + u - x + _REACH)
                     n += 1
         if n == 0:
             continue
+        slot = pattern % _CACHED
+        weight = weights[slot]
+        if known[slot] == pattern:
+            value = 0.0
+            for i in range(n):
+                value += weight[i] * residual[at_y[i], at_x[i]]
+            out[y, x] = value
+            continue
+        known[slot] = pattern
         for i in range(n):
             for j in range(i + 1):
                 matrix[i, j] = covariance[at_y[i] - at_y[j] + 4, at_x[i] - at_x[j] + 4]
             matrix[i, i] += _NOISE
-            right[i] = residual[at_y[i], at_x[i]]
+            right[i] = covariance[at_y[i] - y + 4, at_x[i] - x + 4]
         # Cholesky, then both triangles.
         for j in range(n):
             for i in range(j, n):
@@ -111,7 +131,8 @@ def _predict(residual, usable, rows, columns, covariance, out):  # type: ignore[
             right[i] /= matrix[i, i]
         value = 0.0
         for i in range(n):
-            value += right[i] * covariance[at_y[i] - y + 4, at_x[i] - x + 4]
+            weight[i] = right[i]
+            value += right[i] * residual[at_y[i], at_x[i]]
         out[y, x] = value
 
 
@@ -143,19 +164,35 @@ def find_hits(
     Bool
         (H, W).
     """
-    sigma = np.sqrt(variance)
     hits = np.zeros(residual.shape, np.bool_)
-    y, x = np.nonzero(usable & (residual > np.float32(_MIN_SIGMA_BESIDE) * sigma))
+    y, x = _bright(residual, variance, usable, np.float32(_MIN_SIGMA_BESIDE))
     if not len(y):
         return hits
     middle, half = psf.shape[0] // 2, _HALF
     core = psf[middle - half : middle + half + 1, middle - half : middle + half + 1]
-    _hits(residual, sigma, usable, struck, model, np.ascontiguousarray(core, np.float64), y, x, hits)
+    _hits(residual, variance, usable, struck, model, np.ascontiguousarray(core, np.float64), y, x, hits)
     return hits
 
 
 @njit(cache=True, nogil=True)
-def _hits(residual, sigma, usable, struck, model, psf, rows, columns, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _bright(residual, variance, usable, n_sigma):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the rows and columns of usable pixels beyond so many sigma."""
+    n = 0
+    for y in range(residual.shape[0]):
+        for x in range(residual.shape[1]):
+            n += usable[y, x] and residual[y, x] > n_sigma * np.sqrt(variance[y, x])
+    places = np.empty((2, n), np.int64)
+    n = 0
+    for y in range(residual.shape[0]):
+        for x in range(residual.shape[1]):
+            if usable[y, x] and residual[y, x] > n_sigma * np.sqrt(variance[y, x]):
+                places[0, n], places[1, n] = y, x
+                n += 1
+    return places
+
+
+@njit(cache=True, nogil=True)
+def _hits(residual, variance, usable, struck, model, psf, rows, columns, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     height, width = residual.shape
     for _ in range(_ROUNDS):
         found = 0
@@ -163,14 +200,18 @@ def _hits(residual, sigma, usable, struck, model, psf, rows, columns, hits):  # 
             y, x = rows[k], columns[k]
             if hits[y, x] or y < 1 or x < 1 or y > height - 2 or x > width - 2:
                 continue
+            sigma = np.sqrt(variance[y, x])
+            beside = _beside(struck, hits, y, x)
+            if not beside and residual[y, x] <= _MIN_SIGMA * sigma:
+                continue
             left = _MODEL_ERROR * _brightest(model, y, x, 1) + _WING_ERROR * _brightest(model, y, x, _WING)
-            own = (residual[y, x] - left) / sigma[y, x]
-            if _beside(struck, hits, y, x):
-                sharp = own - _expected(residual, sigma[y, x], usable, struck, psf, y, x, hits)
+            own = (residual[y, x] - left) / sigma
+            if beside:
+                sharp = own - _expected(residual, sigma, usable, struck, psf, y, x, hits)
                 hit = sharp > _MIN_SIGMA_BESIDE
             else:
                 hit = own > _MIN_SIGMA
-                hit = hit and own > _SHARPER * _best_source(residual, sigma[y, x], usable, psf, y, x, hits)
+                hit = hit and own > _SHARPER * _best_source(residual, sigma, usable, psf, y, x, hits)
             if hit:
                 hits[y, x] = True
                 found += 1

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from seechange_core.frames import Float32
+
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ class Mosaic:
 
     def add(self, tile: Tile, values: Float32) -> None:
         """Add one tile's (side, side) values."""
-        side = self.tiling.side
-        self.total[tile.y : tile.y + side, tile.x : tile.x + side] += values * self.window
+        _add(self.total, values, self.window, tile.y, tile.x, self.tiling.guard)
 
     def image(self) -> Float32:
         """Return the blended (H, W) image.
@@ -104,8 +106,23 @@ class Mosaic:
         """
         t = self.tiling
         cut = slice(t.margin, t.margin + t.shape[0]), slice(t.margin, t.margin + t.shape[1])
-        rim = _rim(t)
-        return np.asarray(self.total[cut] / np.outer(rim[0], rim[1]), np.float32)
+        image = self.total[cut].copy()
+        for axis, line in enumerate(_rim(t)):
+            falls = np.flatnonzero(np.abs(line - 1) > _ROUNDING)
+            if axis == 0:
+                image[falls] /= line[falls, None]
+            else:
+                image[:, falls] /= line[falls]
+        return image
+
+
+@njit(cache=True, nogil=True)
+def _add(total: Float32, values: Float32, window: Float32, y: int, x: int, guard: int) -> None:
+    """Add windowed values at a corner; in the guard the window is 0."""
+    side = values.shape[0]
+    for i in range(guard, side - guard):
+        for j in range(guard, side - guard):
+            total[y + i, x + j] += values[i, j] * window[i, j]
 
 
 def _rim(tiling: Tiling) -> tuple[Float32, Float32]:

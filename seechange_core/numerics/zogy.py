@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft2, rfft2
-from scipy.ndimage import maximum_filter
 
-from seechange_core.frames import Bool, Float32
+from seechange_core.frames import Float32
 
 Complex = npt.NDArray[np.complex64]
 
@@ -74,10 +73,12 @@ class Kernels:
 
 def transfer(stamp: Float32, side: int) -> Complex:
     """Return the Fourier transform of a centred stamp on a square patch of `side` pixels."""
-    size = stamp.shape[0]
+    half = stamp.shape[0] // 2
     plane = np.zeros((side, side), np.float32)
-    plane[:size, :size] = stamp
-    plane = np.roll(plane, (-(size // 2), -(size // 2)), (0, 1))
+    plane[: half + 1, : half + 1] = stamp[half:, half:]
+    plane[: half + 1, side - half :] = stamp[half:, :half]
+    plane[side - half :, : half + 1] = stamp[:half, half:]
+    plane[side - half :, side - half :] = stamp[:half, :half]
     return np.asarray(rfft2(plane))
 
 
@@ -143,20 +144,20 @@ def _sum_over_frequencies(half: Float32, side: int) -> float:
     return total - float(half[:, -1].sum(dtype=float)) if side % 2 == 0 else total
 
 
-def matched_to_new(ref: Float32, kernels: Kernels) -> Float32:
-    """Predict the new image from the reference: its PSF exchanged, by a regularised kernel."""
-    return _exchange(ref, kernels.ref, kernels.new, kernels.side)
+def matched_to_new(ref_hat: Complex, kernels: Kernels) -> Float32:
+    """Predict the new image from the reference's transform: its PSF exchanged, by a regularised kernel."""
+    return _exchange(ref_hat, kernels.ref, kernels.new, kernels.side)
 
 
 def matched_to_ref(new: Float32, kernels: Kernels) -> Float32:
     """Predict the reference from the new image."""
-    return _exchange(new, kernels.new, kernels.ref, kernels.side)
+    return _exchange(np.asarray(rfft2(new)), kernels.new, kernels.ref, kernels.side)
 
 
-def _exchange(image: Float32, old: Complex, wanted: Complex, side: int) -> Float32:
+def _exchange(image_hat: Complex, old: Complex, wanted: Complex, side: int) -> Float32:
     power = old.real**2 + old.imag**2
     kernel = wanted * old.conj() * ((1 + _RESTORE**2) / (power + np.float32(_RESTORE**2)))
-    return np.asarray(irfft2(rfft2(image) * kernel, (side, side)), np.float32)
+    return np.asarray(irfft2(image_hat * kernel, (side, side)), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +172,14 @@ class PatchResult:
         S_corr (eq. 25): S over its full standard deviation.
     flux_variance
         Variance of a point-source flux measured at each pixel, e-^2.
+    light
+        Static light through the same filter: a star's flux at its place, electrons.
     """
 
     difference: Float32
     score: Float32
     flux_variance: Float32
+    light: Float32
 
 
 def subtract_patch(
@@ -186,10 +190,7 @@ def subtract_patch(
     kernels: Kernels,
     noise: Noise,
     shift_sigma: tuple[float, float],
-    kernel_error: float,
-    shape_error: float = 0.0,
-    reach_pix: int = 0,
-    rebuilt: Bool | None = None,
+    ref_hat: Complex | None = None,
 ) -> PatchResult:
     """Subtract a patch and score every pixel of it.
 
@@ -203,23 +204,21 @@ def subtract_patch(
         Of this patch.
     shift_sigma
         Uncertainty of the registration in x and y, pixels (eqs. 30-33).
-    kernel_error
-        Relative uncertainty of PSFs and flux scale: what it leaves of a star counts as noise.
-    shape_error, reach_pix
-        Relative uncertainty of rebuilt star cores, which leaves rings and clovers around a star: this
-        fraction of its light anywhere within `reach_pix`, and a quarter of it within twice as far.
-    rebuilt
-        (side, side): where cores were rebuilt.
+    ref_hat
+        Transform of `ref`, if it is known.
     """
     shape = (kernels.side, kernels.side)
-    new_hat, ref_hat = rfft2(new), rfft2(ref)
-    difference = irfft2(new_hat * kernels.difference_new - ref_hat * kernels.difference_ref, shape)
+    new_hat, ref_hat = rfft2(new), rfft2(ref) if ref_hat is None else ref_hat
+    # Fourier transforms of several planes at once: most of them are small, and calls cost, too.
+    hats = rfft2(np.stack([var_new, var_ref, *_squared(kernels, noise)]))
     static_hat = ref_hat * kernels.score_ref
-    score = irfft2(new_hat * kernels.score_new - static_hat, shape)
-    static = irfft2(static_hat, shape)
-    squared_new = rfft2(np.square(irfft2(kernels.score_new, shape)))
-    squared_ref = rfft2(np.square(irfft2(kernels.score_ref * np.sqrt(noise.power), shape)))
-    variance = irfft2(rfft2(var_new) * squared_new + rfft2(var_ref) * squared_ref, shape)
+    spectra = np.stack([
+        new_hat * kernels.difference_new - ref_hat * kernels.difference_ref,
+        new_hat * kernels.score_new - static_hat,
+        static_hat,
+        hats[0] * hats[2] + hats[1] * hats[3],
+    ])  # fmt: skip
+    difference, score, static, variance = irfft2(spectra, shape)
     # Rounding may take a very small variance below zero beside a very bright star.
     least = np.float32(1e-3 * kernels.flux_of_score)
     variance = np.maximum(variance, least)
@@ -228,16 +227,29 @@ def subtract_patch(
         variance += (
             np.float32(shift_sigma[0] ** 2) * slope_x**2 + np.float32(shift_sigma[1] ** 2) * slope_y**2
         )
-    if kernel_error:
-        variance += np.float32(kernel_error**2) * static**2
-    if shape_error and rebuilt is not None and rebuilt.any():
-        core = np.where(rebuilt, np.abs(static), np.float32(0))
-        for times in (1, 2):
-            around = maximum_filter(core, size=2 * times * reach_pix + 1, mode="nearest")
-            variance += np.float32((shape_error / times**2) ** 2) * around**2
-    return PatchResult(
-        difference, score / np.sqrt(variance), variance * np.float32(1 / kernels.flux_of_score**2)
-    )
+    flux = np.float32(1 / kernels.flux_of_score)
+    return PatchResult(difference, score / np.sqrt(variance), variance * flux**2, static * flux)
+
+
+def _squared(kernels: Kernels, noise: Noise) -> tuple[Float32, Float32]:
+    """Return the squares of the score's filters, which act on variances, as (side, side) planes.
+
+    They are narrow: on every other frequency they wrap around at half of the patch, where nothing is left.
+    """
+    side = kernels.side
+    every = 2 if side % 4 == 0 else 1
+    own = side // every
+    thinned = np.stack([kernels.score_new[::every, ::every], kernels.score_ref[::every, ::every]])
+    thinned[1] *= np.sqrt(noise.power[::every, ::every])
+    small = np.square(irfft2(thinned, (own, own)))
+    if every == 1:
+        return small[0], small[1]
+    planes = np.zeros((2, side, side), np.float32)
+    half = own // 2
+    for rows in (slice(half), slice(-half, None)):
+        for columns in (slice(half), slice(-half, None)):
+            planes[:, rows, columns] = small[:, rows, columns]
+    return planes[0], planes[1]
 
 
 def _slopes(image: Float32) -> tuple[Float32, Float32]:

@@ -1,7 +1,8 @@
 """Proper image subtraction (ZOGY) of a whole section, tile by tile; `zogy` has the algebra of one tile."""
 
 import numpy as np
-from scipy.ndimage import binary_dilation
+from numba import njit
+from scipy.fft import rfft2
 
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Bool, Float32
@@ -26,6 +27,7 @@ from seechange_core.numerics.zogy import (
 )
 
 _LOST_VARIANCE = 2.5
+_ENOUGH = 1000
 _WINGS = 1.35
 """PSFs are carried on to so many times the radius of the larger one's stamps."""
 
@@ -69,17 +71,16 @@ class TiledSubtraction:
         self.struck = np.zeros(self.tiling.canvas_shape, bool)
         self.struck[pair.inner] = pair.new.image.flags & np.uint16(PixelFlag.COSMIC_RAY) > 0
         self.blur = _interpolation_blur(self.tiling.side)
-        typical = self.canvas.weight[self.canvas.usable]
-        self.typical_new = float(1 / np.median(typical))
-        self.typical_ref = float(1 / np.median(self.aligned.weight[self.ref_usable]))
+        self.typical_new = 1 / _median(self.canvas.weight, self.canvas.usable)
+        self.typical_ref = 1 / _median(self.aligned.weight, self.ref_usable)
+        self.photons_new = np.full((self.tiling.side,) * 2, 1 / pair.new.image.gain, np.float32)
 
     def _planes(self, pair: Paired) -> tuple[Plane, Plane]:
         """Hand over both images for filling, their PSFs counted on the canvas."""
         m = self.tiling.margin
         flags = np.full(self.tiling.canvas_shape, PixelFlag.OUT_OF_BOUNDS, np.uint16)
         flags[pair.inner] = self.new.image.flags
-        photons = self.aligned.photon_variance[self.ref_usable]
-        gain = 1 / max(float(np.median(photons)), 1e-6)
+        gain = 1 / max(_median(self.aligned.photon_variance, self.ref_usable), 1e-6)
         return (
             Plane(
                 self.canvas.data,
@@ -101,7 +102,7 @@ class TiledSubtraction:
 
     def run(self) -> Planes:
         """Go through all tiles and put the image together."""
-        difference, score, variance = (Mosaic(self.tiling) for _ in range(3))
+        difference, score, variance, light = (Mosaic(self.tiling) for _ in range(4))
         size = max(self.new.psf.size, self.plan.psf_ref.shape[-1])
         sharpness = np.ones(self.tiling.shape, np.float32)
         stamps = np.empty((len(self.plan.tiles), size, size), np.float32)
@@ -112,11 +113,13 @@ class TiledSubtraction:
             difference.add(tile, patch.difference)
             score.add(tile, patch.score)
             variance.add(tile, patch.flux_variance * np.float32(kernels.variance * kernels.flux_of_score))
+            light.add(tile, patch.light)
             sharpness[_core(tile, self.tiling)] = kernels.variance * kernels.flux_of_score
             stamps[index] = stamp_of(kernels.psf, self.tiling.side, size)
         hits = self.hits[self.pair.inner]
         dipoles = np.stack([d.image() for d in self.dipoles]) if self.dipoles else None
-        return Planes(difference.image(), score.image(), variance.image(), sharpness, stamps, dipoles, hits)
+        maps = difference.image(), score.image(), variance.image(), light.image()
+        return Planes(*maps, sharpness, stamps, dipoles, hits)
 
     def _noise(self, index: int, tile: Tile) -> Noise:
         m, side = self.tiling.margin, self.tiling.side
@@ -143,9 +146,10 @@ class TiledSubtraction:
         orphan = new_known & ~ref_known
         if orphan.any():
             ref = np.where(orphan, matched_to_ref(new, kernels), ref)
-        model = matched_to_new(ref, kernels)
+        ref_hat = np.asarray(rfft2(ref))
+        model = matched_to_new(ref_hat, kernels)
         weight_new, weight_ref = self.canvas.weight[span], self.aligned.weight[span]
-        var_new = _variance(weight_new, noise.new, model, 1 / self.new.image.gain, noise.ref)
+        var_new = _variance(weight_new, noise.new, model, self.photons_new, noise.ref)
         var_ref = _variance(weight_ref, noise.ref, ref, self.aligned.photon_variance[span], noise.ref)
         new = self._mended(index, span, new, model, var_new)
         if self.dipoles:
@@ -160,10 +164,7 @@ class TiledSubtraction:
             kernels,
             noise,
             self.errors.shift_pix,
-            self.errors.kernel,
-            self.errors.shape,
-            round(2 * self.new.psf.fwhm_pix),
-            self.hot[span],
+            ref_hat,
         )
 
     def _mended(
@@ -182,9 +183,7 @@ class TiledSubtraction:
         if not lost.any():
             return new
         filling = lost & ~hot
-        # What lies beside a hit may have had part of it.
-        near_hits = binary_dilation(hits | self.struck[span], np.ones((3, 3), bool))
-        change = fill_lost(residual, usable & ~near_hits & ~hot, filling, self.covariance)
+        change = fill_lost(residual, usable & ~hot, filling, self.covariance, self.struck[span], hits)
         var_new[filling] *= np.float32(_LOST_VARIANCE)
         return np.where(lost, model + change, new)
 
@@ -212,9 +211,20 @@ def _typical_variance(weight: Float32, usable: Bool, default: float) -> float:
     return float(1 / np.median(sample)) if sample.size > 50 else default
 
 
-def _variance(weight: Float32, sky: float, model: Float32, photons: float | Float32, floor: float) -> Float32:
+@njit(cache=True, nogil=True)
+def _variance(weight: Float32, sky: float, model: Float32, photons: Float32, floor: float) -> Float32:
     """Sky variance where the pixel is known, plus the photon noise of light that stands out."""
-    known = weight > 0
-    base = np.where(known, 1 / np.where(known, weight, np.float32(1)), np.float32(sky))
-    light = np.where(model > np.float32(2 * np.sqrt(floor)), model, np.float32(0))
-    return np.asarray(base + light * photons, np.float32)
+    least, base = np.float32(2 * np.sqrt(floor)), np.float32(sky)
+    out = np.empty(weight.shape, np.float32)
+    for y in range(weight.shape[0]):
+        for x in range(weight.shape[1]):
+            w, light = weight[y, x], model[y, x]
+            variance = np.float32(1) / w if w > 0 else base
+            out[y, x] = variance + light * photons[y, x] if light > least else variance
+    return out
+
+
+def _median(plane: Float32, usable: Bool) -> float:
+    """Return the median of the usable pixels, of every fourth row and column if there are enough."""
+    sample = plane[::4, ::4][usable[::4, ::4]]
+    return float(np.median(sample if sample.size > _ENOUGH else plane[usable]))

@@ -29,6 +29,7 @@ from seechange_core.numerics.alignment import (
     stitch,
 )
 from seechange_core.numerics.background import level_map
+from seechange_core.numerics.impossible_light import impossible_light
 from seechange_core.numerics.kernel_planes import kernel_planes
 from seechange_core.numerics.paired import Canvas, Errors, Paired, Planes, inner_of, make_plan
 from seechange_core.numerics.psf_field import fit_field
@@ -44,7 +45,8 @@ _MIN_GUARD = 20
 _MIN_PSF_PLACES = 6
 _MILLI = 1e-3
 _UNMEASURED_SHIFT = 6.0
-_UNMEASURED_KERNEL = 3.0
+_DARK_SIGMA = 10.0
+"""Static light up to this significance doesn't keep a change from being told from a particle's track."""
 
 
 class SubtractParams(Params):
@@ -71,18 +73,6 @@ class SubtractParams(Params):
         "Registration error assumed at least, per axis, where common stars tell it; six times as much where "
         "they don't (seeing moves stars)",
         unit="mas",
-        ge=0,
-    )
-    kernel_error: float = param(
-        0.001,
-        "Relative error of PSFs and flux ratio assumed at least where common stars tell it, three times as "
-        "much where they don't: what it leaves of stars is noise",
-        ge=0,
-    )
-    shape_error: float = param(
-        0.002,
-        "Relative error of the rebuilt cores of saturated stars: what it leaves within two FWHM of them is "
-        "noise, a quarter of it within four",
         ge=0,
     )
     background_mesh_pix: int = param(
@@ -133,6 +123,8 @@ def subtract(
     if registration is not None:
         members = tuple(m.moved(registration.shift, registration.flux_ratio) for m in members)
     aligned = stitch(members, box)
+    # Their prefiltered pixels are as large as an image.
+    del members
     coverage = _coverage(canvas, aligned)
     if not coverage >= params.min_coverage:
         raise NoReference(
@@ -233,13 +225,10 @@ def _errors(pair: Paired, registration: Registration | None, params: SubtractPar
     if registration is None:
         known = max(_UNMEASURED_SHIFT * least_pix, _solution_error_pix(solutions))
         shift, scale = (known, known), _zero_point_error(pair)
-        least = _UNMEASURED_KERNEL * params.kernel_error
     else:
         shift = max(least_pix, registration.sigma_x), max(least_pix, registration.sigma_y)
         scale = float(np.hypot(registration.flux_ratio_err, registration.flux_scatter))
-        least = params.kernel_error
-    kernel = max(least, float(np.sqrt(floors[0] ** 2 + floors[1] ** 2 + scale**2)))
-    return Errors(shift, kernel, params.shape_error)
+    return Errors(shift, float(np.sqrt(floors[0] ** 2 + floors[1] ** 2 + scale**2)))
 
 
 def _solution_error_pix(solutions: Sequence[WcsSolution]) -> float:
@@ -266,9 +255,14 @@ def _frame(pair: Paired, planes: Planes, errors: Errors, params: SubtractParams)
     usable &= ~_grown(ref_flags, PixelFlag.OUT_OF_BOUNDS, int(np.ceil(new.psf.fwhm_pix)))
     if params.background_mesh_pix:
         planes = planes.levelled(usable, params.background_mesh_pix)
-    difference, score, variance = planes.difference, planes.score, planes.variance
+    default = max(errors.kernel, planes.kernel_error)
     hot = PixelFlag.SATURATED | PixelFlag.BLEED
     scored = usable & ~_grown(flags, hot, params.grow_saturated_pix)
+    planes = planes.with_star_errors(scored, _grown(flags, hot, 0), new.psf.fwhm_pix, default)
+    tracks = _tracks(pair, planes, scored)
+    flags[tracks] |= np.uint16(PixelFlag.COSMIC_RAY)
+    usable, scored = usable & ~tracks, scored & ~tracks
+    difference, score, variance = planes.difference, planes.score, planes.variance
     zero = np.float32(0)
     image = replace(
         new.image,
@@ -279,13 +273,23 @@ def _frame(pair: Paired, planes: Planes, errors: Errors, params: SubtractParams)
     )
     psf = fit_field(
         planes.stamps, pair.plan.x, pair.plan.y, new.image.shape, 3,
-        new.psf.n_stars, max(errors.kernel, planes.kernel_error, new.psf.floor),
+        new.psf.n_stars, max(default, new.psf.floor),
     )  # fmt: skip
     reference = np.where(ref_usable, pair.aligned.data[inner], zero)
     return SubtractionFrame(
         image, np.where(scored, score, zero), psf, reference, _coverage(pair.canvas, pair.aligned),
         np.where(ref_usable, pair.aligned.weight[inner], zero), ref_flags.copy(),
         None if planes.translient is None else np.where(scored, planes.translient, zero),
+    )  # fmt: skip
+
+
+def _tracks(pair: Paired, planes: Planes, scored: Bool) -> Bool:
+    """Return the pixels of particles' tracks that the new image's mask has missed."""
+    inner, new = pair.inner, pair.new
+    sigma = np.sqrt(np.maximum(planes.variance, np.float32(0)) / planes.sharpness)
+    return impossible_light(
+        np.where(scored, planes.score, np.float32(0)), planes.light < np.float32(_DARK_SIGMA) * sigma,
+        pair.canvas.data[inner], pair.canvas.weight[inner], new.image.gain, new.psf,
     )  # fmt: skip
 
 

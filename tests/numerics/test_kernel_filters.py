@@ -39,7 +39,7 @@ def test_with_the_exact_kernel_it_is_proper_subtraction(convolves_new):
     )
     put(n, stamps[0], 96, 96, 3000.0)
     variances = np.full((2, SIDE, SIDE), [[[900.0]], [[200.0]]], np.float32)
-    ours, theirs = (subtract_patch(n, r, *variances, f, noise, (0, 0), 0) for f in (k, z))
+    ours, theirs = (subtract_patch(n, r, *variances, f, noise, (0, 0)) for f in (k, z))
     assert k.flux_of_score == pytest.approx(z.flux_of_score, rel=1e-3)
     assert k.variance == pytest.approx(z.variance, rel=1e-4)
     assert np.std(ours.score - theirs.score) < 0.02
@@ -57,7 +57,7 @@ def test_noise_is_white_and_score_has_unit_width(convolves_new):
     for _ in range(6):
         n = rng.normal(0, 30, (SIDE, SIDE)).astype(np.float32)
         r = np.fft.irfft2(np.fft.rfft2(rng.normal(0, 200**0.5, (SIDE, SIDE))) * np.sqrt(colour), (SIDE, SIDE))
-        patches.append(subtract_patch(n, r.astype(np.float32), *variances, k, noise, (0, 0), 0))
+        patches.append(subtract_patch(n, r.astype(np.float32), *variances, k, noise, (0, 0)))
     assert np.std([p.score for p in patches]) == pytest.approx(1, abs=0.03)
     spectra = [np.abs(np.fft.rfft2(p.difference)) ** 2 for p in patches]
     power = np.mean(spectra, axis=0) / SIDE**2 / k.variance
@@ -75,7 +75,7 @@ def test_stars_vanish_at_any_flux_ratio_and_new_ones_keep_their_flux(convolves_n
     put(r, ref, 60, 70, 5e5 * ratio if convolves_new else 5e5 / ratio)
     put(n, new, 130, 120, 2000.0)
     variances = np.full((2, SIDE, SIDE), [[[900.0]], [[200.0]]], np.float32)
-    patch = subtract_patch(n, r, *variances, k, noise, (0, 0), 0)
+    patch = subtract_patch(n, r, *variances, k, noise, (0, 0))
     # What stays is that the kernel of two Gaussians on pixels is nearly, not exactly, a Gaussian.
     assert np.abs(patch.difference[40:80, 50:90]).max() < 5e5 * 1e-5
     psf = stamp_of(k.psf, SIDE, 31)

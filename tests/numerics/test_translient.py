@@ -29,7 +29,7 @@ def patch(rng, changes, var_new=900.0, var_ref=200.0, stretch=1.0):
         for change in some:
             put(image, *change)
     variances = np.full((2, SIDE, SIDE), [[[var_new]], [[var_ref]]], np.float32)
-    score = subtract_patch(n, r, *variances, k, noise, (0, 0), 0).score
+    score = subtract_patch(n, r, *variances, k, noise, (0, 0)).score
     return score, translient_patch(n, r, *variances, k, noise)
 
 

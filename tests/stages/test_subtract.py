@@ -60,7 +60,7 @@ def test_stars_vanish_from_images_with_opposite_tilts(epochs, tilted, match_star
     params = SubtractParams(match_stars=match_stars)
     plain = subtract(e.new, [e.ref], params)
     sub = subtract(tilted(e.new, 0.05), [tilted(e.ref, -0.05)], params)
-    y, x = np.nonzero(np.abs(sub.score) > 6)
+    y, x = np.nonzero(np.abs(sub.score) > 5.5)
     assert not e.sky.static(x, y).any()
     x, y = e.sky.tx, e.sky.ty
     bright = (e.sky.snr > 30) & (np.abs(x / (e.sky.side - 1) - 0.5) < 0.48)
@@ -71,8 +71,8 @@ def test_stars_vanish_from_images_with_opposite_tilts(epochs, tilted, match_star
     ]
     expected = 10 ** (0.4 * 0.05 * (2 * x / (e.sky.side - 1) - 1))
     ratio = flux[0][bright] / flux[1][bright] / expected[bright]
-    assert np.median(np.abs(ratio - 1)) < 0.002
-    assert np.max(np.abs(ratio - 1)) < 0.015
+    assert np.median(np.abs(ratio - 1)) < 0.001
+    assert np.max(np.abs(ratio - 1)) < 0.008
     assert np.ptp(expected[bright]) > 0.04
 
 
@@ -152,7 +152,11 @@ def test_registration_and_flux_scale_are_measured(make_sky, make_wcs):
     assert np.abs(bad.score).max() < 6.0
     assert np.std(good.score - bad.score) < 0.1
     blind = subtract(new, [wrong], SubtractParams(match_stars=False))
-    assert np.abs(blind.score).max() > 20
+    # What it leaves of stars is counted as noise there.
+    bright = (sky.flux > 2e4) & (np.minimum(sky.x, sky.y) > 25) & (np.maximum(sky.x, sky.y) < sky.side - 26)
+    at = np.rint(sky.y[bright]).astype(int), np.rint(sky.x[bright]).astype(int)
+    assert np.median(good.image.weight[at] / blind.image.weight[at]) > 5
+    assert np.mean(np.abs(blind.score) > 5) < 1e-4
 
 
 def test_saturated_stars_don_t_ring(make_sky, make_wcs):
@@ -171,7 +175,7 @@ def test_saturated_stars_don_t_ring(make_sky, make_wcs):
             cut.append(replace(image, image=frame))
         assert np.count_nonzero(cut[0].image.flags) > 100
         sub = subtract(cut[0], cut[1:], SubtractParams())
-        assert np.abs(sub.score).max() < 6.5
+        assert np.abs(sub.score).max() < 5.5
         assert np.all(sub.score[cut[0].image.flags > 0] == 0)
 
 
