@@ -44,7 +44,8 @@ _CLEAR_MAG = 0.01
 _SHAPE_SNR = 20.0
 #: With fewer stars their mean shape says little.
 _SHAPE_STARS = 5
-_FEW_DETECTIONS = 50
+#: So many in a section are no crowd, however small it is.
+_FEW_DETECTIONS = 30
 
 
 class ImageLimits(Params):

