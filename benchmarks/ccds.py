@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -208,26 +209,39 @@ def load(kind: str, seed: int, home: Path | None = None) -> Ccd:
     """
     folder = (home or HOME) / f"{kind}_{seed}"
     what = options(kind, seed)
-    if not is_whole(folder, what):
-        # Made beside and renamed: of several processes that want the same CCD, the last one's stays.
-        part = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
-        _make(part, what)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    settings = load_settings(folder / "seechange.yaml")
-    # It may have been made before the latest revision, and by other code.
-    upgrade(settings)
+    settings = made_once(folder, what, lambda _, settings: _process(settings, what))
+    # It may have been made by other code.
     _process(settings, what)
     return Ccd(kind, seed, folder, settings, _science(settings), what.section_names[0])
 
 
-def mark_whole(folder: Path) -> None:
-    """Record that the present simulator has made everything in a folder."""
-    (folder / _MADE_BY).write_text(_simulator())
+def made_once(folder: Path, what: SurveyOptions, process: Callable[[Path, Settings], None]) -> Settings:
+    """Return the settings of a simulated survey's folder, made if the present simulator has not made it.
+
+    Parameters
+    ----------
+    folder
+        Where it is kept.
+    what
+        What to simulate.
+    process
+        What else belongs into the folder: called with it and its settings once its files are ingested.
+    """
+    if not _is_whole(folder, what):
+        # Made beside and renamed: of several processes that want the same one, the last one's stays.
+        part = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(part, ignore_errors=True)
+        process(part, _ingested(part, what))
+        (part / _MADE_BY).write_text(_simulator())
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    settings = load_settings(folder / "seechange.yaml")
+    # It may have been made before the latest revision.
+    upgrade(settings)
+    return settings
 
 
-def is_whole(folder: Path, what: SurveyOptions) -> bool:
+def _is_whole(folder: Path, what: SurveyOptions) -> bool:
     """Tell whether a CCD lies there that the present simulator made with these options."""
     try:
         return load_truth(folder / "sky").options == what and (folder / _MADE_BY).read_text() == _simulator()
@@ -242,7 +256,7 @@ def _simulator() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
-def _make(folder: Path, what: SurveyOptions) -> None:
+def _ingested(folder: Path, what: SurveyOptions) -> Settings:
     simulate_survey(folder / "sky", what)
     values = {"path": {"data_root": ["data", "sky"]}, "catalog": "sim"}
     (folder / "seechange.yaml").write_text(yaml.safe_dump(values))
@@ -252,8 +266,7 @@ def _make(folder: Path, what: SurveyOptions) -> None:
         import_table(folder / "sky" / "catalog.ecsv", "sim", settings.data_root / "catalogs", epoch=2016.0)
         for path in sorted((folder / "sky" / "raw").iterdir()):
             ingest(path, settings)
-    _process(settings, what)
-    mark_whole(folder)
+    return settings
 
 
 def _process(settings: Settings, what: SurveyOptions) -> None:

@@ -6,43 +6,34 @@ the cores and arms of galaxies, on and near bright stars, at edges, on bad pixel
 those of `ccds`; seeds from 100 up are never used to tune anything. What is made is kept and used again.
 """
 
-import os
 import pickle
-import shutil
 import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 from astropy.table import Table
 from sqlalchemy import select
 
 from benchmarks import ccds
-from benchmarks.ccds import KINDS, is_whole, mark_whole
+from benchmarks.ccds import KINDS, made_once
 from seechange_core import chain
-from seechange_core.catalogs import LocalCatalog, import_table
-from seechange_core.chain.load import rows_of_zero_points
+from seechange_core.chain.coadds import measure_coadd
+from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
 from seechange_core.frames import CalibratedImage, Float32, WcsSolution
-from seechange_core.instrument import get_instrument_instance
 from seechange_core.numerics.regions import Region, region_wcs
 from seechange_core.numerics.sky import bounding_cone, footprint
-from seechange_core.numerics.timing import decimal_year
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image
-from seechange_core.products.ingest import ingest
 from seechange_core.products.zero_point import ZeroPoint
-from seechange_core.settings import Settings, load_settings, use_settings
-from seechange_core.simulate import SurveyOptions, SurveyTruth, World, load_truth, make_world, simulate_survey
+from seechange_core.settings import Settings, use_settings
+from seechange_core.simulate import SurveyOptions, SurveyTruth, World, load_truth, make_world
 from seechange_core.simulate.section import expected_light
 from seechange_core.simulate.sky import Sky
-from seechange_core.stages.extract import ExtractParams, extract
-from seechange_core.stages.photometry import PhotometryParams, calibrate
 from seechange_core.stages.reference import ReferenceParams, coadd
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
-from seechange_core.storage.migrate import upgrade
 
 ORDERS = ("worse", "better")
 N_REFERENCE = 8
@@ -114,7 +105,7 @@ class Pair:
 
     def inputs(self) -> list[CalibratedImage]:
         """Return the images the reference is made of."""
-        return [_read(self.settings, name, self.section) for name in self.exposures[:N_REFERENCE]]
+        return [_read(self, name) for name in self.exposures[:N_REFERENCE]]
 
     def make_reference(self) -> CalibratedImage:
         """Make the reference with the present code; `reference` returns what was made first."""
@@ -156,14 +147,9 @@ def load(kind: str, seed: int, home: Path | None = None) -> Pair:
     """
     folder = (home or HOME) / f"{kind}_{seed}"
     what = options(kind, seed)
-    if not is_whole(folder, what):
-        part = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
-        _make(part, kind, seed, what)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    settings = load_settings(folder / "seechange.yaml")
-    upgrade(settings)
+    settings = made_once(
+        folder, what, lambda part, settings: _process(_pair(kind, seed, part, settings, what))
+    )
     return _pair(kind, seed, folder, settings, what)
 
 
@@ -174,45 +160,40 @@ def _pair(kind: str, seed: int, folder: Path, settings: Settings, what: SurveyOp
     return Pair(kind, seed, folder, settings, names, what.section_names[0])
 
 
-def _make(folder: Path, kind: str, seed: int, what: SurveyOptions) -> None:
-    simulate_survey(folder / "sky", what)
-    values = {"path": {"data_root": ["data", "sky"]}, "catalog": "sim"}
-    (folder / "seechange.yaml").write_text(yaml.safe_dump(values))
-    settings = load_settings(folder / "seechange.yaml")
-    upgrade(settings)
+def _process(pair: Pair) -> None:
+    """Make masters, images and the reference, and keep what is asked for most."""
+    settings, camera = pair.settings, pair.survey.options.camera
     with use_settings(settings):
-        import_table(folder / "sky" / "catalog.ecsv", "sim", settings.data_root / "catalogs", epoch=2016.0)
-        for path in sorted((folder / "sky" / "raw").iterdir()):
-            ingest(path, settings)
-        for key in chain.masters_wanted(settings, what.camera):
-            chain.build_master(settings, what.camera, key.kind, key.night, what.section_names[0], key.filter)
-        pair = _pair(kind, seed, folder, settings, what)
+        for key in chain.masters_wanted(settings, camera):
+            chain.build_master(settings, camera, key.kind, key.night, pair.section, key.filter)
         for name in pair.exposures:
             for report in chain.walk(settings, name, pair.section, STEPS):
                 if not report.outcome.has_product:
                     raise RuntimeError(f"{name}: {report.step} {report.outcome}: {report.message}")
     for order in ORDERS:
-        _keep(pair, f"new_{order}", _read(settings, pair.exposure(order), pair.section))
+        _keep(pair, f"new_{order}", _read(pair, pair.exposure(order)))
         _keep(pair, f"static_{order}", _static(pair, order))
     _keep(pair, "reference", _make_reference(pair))
-    mark_whole(folder)
 
 
 def _keep(pair: Pair, name: str, frame: object) -> None:
     (pair.folder / f"{name}.pickle").write_bytes(pickle.dumps(frame))
 
 
-def _read(settings: Settings, exposure: str, section: str) -> CalibratedImage:
-    with open_session(settings, read_only=True) as session:
+def _rows(pair: Pair, exposure: str) -> CalibratedRows:
+    with open_session(pair.settings, read_only=True) as session:
         query = (
             select(ZeroPoint.id)
             .join(Image, Image.id == ZeroPoint.image_id)
             .join(Exposure, Exposure.id == Image.exposure_id)
-            .where(Exposure.name == exposure, Image.section_id == section)
+            .where(Exposure.name == exposure, Image.section_id == pair.section)
             .order_by(ZeroPoint.id.desc())
         )
-        rows = rows_of_zero_points(session, [session.scalars(query).first()])[0]
-    return rows.read(Archive(settings), f"{exposure}/{section}")
+        return rows_of_zero_points(session, [session.scalars(query).first()])[0]
+
+
+def _read(pair: Pair, exposure: str) -> CalibratedImage:
+    return _rows(pair, exposure).read(Archive(pair.settings), f"{exposure}/{pair.section}")
 
 
 def _static(pair: Pair, order: str) -> Float32:
@@ -225,20 +206,15 @@ def _static(pair: Pair, order: str) -> Float32:
 
 def _make_reference(pair: Pair) -> CalibratedImage:
     """Coadd, then calibrate like an image."""
+    rows = [_rows(pair, name) for name in pair.exposures[:N_REFERENCE]]
     inputs = pair.inputs()
-    instrument = get_instrument_instance(pair.survey.options.camera)
     result = coadd(inputs, _grid(inputs), ReferenceParams())
-    found = extract(result.image, pair.settings.params(ExtractParams, "extract", instrument.name))
-    params = pair.settings.params(PhotometryParams, "photometry", instrument.name)
-    cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
-    year = decimal_year(float(pair.world.observations[0].mjd_mid))
     band = str(pair.survey.exposures["filter"][0])
-    store = LocalCatalog(pair.settings.data_root / "catalogs", "sim")
-    zero_point = calibrate(
-        found.sources, result.grid, store.query(*cone, band, params.catalog_color, year),
-        found.background, found.psf, band, params, gain=result.image.gain,
-    )  # fmt: skip
-    return CalibratedImage(result.image, found.background, found.psf, result.grid, zero_point, "reference")
+    with use_settings(pair.settings):
+        found = measure_coadd(pair.settings, pair.survey.options.camera, band, result, rows)
+    return CalibratedImage(
+        result.image, found.found.background, found.found.psf, result.grid, found.zero_point, "reference"
+    )
 
 
 def _grid(inputs: list[CalibratedImage]) -> WcsSolution:
