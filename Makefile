@@ -11,7 +11,7 @@ help:
 	@echo "make demo    simulate a small survey and take it to light curves (SEED=n for another sky)"
 	@echo "make test    all tests, and everything 'make check' runs"
 	@echo "make check   import contracts, ruff, mypy"
-	@echo "make bench   each step beside its peers on the same pixels, and a full-size DECam night (an hour)"
+	@echo "make bench   each step beside its peers on the same pixels, and a full-size DECam night (two hours)"
 	@echo "make ui      the web interface on the demo's data, http://127.0.0.1:3000"
 
 $(VENV)/ready: pyproject.toml

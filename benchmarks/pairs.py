@@ -6,8 +6,10 @@ the cores and arms of galaxies, on and near bright stars, at edges, on bad pixel
 those of `ccds`; seeds from 100 up are never used to tune anything. What is made is kept and used again.
 """
 
+import hashlib
 import pickle
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 from astropy.table import Table
 from sqlalchemy import select
 
+import seechange_core
 from benchmarks import ccds
 from benchmarks.ccds import KINDS, made_once
 from seechange_core import chain
@@ -103,13 +106,20 @@ class Pair:
         """Return our coadd of the other exposures, calibrated like an image."""
         return self._kept("reference")
 
-    def inputs(self) -> list[CalibratedImage]:
-        """Return the images the reference is made of."""
-        return [_read(self, name) for name in self.exposures[:N_REFERENCE]]
+    def inputs(self, whole: bool = True) -> list[CalibratedImage]:
+        """Return the images the reference is made of; if not whole, pixels are read where they are sliced."""
+        return [_read(self, name, whole) for name in self.exposures[:N_REFERENCE]]
 
     def make_reference(self) -> CalibratedImage:
         """Make the reference with the present code; `reference` returns what was made first."""
         return _make_reference(self)
+
+    def renew_reference(self) -> None:
+        """Keep a reference that the present code has made, if the one that is kept is not."""
+        stamp, code = self.folder / "reference.made_by", code_of([])
+        if not stamp.exists() or stamp.read_text() != code:
+            _keep(self, "reference", self.make_reference())
+            stamp.write_text(code)
 
     def transients(self, order: str) -> Table:
         """Return the transients on the section: x, y, ra, dec, flux_e, place, on_masked, saturated."""
@@ -176,6 +186,12 @@ def _process(pair: Pair) -> None:
     _keep(pair, "reference", _make_reference(pair))
 
 
+def code_of(others: Iterable[Path]) -> str:
+    """Return what tells the pipeline's code, and that of some other files, from all other code."""
+    sources = [*Path(seechange_core.__file__).parent.rglob("*.py"), *others]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
+
+
 def _keep(pair: Pair, name: str, frame: object) -> None:
     (pair.folder / f"{name}.pickle").write_bytes(pickle.dumps(frame))
 
@@ -192,8 +208,8 @@ def _rows(pair: Pair, exposure: str) -> CalibratedRows:
         return rows_of_zero_points(session, [session.scalars(query).first()])[0]
 
 
-def _read(pair: Pair, exposure: str) -> CalibratedImage:
-    return _rows(pair, exposure).read(Archive(pair.settings), f"{exposure}/{pair.section}")
+def _read(pair: Pair, exposure: str, whole: bool = True) -> CalibratedImage:
+    return _rows(pair, exposure).read(Archive(pair.settings), f"{exposure}/{pair.section}", whole)
 
 
 def _static(pair: Pair, order: str) -> Float32:
@@ -208,7 +224,7 @@ def _make_reference(pair: Pair) -> CalibratedImage:
     """Coadd, then calibrate like an image."""
     rows = [_rows(pair, name) for name in pair.exposures[:N_REFERENCE]]
     inputs = pair.inputs()
-    result = coadd(inputs, _grid(inputs), ReferenceParams())
+    result = coadd(inputs, grid_of(inputs), ReferenceParams())
     band = str(pair.survey.exposures["filter"][0])
     with use_settings(pair.settings):
         found = measure_coadd(pair.settings, pair.survey.options.camera, band, result, rows)
@@ -217,7 +233,7 @@ def _make_reference(pair: Pair) -> CalibratedImage:
     )
 
 
-def _grid(inputs: list[CalibratedImage]) -> WcsSolution:
+def grid_of(inputs: list[CalibratedImage]) -> WcsSolution:
     """Return pixels of the inputs' own scale over all they cover."""
     corners = [footprint(i.wcs.wcs, i.wcs.shape) for i in inputs]
     ra, dec, radius_deg = bounding_cone(*corners[0])

@@ -7,15 +7,21 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 #: One core each: who uses more would be compared by the wrong figure.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
+_FEWEST = 5
+_TAIL_SIGMA = 4.0
+#: Standard error of a width from the median absolute deviation: of n normal values 1.17 / sqrt(n) of it.
+_MAD_ERROR = 1.17
 
 
 class Cost(NamedTuple):
@@ -39,12 +45,27 @@ def timed(function: Callable[..., Any], *arguments: Any, warm: bool = True) -> t
     -------
     The result of the (second) call, and its cost; the memory is that of the whole process.
     """
+    return timed_each(function, [arguments], warm=warm)[0]
+
+
+def timed_each(
+    function: Callable[..., Any], each: Sequence[Sequence[Any]], *, warm: bool = True
+) -> list[tuple[Any, Cost]]:
+    """Call a function with one set of arguments after another in a fresh process; see `timed`.
+
+    Parameters
+    ----------
+    function, each
+        What can be pickled.
+    warm
+        Call it with the last arguments first, untimed.
+    """
     context = multiprocessing.get_context("spawn")
     kept = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
         with ProcessPoolExecutor(1, context) as pool:
-            return pool.submit(_call, function, arguments, warm).result()
+            return pool.submit(_call, function, each, warm).result()
     finally:
         for name, value in kept.items():
             if value is None:
@@ -53,12 +74,24 @@ def timed(function: Callable[..., Any], *arguments: Any, warm: bool = True) -> t
                 os.environ[name] = value
 
 
-def _call(function: Callable[..., Any], arguments: Sequence[Any], warm: bool) -> tuple[Any, Cost]:
+def _call(function: Callable[..., Any], each: Sequence[Sequence[Any]], warm: bool) -> list[Any]:
     if warm:
-        function(*arguments)
-    start = time.process_time()
-    result = function(*arguments)
-    return result, Cost(time.process_time() - start, _megabytes())
+        function(*each[-1])
+    results = []
+    for number, arguments in enumerate(each):
+        if number:
+            _forget_megabytes()
+        start = time.process_time()
+        result = function(*arguments)
+        results.append((result, Cost(time.process_time() - start, _megabytes())))
+    return results
+
+
+def _forget_megabytes() -> None:
+    """Let the largest memory be counted from now on, where the system can."""
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5")
 
 
 def _megabytes() -> float:
@@ -107,13 +140,41 @@ def row(
     peer: str | None = None,
     theirs: Cost | None = None,
     peer_quality: dict[str, float] | None = None,
+    pulls: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Make one row of a benchmark's table: ours, and at most one peer, on the same pixels."""
+    """Make one row of a benchmark's table: ours, and at most one peer, on the same pixels.
+
+    `pulls` are single ones of ours by name, put together with those of the other CCDs (see `summary`).
+    """
     return {
         "step": step, "kind": kind, "seed": seed,
         **_cost("ours", ours), "peer": peer, **_cost("peer", theirs),
         "quality": _rounded(quality), "peer_quality": _rounded(peer_quality or {}),
+        "pulls": {name: [round(float(v), 4) for v in values] for name, values in (pulls or {}).items()},
     }  # fmt: skip
+
+
+def summary(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Return what a sample of pulls says: nothing of fewer than five.
+
+    ``mean_sigma`` is the mean of the middle 95 %, ``width`` the scatter from the median absolute deviation,
+    each with its standard error; ``tails_percent`` what is beyond 4 sigma.
+    """
+    pulls = np.sort(np.asarray(values, float))
+    pulls = pulls[np.isfinite(pulls)]
+    if len(pulls) < _FEWEST:
+        return {}
+    cut_off = len(pulls) // 40
+    middle = pulls[cut_off : len(pulls) - cut_off]
+    width = 1.4826 * float(np.median(np.abs(pulls - np.median(pulls))))
+    return {
+        f"{name}_n": float(len(pulls)),
+        f"{name}_mean_sigma": float(middle.mean()),
+        f"{name}_mean_sigma_err": width / float(np.sqrt(len(pulls))),
+        f"{name}_width": width,
+        f"{name}_width_err": _MAD_ERROR * width / float(np.sqrt(len(pulls))),
+        f"{name}_tails_percent": 100 * float(np.mean(np.abs(pulls) > _TAIL_SIGMA)),
+    }
 
 
 def _cost(who: str, cost: Cost | None) -> dict[str, float | None]:

@@ -1,24 +1,29 @@
 """Real nights: how many frames calibrate, how well, how bright stars repeat, and what is left of differences.
 
-    SEECHANGE_REAL_DATA=FOLDER python -m benchmarks.real_data [tres1] [kb13475]
+    SEECHANGE_REAL_DATA=FOLDER python -m benchmarks.real_data [NAME ...] [--method zogy] [--keep FOLDER]
 
-Draws ``docs/images/<name>_scatter.png`` and prints one line for each night; of a night with a known event it
-also prints a table of its differences and draws ``docs/images/<name>_lightcurves.png``.
+Prints what it measures and writes it to ``docs/<name>.txt``: how a night calibrates and how stars repeat
+(``docs/images/<name>_scatter.png``), of one with a known event a table of its differences
+(``docs/images/<name>_lightcurves.png``), of one with a transit how deep it is on images and on differences
+(``docs/images/<name>.png``). With ``--keep``, products stay in a folder, and what is there is not made again;
+with another method of subtraction than the settings' own, text and pictures go there, too.
 """
 
+import argparse
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 from matplotlib import rc_context
 from sqlalchemy import select
 
-from benchmarks import real_changes
+from benchmarks import real_changes, transit
 from seechange_assets.cli import run
 from seechange_core import chain
+from seechange_core.catalogs.store import installed
 from seechange_core.chain.load import CalibratedRows, rows_of_zero_points
 from seechange_core.frames import Sources, WcsSolution
 from seechange_core.numerics.matching import match_sky
@@ -35,13 +40,15 @@ COMMANDS = {
         ["catalog", "import", "{data}/catalogs/tres1_tycho2.ecsv", "--as", "tycho2"],
         ["ingest", "{data}/tres1/*.fit.gz"],
         ["process", "--through", "zero_point", "-j", "1"],
+        ["reference", "build", "--leave-one-out", "-j", "1"],
+        ["process", "--through", "subtraction", "-j", "1"],
     ),
     "kb13475": (
         ["ingest", "{data}/kb13475/*.fits.gz"],
         ["catalog", "bootstrap", "--name", "kb13475", "-j", "1"],
         ["process", "--through", "zero_point", "-j", "1"],
         ["reference", "build", "--leave-one-out", "-j", "1"],
-        ["process", "--through", "measurement", "-j", "1"],
+        ["process", "-j", "1"],
     ),
 }
 
@@ -55,25 +62,25 @@ class Repeats:
     promised: np.ndarray
 
 
-def cpu_s() -> float:
-    """Return the CPU seconds of this process and of the workers it has had."""
-    return sum(os.times()[:4])
-
-
-def process(name: str, data: Path, root: Path) -> tuple[Settings, float]:
-    """Process a night in a folder; return its settings and the CPU seconds it took."""
+def process(name: str, data: Path, root: Path, method: str | None) -> Settings:
+    """Process a night in a folder; return its settings."""
+    options = yaml.safe_load((DOCS / f"{name}.yaml").read_text())
+    options["path"]["data_root"] = str(root / "data")
+    if method is not None:
+        parameters = options["instruments"][name]["parameters"]
+        parameters["subtract"] = {**parameters.get("subtract", {}), "method": method}
     config = root / f"{name}.yaml"
-    text = (DOCS / f"{name}.yaml").read_text()
-    config.write_text(text.replace(f"../seechange_data/{name}", str(root / "data")))
+    config.write_text(yaml.safe_dump(options))
     settings = load_settings(config, environ={})
-    start = cpu_s()
     with use_settings(settings):
         for command in (["init"], *COMMANDS[name]):
+            if command[0] == "catalog" and installed(settings.data_root / "catalogs"):
+                continue
             words = [word.format(data=data) for word in command]
             patterns = [Path(word) for word in words if "*" in word]
             files = [str(file) for p in patterns for file in sorted(p.parent.glob(p.name))]
             run([word for word in words if "*" not in word] + files)
-    return settings, cpu_s() - start
+    return settings
 
 
 def repeats(settings: Settings) -> tuple[Repeats, dict[str, float]]:
@@ -134,22 +141,54 @@ def draw(found: Repeats, title: str, path: Path) -> None:
         figure.savefig(path, dpi=120)
 
 
-def main(names: list[str]) -> None:
+def step_seconds(settings: Settings) -> str:
+    """Say how long each step took, the median over the frames; what else the machine does counts, too."""
+    seconds: dict[str, list[float]] = {}
+    for row in chain.status(settings):
+        if row.current and row.status == "done":
+            seconds.setdefault(row.step, []).append(row.metrics["seconds"])
+    return ", ".join(f"{step} {np.median(of):.2f}" for step, of in seconds.items())
+
+
+def report(name: str, folder: Path, settings: Settings, *, draws_docs: bool) -> None:
+    """Print and write down what came of a night, and draw it."""
+    docs = DOCS if draws_docs else folder
+    pictures = docs / "images" if draws_docs else folder
+    found, figures = repeats(settings)
+    n = len(chain.exposures(settings))
+    title = f"{name}: {len(found.mag)} stars in {figures['frames']:.0f} of {n} frames"
+    draw(found, title, pictures / f"{name}_scatter.png")
+    words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+    lines = [f"{name}: {n} frames taken, {words}, {len(found.mag)} stars"]
+    lines += [f"seconds of a step, whatever else the machine did: {step_seconds(settings)}"]
+    if name in real_changes.EVENTS:
+        picture = pictures / f"{name}_lightcurves.png"
+        lines += real_changes.judge(settings, real_changes.EVENTS[name], picture)
+    if name in transit.EPHEMERIDES:
+        star = transit.EPHEMERIDES[name]
+        lines += transit.judge(settings, star)
+        place = ["--ra", str(star.ra), "--dec", str(star.dec), "--on", "image", "--ensemble"]
+        with use_settings(settings):
+            run(["lightcurve", *place, "--plot", str(pictures / f"{name}.png")])
+    print(*lines, sep="\n")
+    (docs / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
     """Process and judge the nights."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_data", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *COMMANDS])
+    parser.add_argument("--method", choices=("zogy", "kernel"), help="of subtraction, not the settings' own")
+    parser.add_argument("--keep", type=Path, help="folder for the products")
+    asked = parser.parse_args()
     data = Path(os.environ["SEECHANGE_REAL_DATA"])
-    for name in names or list(COMMANDS):
-        with tempfile.TemporaryDirectory() as folder:
-            settings, seconds = process(name, data, Path(folder))
-            found, figures = repeats(settings)
-            n = len(chain.exposures(settings))
-            title = f"{name}: {len(found.mag)} stars in {figures['frames']:.0f} of {n} frames"
-            draw(found, title, DOCS / "images" / f"{name}_scatter.png")
-            if name in real_changes.EVENTS:
-                picture = DOCS / "images" / f"{name}_lightcurves.png"
-                print(*real_changes.judge(settings, real_changes.EVENTS[name], picture), sep="\n")
-        words = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
-        print(f"{name}: {n} frames taken, {words}, {len(found.mag)} stars, {seconds / n:.2f} CPU s per frame")
+    for name in asked.names or list(COMMANDS):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (asked.keep or Path(temporary)) / name
+            folder.mkdir(parents=True, exist_ok=True)
+            settings = process(name, data, folder.resolve(), asked.method)
+            report(name, folder, settings, draws_docs=asked.method is None)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,11 +1,13 @@
 """Subtraction against the truth, in both seeing orders: ours, its second method, and peers, beside the limit.
 
+    python -m benchmarks subtraction --seeds 100-104 --new-references --markdown
+    python -m benchmarks.subtraction fine 1 2                     # one by one what is missed or false
+
 What `change_truth` says of completeness, false peaks, noise and masks, before any vetting. Of ours also what
-is left of false ones after it (detection, cutouts, measurement, its cuts) and how many true ones the cuts
+the pipeline's own detection finds and misses, and what is left after its cuts and how many true ones these
 throw out; fluxes forced at the true places of *all* transients, whatever is there, and the positions
-measured of those detected. A pull is (measured - true) / quoted error; ``mean_sigma`` is the mean of the
-middle 95 %, ``width`` the scatter from the median absolute deviation, ``tails_percent`` what is beyond 4
-sigma. The true flux is the light within the PSF model's stamp, which the model defines as all of it.
+measured of those found. A pull is (measured - true) / quoted error. The true flux is the light within the PSF
+model's stamp, which the model defines as all of it.
 """
 
 import sys
@@ -15,23 +17,35 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from benchmarks import pairs
-from benchmarks.change_truth import Truth, false_ones, judge, peak_scores, truth_of
-from benchmarks.peers import row, timed
-from benchmarks.zogy_peers import PEERS
+from benchmarks import pairs, star_changes
+from benchmarks.change_truth import (
+    FALSE_FWHM,
+    THRESHOLD,
+    Truth,
+    false_ones,
+    judge,
+    peak_scores,
+    truth_of,
+)
+from benchmarks.peers import row, summary, timed_each
+from benchmarks.zogy_peers import peers
 from seechange_core.frames import CalibratedImage, SubtractionFrame
 from seechange_core.stages.cut import CutParams, cut
 from seechange_core.stages.detect import DetectParams, detect
 from seechange_core.stages.force import ForceParams, force
 from seechange_core.stages.measure import MeasureParams, measure
 from seechange_core.stages.subtract import SubtractParams, subtract
+from seechange_core.stages.vet import BadReason
 
+Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
 
+#: The default first.
+METHODS = ("zogy", "kernel")
+LIMIT = "perfect subtraction"
 #: Bins of the expected S/N.
-BINS = ((3.0, 10.0), (10.0, 30.0), (30.0, 100.0), (100.0, np.inf))
-_FEWEST = 5
-_TAIL_SIGMA = 4.0
+BINS = ((0.0, 3.0), (3.0, 10.0), (10.0, 30.0), (30.0, 100.0), (100.0, np.inf))
 
 
 def rows(kind: str, seed: int) -> list[dict[str, Any]]:
@@ -42,99 +56,113 @@ def rows(kind: str, seed: int) -> list[dict[str, Any]]:
     for order in pairs.ORDERS:
         new = pair.new(order)
         truth = truth_of(pair, order, new.image, new.psf.size)
-        step = f"subtraction, new {order}"
-        for method in methods():
-            sub, cost = timed(ours, new, reference, method)
-            quality = judged(truth, new, sub)
-            name = step if method is None else f"{step}, {method}"
-            if method is not None:
-                found.append(row(name, kind, seed, cost, quality))
-                continue
-            for peer, run in PEERS.items():
-                theirs = run(new, reference)
-                if theirs is not None:
-                    score, their_cost = theirs
-                    found.append(
-                        row(
-                            name, kind, seed, cost, quality, peer, their_cost, judge(truth, score, None, None)
-                        )
-                    )
+        limit = judge(truth, truth.limit, None, None)
+        results = timed_each(ours, [(new, reference, method) for method in METHODS])
+        for method, (sub, cost) in zip(METHODS, results, strict=True):
+            step = f"subtraction, new {order}" + ("" if method == METHODS[0] else f", {method}")
+            quality, pulls = judged(truth, new, sub)
+            found.append(row(step, kind, seed, cost, quality, LIMIT, None, limit, pulls))
+            if method == METHODS[0]:
+                found.append(row(f"cuts, new {order}", kind, seed, None, cuts_of(truth, Vetted(new, sub))))
+                found.append(star_changes.row_of(pair, order, new, reference))
+                common = {name: quality[name] for name in limit}
+                found += [
+                    row(step, kind, seed, cost, common, peer, theirs, judge(truth, score, None, None))
+                    for peer, score, theirs in peers(new, reference)
+                ]
     return found
 
 
-def methods() -> list[str | None]:
-    """Return the methods there are; None is the default."""
-    field = SubtractParams.model_fields.get("method")
-    if field is None:
-        return [None]
-    choices = [str(choice) for choice in getattr(field.annotation, "__args__", ())]
-    return [None, *(choice for choice in choices if choice != field.default)]
-
-
-def ours(new: CalibratedImage, reference: CalibratedImage, method: str | None) -> SubtractionFrame:
+def ours(new: CalibratedImage, reference: CalibratedImage, method: str) -> SubtractionFrame:
     """Subtract, alignment and all."""
-    params = SubtractParams() if method is None else SubtractParams.model_validate({"method": method})
-    return subtract(new, [reference], params)
+    return subtract(new, [reference], SubtractParams.model_validate({"method": method}))
 
 
-def judged(truth: Truth, new: CalibratedImage, sub: SubtractionFrame) -> dict[str, float]:
-    """Return all figures of a subtraction."""
+class Vetted:
+    """What the pipeline's detection and measurement make of a subtraction."""
+
+    def __init__(self, new: CalibratedImage, sub: SubtractionFrame) -> None:
+        self.found = detect(sub, DetectParams())
+        stamps = cut(new, sub, self.found, CutParams())
+        self.measured = measure(stamps, self.found, sub.psf, MeasureParams(), gain=sub.image.gain)
+
+    def against(self, truth: Truth) -> tuple[Bool, Bool, Int]:
+        """Tell which are false, which have a transient whose truth is known, and which one that is."""
+        x, y = self.found.x, self.found.y
+        false = false_ones(truth, x, y, self.found.score)
+        distance, at = cKDTree(np.c_[truth.x, truth.y]).query(np.c_[x, y])
+        # Those beyond the rim, or where there is no reference, have no truth to compare with.
+        return false, ~false & (distance <= FALSE_FWHM * truth.fwhm_pix), at
+
+
+def judged(
+    truth: Truth, new: CalibratedImage, sub: SubtractionFrame
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Return all figures of a subtraction, and single pulls by name."""
     quality = judge(truth, sub.score, sub.image.data, sub.image.weight)
-    return {**quality, **_forced(truth, sub), **_vetted(truth, new, sub)}
+    best = judge(truth, truth.limit, None, None)["complete_percent"]
+    vetted = Vetted(new, sub)
+    fluxes = _forced(truth, sub)
+    given = 100 * float(np.mean(np.isfinite(fluxes)))
+    pulls = {"forced": fluxes} | {
+        f"forced_snr{low:g}_{high:g}": fluxes[(truth.snr >= low) & (truth.snr < high)] for low, high in BINS
+    }
+    pulls["position"] = _positions(truth, vetted)
+    quality |= {"below_limit_percent": best - quality["complete_percent"], "forced_given_percent": given}
+    return quality | _detected(truth, vetted), {
+        name: values[np.isfinite(values)].tolist() for name, values in pulls.items()
+    }
 
 
-def _forced(truth: Truth, sub: SubtractionFrame) -> dict[str, float]:
+def _forced(truth: Truth, sub: SubtractionFrame) -> Float:
     image = sub.image
     fluxes = force(
         image.data, image.weight, image.flags, sub.psf, truth.x, truth.y, image.gain, ForceParams()
     )
-    pulls = (fluxes.flux - truth.flux_e) / fluxes.flux_err
-    values = {"forced_given_percent": 100 * float(np.mean(np.isfinite(pulls)))}
-    values |= _summary("forced", pulls)
-    for low, high in BINS:
-        inside = (truth.snr >= low) & (truth.snr < high)
-        name = f"forced_snr{low:g}_{high:g}" if np.isfinite(high) else f"forced_snr{low:g}"
-        values |= _summary(name, pulls[inside])
-    return values
+    return np.asarray((fluxes.flux - truth.flux_e) / fluxes.flux_err)
 
 
-def _summary(name: str, pulls: Float) -> dict[str, float]:
-    pulls = np.sort(pulls[np.isfinite(pulls)])
-    if len(pulls) < _FEWEST:
-        return {}
-    cut_off = len(pulls) // 40
-    middle = np.median(pulls)
-    return {
-        f"{name}_mean_sigma": float(pulls[cut_off : len(pulls) - cut_off].mean()),
-        f"{name}_width": float(1.4826 * np.median(np.abs(pulls - middle))),
-        f"{name}_tails_percent": 100 * float(np.mean(np.abs(pulls) > _TAIL_SIGMA)),
-    }
+def _detected(truth: Truth, vetted: Vetted) -> dict[str, float]:
+    """Return what is found and false before and after the cuts."""
+    false, true, at = vetted.against(truth)
+    score, good = vetted.found.score, ~vetted.measured.is_bad
+    expected = truth.snr > THRESHOLD
+    figures = {}
+    for name, kept in (("detected", np.ones_like(good)), ("vetted", good)):
+        figures[f"{name}_false_positive"] = float(np.count_nonzero(false & kept & (score > 0)))
+        figures[f"{name}_false_negative"] = float(np.count_nonzero(false & kept & (score < 0)))
+        seen = np.isin(np.arange(len(truth.x)), at[true & kept])
+        figures[f"{name}_complete_percent"] = 100 * float(np.mean(seen[expected]))
+    figures["vetted_lost_percent"] = 100 * float(np.mean(~good[true])) if true.any() else 0.0
+    return figures
 
 
-def _vetted(truth: Truth, new: CalibratedImage, sub: SubtractionFrame) -> dict[str, float]:
-    found = detect(sub, DetectParams())
-    measured = measure(
-        cut(new, sub, found, CutParams()), found, sub.psf, MeasureParams(), gain=sub.image.gain
-    )
-    false = false_ones(truth, found.x, found.y)
-    good = ~measured.is_bad
-    distance, at = cKDTree(np.c_[truth.x, truth.y]).query(np.c_[found.x, found.y])
-    true = (distance < 0.5 * truth.fwhm_pix + 1) & (found.score > 0)
-    pulls = np.r_[
-        ((measured.x - truth.x[at]) / measured.x_err)[true & good],
-        ((measured.y - truth.y[at]) / measured.y_err)[true & good],
+def _positions(truth: Truth, vetted: Vetted) -> Float:
+    """Return the pulls of the positions of what is found and not cut."""
+    _, true, at = vetted.against(truth)
+    some = np.flatnonzero(true & ~vetted.measured.is_bad)
+    m, at = vetted.measured, at[some]
+    return np.r_[
+        (m.x[some] - truth.x[at]) / m.x_err[some],
+        (m.y[some] - truth.y[at]) / m.y_err[some],
     ]
-    return {
-        "detected_false_positive": float(np.count_nonzero(false & (found.score > 0))),
-        "detected_false_negative": float(np.count_nonzero(false & (found.score < 0))),
-        "vetted_false_positive": float(np.count_nonzero(false & good & (found.score > 0))),
-        "vetted_false_negative": float(np.count_nonzero(false & good & (found.score < 0))),
-        "vetted_lost_percent": 100 * float(np.mean(~good[true])) if true.any() else 0.0,
-        **_summary("position", pulls),
-    }
 
 
-def _explain(kind: str, seed: int, method: str | None) -> None:
+def cuts_of(truth: Truth, vetted: Vetted) -> dict[str, float]:
+    """Return how many true and false detections there are, and how many fail each cut."""
+    false, true, _ = vetted.against(truth)
+    figures = {"true": float(np.count_nonzero(true)), "false": float(np.count_nonzero(false))}
+    for reason in BadReason:
+        fails = vetted.measured.bad_reasons & int(reason) > 0
+        alone = vetted.measured.bad_reasons == int(reason)
+        name = str(reason.name).lower()
+        figures[f"{name}_true"] = float(np.count_nonzero(true & fails))
+        figures[f"{name}_false"] = float(np.count_nonzero(false & fails))
+        figures[f"{name}_only_false"] = float(np.count_nonzero(false & alone))
+    return figures
+
+
+def _explain(kind: str, seed: int, method: str) -> None:
     """Print what was missed or false, one by one: for who tunes."""
     pair = pairs.load(kind, seed)
     reference = pair.reference()
@@ -143,7 +171,10 @@ def _explain(kind: str, seed: int, method: str | None) -> None:
         truth = truth_of(pair, order, new.image, new.psf.size)
         sub = ours(new, reference, method)
         print(f"--- {kind} {seed}, new {order}, FWHM {truth.fwhm_pix:.2f} pix")
-        for name, value in judged(truth, new, sub).items():
+        quality, pulls = judged(truth, new, sub)
+        for name, values in pulls.items():
+            quality |= summary(name, values)
+        for name, value in quality.items():
             print(f"{name:<40}{value:.4g}")
         seen, best = peak_scores(truth, sub.score), peak_scores(truth, truth.limit)
         for k in np.flatnonzero((truth.snr > 5) & ((seen > 5) != (best > 5))):
@@ -156,7 +187,7 @@ def _explain(kind: str, seed: int, method: str | None) -> None:
                 f"masked {np.count_nonzero(sub.score[box] == 0)} of {np.count_nonzero(truth.bad[box])} bad"
             )
         found = detect(sub, DetectParams())
-        for k in np.flatnonzero(false_ones(truth, found.x, found.y)):
+        for k in np.flatnonzero(false_ones(truth, found.x, found.y, found.score)):
             x, y = round(found.x[k]), round(found.y[k])
             box = slice(max(0, y - 2), y + 3), slice(max(0, x - 2), x + 3)
             near = f"{np.count_nonzero(truth.bad[box])} bad pixels within 2"
@@ -165,7 +196,7 @@ def _explain(kind: str, seed: int, method: str | None) -> None:
 
 def main() -> None:
     """Explain pairs one by one: ``python -m benchmarks.subtraction fine 1 2``, or ``fine kernel 1 2``."""
-    method = None
+    method = METHODS[0]
     for word in sys.argv[2:]:
         if word.isdigit():
             _explain(sys.argv[1], int(word), method)

@@ -1,6 +1,7 @@
 """Aligning with SWarp, whose distortions are TPV: what upstream and most surveys do."""
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +59,41 @@ def swarp(
     kernel
         Its RESAMPLING_TYPE.
     """
+    return swarp_coadd([(data, weight, source, 1.0)], target, "WEIGHTED", kernel)
+
+
+def swarp_coadd(
+    images: Iterable[tuple[Float32, Float32, WcsSolution, float]],
+    target: WcsSolution,
+    combine: str = "CLIPPED",
+    kernel: str = "LANCZOS3",
+) -> tuple[Float32, Float32, Cost] | None:
+    """Resample and combine images; None where SWarp is not installed.
+
+    Parameters
+    ----------
+    images
+        Of each: pixels without background, weight, WCS, and the factor that brings it to the common scale.
+    target
+        Of the pixels to make.
+    combine, kernel
+        Its COMBINE_TYPE and RESAMPLING_TYPE.
+
+    Returns
+    -------
+    Pixels and weight on the target's, and the cost: reading and writing files included.
+    """
     path = program("SWarp", "swarp")
     if path is None:
         return None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        header = fits.Header(tpv_cards(source))
-        fits.writeto(folder / "in.fits", np.asarray(data, np.float32), header)
-        fits.writeto(folder / "in.weight.fits", np.asarray(weight, np.float32), header)
+        names = []
+        for number, (data, weight, source, scale) in enumerate(images):
+            header = fits.Header({**tpv_cards(source), "FLXSCALE": scale})
+            fits.writeto(folder / f"in{number}.fits", np.asarray(data, np.float32), header)
+            fits.writeto(folder / f"in{number}.weight.fits", np.asarray(weight, np.float32), header)
+            names.append(f"in{number}.fits")
         wanted = fits.Header(
             {"NAXIS": 2, "NAXIS1": target.shape[1], "NAXIS2": target.shape[0], **tpv_cards(target)}
         )
@@ -73,11 +101,11 @@ def swarp(
         (folder / "empty").write_text("")
         options = {
             "IMAGEOUT_NAME": "out.fits", "WEIGHTOUT_NAME": "out.weight.fits", "WEIGHT_TYPE": "MAP_WEIGHT",
-            "RESCALE_WEIGHTS": "N", "SUBTRACT_BACK": "N", "COMBINE": "Y", "COMBINE_TYPE": "WEIGHTED",
-            "RESAMPLING_TYPE": kernel, "FSCALASTRO_TYPE": "VARIABLE", "FSCALE_KEYWORD": "NONE",
+            "RESCALE_WEIGHTS": "N", "SUBTRACT_BACK": "N", "COMBINE": "Y", "COMBINE_TYPE": combine,
+            "RESAMPLING_TYPE": kernel, "FSCALASTRO_TYPE": "VARIABLE", "FSCALE_KEYWORD": "FLXSCALE",
             "NTHREADS": 1, "VERBOSE_TYPE": "QUIET", "WRITE_XML": "N", "DELETE_TMPFILES": "Y",
         }  # fmt: skip
         words = [word for key, value in options.items() for word in (f"-{key}", str(value))]
-        cost = run_program([path, "in.fits", "-c", "empty", *words], folder)
+        cost = run_program([path, *names, "-c", "empty", *words], folder)
         out = [np.asarray(fits.getdata(folder / f), np.float32) for f in ("out.fits", "out.weight.fits")]
     return out[0], out[1], cost
