@@ -6,6 +6,7 @@ Results come as they are ready. The standard library's pools give up every unfin
 worker is killed; here only the task it held is lost, and a new worker takes its place.
 """
 
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -27,6 +28,9 @@ THREAD_VARIABLES = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 )
 PRELOAD = ("seechange_core.chain",)
+#: Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_ALWAYS_KEPT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -205,10 +209,25 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it frees for what it needs next, where the C library is glibc.
+
+    Arrays as large as an image are returned to the system otherwise, and every new one is made of pages that
+    it clears first: a fifth of the time of a subtraction.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, _ALWAYS_KEPT)
+        mallopt(_TRIM_THRESHOLD, _ALWAYS_KEPT)
+
+
 def _serve(pipe: Connection) -> None:
     """Carry out tasks until the parent closes the pipe; the body of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
     os.environ.update(THREAD_VARIABLES)
+    keep_freed_memory()
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):  # the parent is gone, or done with us
         while True:
             for answer in _answers(pipe.recv_bytes()):

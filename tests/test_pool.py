@@ -1,6 +1,7 @@
 """The worker pool: results as they come, and a death that costs one task only."""
 
 import os
+import platform
 import signal
 import sys
 import time
@@ -24,6 +25,12 @@ def pool():
 def test_results_come_as_they_are_ready(pool):
     found = [result.value for result in pool.run(tasks.sleep, [(0.8,), (0.05,), (0.1,)])]
     assert found == [0.05, 0.1, 0.8]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_workers_keep_the_memory_that_they_free(pool):
+    (result,) = pool.run(tasks.page_faults_of_arrays, [()])
+    assert result.value < 100
 
 
 def test_what_a_generator_yields_comes_as_it_comes(pool):

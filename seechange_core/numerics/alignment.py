@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import Bool, Box, CalibratedImage, Flags, Float, Float32, Int, ZeroPointSolution
@@ -20,6 +21,8 @@ from seechange_core.numerics.resample import (
     prepare,
 )
 from seechange_core.numerics.star_cores import fill_cores
+
+_OUTSIDE = int(PixelFlag.OUT_OF_BOUNDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,31 +226,51 @@ def stitch(members: Sequence[Member], box: Box) -> Aligned:
     of the same exposures, so an average would not have less noise.
     """
     kept: list[Member] = []
-    outside = np.uint16(PixelFlag.OUT_OF_BOUNDS)
+    outside = np.uint16(_OUTSIDE)
     whole: Aligned | None = None
     for member in members:
         warped, _, scale = member.read()
-        inside = warped.flags & outside == 0
-        photons = np.where(inside, scale / np.float32(member.image.image.gain), np.float32(0))
+        photons = scale / np.float32(member.image.image.gain)
         if whole is None:
+            inside = warped.flags & outside == 0
+            photons = np.where(inside, photons, np.float32(0))
             choice = np.where(inside, 0, -1).astype(np.int8)
             whole = Aligned(warped.data, warped.weight, warped.flags, photons, choice, (), box)
             kept.append(member)
-            continue
-        better = inside & ((whole.choice < 0) | (warped.weight > whole.weight))
-        if not better.any():
-            continue
-        for old, own in (
-            (whole.data, warped.data),
-            (whole.weight, warped.weight),
-            (whole.flags, warped.flags),
-            (whole.photon_variance, photons),
-        ):
-            old[better] = own[better]
-        whole.choice[better] = len(kept)
-        kept.append(member)
+        elif _take_better(
+            whole.data, whole.weight, whole.flags, whole.photon_variance, whole.choice,
+            warped.data, warped.weight, warped.flags, photons, len(kept),
+        ):  # fmt: skip
+            kept.append(member)
     if whole is None:
         zero = np.zeros(box.shape, np.float32)
         nothing = np.full(box.shape, outside, np.uint16)
         whole = Aligned(zero, zero, nothing, zero, np.full(box.shape, -1, np.int8), (), box)
     return replace(whole, members=tuple(replace(m, source=None) for m in kept))
+
+
+@njit(cache=True, nogil=True)
+def _take_better(
+    data: Float32,
+    weight: Float32,
+    flags: Flags,
+    photons: Float32,
+    choice: np.ndarray,
+    own_data: Float32,
+    own_weight: Float32,
+    own_flags: Flags,
+    own_photons: Float32,
+    index: int,
+) -> bool:
+    """Take the pixels of a reference that are better than those so far, in place; tell if there are any."""
+    found = False
+    for y in range(data.shape[0]):
+        for x in range(data.shape[1]):
+            if own_flags[y, x] & _OUTSIDE:
+                continue
+            if choice[y, x] < 0 or own_weight[y, x] > weight[y, x]:
+                data[y, x], weight[y, x] = own_data[y, x], own_weight[y, x]
+                flags[y, x], photons[y, x] = own_flags[y, x], own_photons[y, x]
+                choice[y, x] = index
+                found = True
+    return found

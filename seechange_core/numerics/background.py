@@ -121,8 +121,8 @@ def level_map(background: Background, box: Box | None = None) -> Float32:
     # A large constant is added last, so that float32 products lose nothing.
     middle = float(np.median(mesh))
     spread = across[0] @ ((mesh - middle).astype(np.float32) @ across[1].T)
-    full: Float32 = spread + np.float32(middle)
-    return full
+    spread += np.float32(middle)
+    return np.asarray(spread, np.float32)
 
 
 def without_background(data: Float32, background: Background) -> Float32:

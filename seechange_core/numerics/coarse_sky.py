@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from seechange_core.frames import Bool, Float, Float32
 from seechange_core.numerics.stats import mad_sigma
@@ -46,14 +47,25 @@ class SkyMesh:
 
     def _spread(self, mesh: Float, rows: slice) -> Float32:
         """Interpolate linearly between the centres of the cells, and beyond them."""
-        along_y, along_x = self._weights
-        lines = (along_y[rows] @ mesh).astype(np.float32)
-        spread: Float32 = lines @ along_x.T
-        return spread
+        (top, bottom, down), (left, right, along) = self._between
+        share = down[rows, None]
+        lines = mesh[top[rows]] * (1 - share) + mesh[bottom[rows]] * share
+        out = np.empty((lines.shape[0], left.size), np.float32)
+        _fill_lines(lines.astype(np.float32), left, right, along.astype(np.float32), out)
+        return out
 
     @cached_property
-    def _weights(self) -> tuple[Float, Float32]:
-        return _interpolation(self.y_edges), _interpolation(self.x_edges).astype(np.float32)
+    def _between(self) -> tuple[tuple[Edges, Edges, Float], tuple[Edges, Edges, Float]]:
+        return _neighbours(self.y_edges), _neighbours(self.x_edges)
+
+
+@njit(cache=True, nogil=True)
+def _fill_lines(lines: Float32, left: Edges, right: Edges, along: Float32, out: Float32) -> None:
+    for y in range(out.shape[0]):
+        line = lines[y]
+        for x in range(out.shape[1]):
+            first = line[left[x]]
+            out[y, x] = first + along[x] * (line[right[x]] - first)
 
 
 def coarse_sky(
@@ -191,15 +203,11 @@ def _smooth(mesh: Float) -> Float:
     return smooth
 
 
-def _interpolation(edges: Edges) -> Float:
-    """Return the (pixels, cells) matrix of linear interpolation between (and beyond) cell centres."""
+def _neighbours(edges: Edges) -> tuple[Edges, Edges, Float]:
+    """Return for each pixel two cells, and its place from the first one's centre (0) to the other's (1)."""
     centres = (edges[:-1] + edges[1:] - 1) / 2
     pixels = np.arange(edges[-1])
-    matrix = np.zeros((pixels.size, centres.size))
     if centres.size == 1:
-        return matrix + 1
-    left = np.clip(np.searchsorted(centres, pixels) - 1, 0, centres.size - 2)
-    fraction = (pixels - centres[left]) / (centres[left + 1] - centres[left])
-    matrix[pixels, left] = 1 - fraction
-    matrix[pixels, left + 1] = fraction
-    return matrix
+        return np.zeros_like(pixels), np.zeros_like(pixels), np.zeros(pixels.size)
+    first = np.clip(np.searchsorted(centres, pixels) - 1, 0, centres.size - 2)
+    return first, first + 1, (pixels - centres[first]) / (centres[first + 1] - centres[first])

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import label
 
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Bool, Flags, Float32, PsfModel
-from seechange_core.numerics.inpaint import fill_unusable
+from seechange_core.numerics.inpaint import fill_in_place
+from seechange_core.numerics.pieces import pieces_of
 from seechange_core.numerics.star_cores import rebuild_cores
 
 
@@ -72,7 +72,9 @@ def fill_holes(new: Plane, ref: Plane) -> Filled:
     either = new_known | ref_known
     first_new = np.where(new_known, new_data, ref_data)
     first_ref = np.where(ref_known, ref_data, new_data)
-    return Filled(fill_unusable(first_new, either), fill_unusable(first_ref, either), new_known, ref_known)
+    fill_in_place(first_new, either)
+    fill_in_place(first_ref, either)
+    return Filled(first_new, first_ref, new_known, ref_known)
 
 
 def _rebuilt(plane: Plane, hot: Bool) -> tuple[Float32, Bool]:
@@ -88,14 +90,12 @@ def _hot_holes(new: Plane, ref: Plane) -> tuple[Bool, Bool]:
     """Return the holes of saturated stars that both images have in part; and those at the new one's rim."""
     saturated = (new.flags | ref.flags) & np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED) > 0
     saturated &= ~(new.usable & ref.usable)
-    labels, count = label(saturated, np.ones((3, 3), int))
-    at = np.nonzero(saturated)
-    which = labels[at]
-    both, rim = np.zeros(count + 1, bool), np.zeros(count + 1, bool)
-    both[which[~new.usable[at] & ~ref.usable[at]]] = True
-    rim[which[new.flags[at] & np.uint16(PixelFlag.OUT_OF_BOUNDS) > 0]] = True
+    pieces = pieces_of(saturated)
+    at = pieces.rows, pieces.columns
+    both = pieces.any_of(~new.usable[at] & ~ref.usable[at])
+    rim = pieces.any_of(new.flags[at] & np.uint16(PixelFlag.OUT_OF_BOUNDS) > 0)
     holes, at_rim = np.zeros(saturated.shape, bool), np.zeros(saturated.shape, bool)
-    holes[at], at_rim[at] = both[which], (both & rim)[which]
+    holes[at], at_rim[at] = both[pieces.which], (both & rim)[pieces.which]
     return holes, at_rim
 
 

@@ -9,13 +9,13 @@ _MIN_NEIGHBOURS = 3
 
 
 @njit(cache=True, nogil=True)
-def _fill_near(data: Float32, usable: Bool, out: Float32, left: Bool) -> int:
-    """Fill pixels with enough usable neighbours within 2 pixels, by inverse squared distance."""
+def _fill_near(data: Float32, usable: Bool, known: Bool) -> int:
+    """Fill pixels with enough usable neighbours within 2 pixels, by inverse squared distance, in place."""
     height, width = data.shape
     remaining = 0
     for y in range(height):
         for x in range(width):
-            left[y, x] = False
+            known[y, x] = True
             if usable[y, x]:
                 continue
             total = 0.0
@@ -30,9 +30,9 @@ def _fill_near(data: Float32, usable: Bool, out: Float32, left: Bool) -> int:
                         norm += w
                         count += 1
             if count >= _MIN_NEIGHBOURS:
-                out[y, x] = total / norm
+                data[y, x] = total / norm
             else:
-                left[y, x] = True
+                known[y, x] = False
                 remaining += 1
     return remaining
 
@@ -58,55 +58,54 @@ def fill_unusable(data: Float32, usable: Bool, default: float = 0.0) -> Float32:
         (H, W), equal to `data` where usable.
     """
     out = np.array(data, np.float32)
-    left = np.empty(data.shape, np.bool_)
-    if _fill_near(out, usable, out, left):
-        total, count = _sums_of_four(out, left)
-        coarse = np.asarray(total / np.maximum(count, np.float32(1e-6)), np.float32)
-        _spread_to(out, left, _pull_push(coarse, np.minimum(count, np.float32(1)), default))
+    fill_in_place(out, usable, default)
     return out
 
 
+def fill_in_place(data: Float32, usable: Bool, default: float = 0.0) -> None:
+    """Replace unusable pixels by their neighbourhood, in place; see `fill_unusable`."""
+    known = np.empty(data.shape, np.bool_)
+    if _fill_near(data, usable, known):
+        _pull_push(data, known, default)
+
+
+def _pull_push(data: Float32, known: Bool, default: float) -> None:
+    """Fill what is not known from averages of 2 x 2 pixels, which are filled likewise, in place."""
+    if max(data.shape) <= 1:
+        data[~known] = default
+        return
+    coarse, coarse_known = _averages_of_four(data, known)
+    if not coarse_known.all():
+        _pull_push(coarse, coarse_known, default)
+    _spread_to(data, known, coarse)
+
+
 @njit(cache=True, nogil=True)
-def _sums_of_four(data: Float32, left: Bool) -> tuple[Float32, Float32]:
-    """Sum blocks of 2 x 2 over what is not left to fill, and count it."""
+def _averages_of_four(data: Float32, known: Bool) -> tuple[Float32, Bool]:
+    """Average blocks of 2 x 2 over what is known, and tell which blocks have anything known."""
     height, width = data.shape
-    total = np.zeros(((height + 1) // 2, (width + 1) // 2), np.float32)
-    count = np.zeros(total.shape, np.float32)
-    for y in range(height):
-        for x in range(width):
-            if not left[y, x]:
-                total[y // 2, x // 2] += data[y, x]
-                count[y // 2, x // 2] += np.float32(1)
-    return total, count
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    mean = np.zeros((rows, columns), np.float32)
+    any_known = np.zeros((rows, columns), np.bool_)
+    for v in range(rows):
+        for u in range(columns):
+            total = np.float32(0)
+            count = np.float32(0)
+            for y in range(2 * v, min(2 * v + 2, height)):
+                for x in range(2 * u, min(2 * u + 2, width)):
+                    if known[y, x]:
+                        total += data[y, x]
+                        count += np.float32(1)
+            if count > 0:
+                mean[v, u] = total / count
+                any_known[v, u] = True
+    return mean, any_known
 
 
 @njit(cache=True, nogil=True)
-def _spread_to(out: Float32, left: Bool, coarse: Float32) -> None:
-    """Fill what is left from blocks of 2 x 2."""
+def _spread_to(out: Float32, known: Bool, coarse: Float32) -> None:
+    """Fill what is not known from blocks of 2 x 2."""
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
-            if left[y, x]:
+            if not known[y, x]:
                 out[y, x] = coarse[y // 2, x // 2]
-
-
-def _pull_push(data: Float32, weight: Float32, default: float) -> Float32:
-    """Average 2 x 2 recursively, then fill each level from the coarser one."""
-    if weight.all():
-        return data
-    if max(data.shape) <= 1:
-        return np.full_like(data, default)
-    height, width = data.shape
-    coarse_weight = _halved(weight)
-    coarse = np.asarray(_halved(data * weight) / np.maximum(coarse_weight, np.float32(1e-6)), np.float32)
-    filled = _pull_push(coarse, np.minimum(coarse_weight, 1).astype(np.float32), default)
-    fine = np.repeat(np.repeat(filled, 2, 0), 2, 1)[:height, :width]
-    return weight * data + (1 - weight) * fine
-
-
-def _halved(image: Float32) -> Float32:
-    """Sum blocks of 2 x 2; odd sides are padded with zeros."""
-    height, width = image.shape
-    if height % 2 or width % 2:
-        image = np.pad(image, ((0, height % 2), (0, width % 2)))
-    rows = image[::2] + image[1::2]
-    return np.asarray(rows[:, ::2] + rows[:, 1::2])

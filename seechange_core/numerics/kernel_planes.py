@@ -36,7 +36,10 @@ def kernel_planes(pair: Paired, errors: Errors, degree: int, translient: bool = 
         If too few sources are bright enough to fit the kernel on.
     """
     subtraction = _KernelSubtraction(pair, errors, degree, translient)
-    return replace(subtraction.run(), kernel_error=subtraction.errors.kernel)
+    scale = subtraction.fitted.sum(axis=(1, 2), dtype=float)
+    if subtraction.field.convolves_new:
+        scale = 1 / scale
+    return replace(subtraction.run(), kernel_error=subtraction.errors.kernel, scale=scale)
 
 
 class _KernelSubtraction(TiledSubtraction):

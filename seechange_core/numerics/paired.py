@@ -6,11 +6,14 @@ A method is a function ``(Paired, Errors) -> Planes``.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
+from seechange_core.flags import PixelFlag
 from seechange_core.frames import Bool, CalibratedImage, Float, Float32, Int, PsfModel
 from seechange_core.numerics.alignment import Aligned
 from seechange_core.numerics.background import estimate, level_map
 from seechange_core.numerics.psf_field import fit_field
+from seechange_core.numerics.row_streaks import row_streaks, seen_by_filter
 from seechange_core.numerics.star_errors import excess_variance
 from seechange_core.numerics.tiles import Tile, Tiling
 
@@ -102,6 +105,13 @@ class Paired:
         """Where the new image lies in the canvas."""
         return inner_of(self.plan.tiling)
 
+    def hot(self) -> Bool:
+        """Return the pixels of saturated stars in either image, of the canvas's shape."""
+        bits = np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED)
+        hot = (self.aligned.flags & bits) > 0
+        hot[self.inner] |= (self.new.image.flags & bits) > 0
+        return np.asarray(hot, bool)
+
 
 def inner_of(tiling: Tiling) -> tuple[slice, slice]:
     """Return where the image lies in the canvas of its tiles."""
@@ -150,6 +160,8 @@ class Planes:
     kernel_error
         Relative error of fluxes and PSFs that the method itself found; `Errors.kernel` holds what was known
         before.
+    scale
+        (n_tiles,) by what the method multiplied the aligned reference's fluxes at the tiles; None for 1.
     """
 
     difference: Float32
@@ -161,24 +173,70 @@ class Planes:
     translient: Float32 | None = None
     hits: Bool | None = None
     kernel_error: float = 0.0
+    scale: Float | None = None
 
     def levelled(self, usable: Bool, mesh_pix: int) -> "Planes":
         """Take out the background that is left, from the difference and from the score."""
         if not usable.any():
             return self
-        weight = np.where(usable, 1 / np.where(usable, self.variance, np.float32(1)), np.float32(0))
         flags = np.zeros(usable.shape, np.uint16)
-        level = level_map(estimate(self.difference, weight, flags, step_pix=mesh_pix))
-        return replace(
-            self,
-            difference=self.difference - level,
-            score=np.asarray(self.score - level * np.sqrt(weight / self.sharpness), np.float32),
-        )
+        level = level_map(estimate(self.difference, usable.astype(np.float32), flags, step_pix=mesh_pix))
+        planes = self.difference, self.score, self.variance, self.sharpness
+        difference, score = _without(level, *planes, usable)
+        return replace(self, difference=difference, score=score)
 
-    def with_star_errors(self, usable: Bool, hot: Bool, fwhm_pix: float, default: float) -> "Planes":
+    def without_row_streaks(self, usable: Bool, hot: Bool) -> "Planes":
+        """Take out what saturated stars have done to the zero level of their rows."""
+        streaks = row_streaks(self.difference, usable, hot)
+        if streaks is None:
+            return self
+        planes = self.difference, self.score, self.variance, self.sharpness
+        _, score = _without(seen_by_filter(streaks, self.stamps), *planes, usable)
+        return replace(self, difference=self.difference - streaks, score=score)
+
+    def with_star_errors(
+        self, usable: Bool, hot: Bool, thin: Bool, fwhm_pix: float, default: float
+    ) -> "Planes":
         """Count as noise, in score and variance, what static light leaves, as measured on these planes."""
-        sigma = np.sqrt(np.maximum(self.variance, np.float32(1e-20)) / self.sharpness)
-        factor = excess_variance(self.score, self.light, sigma, usable, hot, fwhm_pix, default)
-        return replace(
-            self, score=np.asarray(self.score / np.sqrt(factor), np.float32), variance=self.variance * factor
-        )
+        factor = excess_variance(self.score, self.light, self.sigma(), usable, hot, thin, fwhm_pix, default)
+        score, variance = _noisier(factor, self.score, self.variance)
+        return replace(self, score=score, variance=variance)
+
+    def sigma(self) -> Float32:
+        """Return the noise of a point-source flux at each pixel, electrons."""
+        return _sigma(self.variance, self.sharpness)
+
+
+@njit(cache=True, nogil=True)
+def _without(
+    level: Float32, difference: Float32, score: Float32, variance: Float32, sharpness: Float32, usable: Bool
+) -> tuple[Float32, Float32]:
+    """Subtract a background from a difference, and from the score where that has noise."""
+    left, scored = np.empty_like(difference), np.empty_like(score)
+    for y in range(left.shape[0]):
+        for x in range(left.shape[1]):
+            left[y, x] = difference[y, x] - level[y, x]
+            scored[y, x] = score[y, x]
+            if usable[y, x]:
+                scored[y, x] -= level[y, x] / np.sqrt(variance[y, x] * sharpness[y, x])
+    return left, scored
+
+
+@njit(cache=True, nogil=True)
+def _noisier(factor: Float32, score: Float32, variance: Float32) -> tuple[Float32, Float32]:
+    """Return score and variance where the variance is larger by a factor."""
+    scored, full = np.empty_like(score), np.empty_like(variance)
+    for y in range(factor.shape[0]):
+        for x in range(factor.shape[1]):
+            scored[y, x] = score[y, x] / np.sqrt(factor[y, x])
+            full[y, x] = variance[y, x] * factor[y, x]
+    return scored, full
+
+
+@njit(cache=True, nogil=True)
+def _sigma(variance: Float32, sharpness: Float32) -> Float32:
+    out = np.empty_like(variance)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            out[y, x] = np.sqrt(max(variance[y, x], np.float32(1e-20)) / sharpness[y, x])
+    return out

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy.ndimage import spline_filter
 
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import Bool, Box, Flags, Float, Float32, WcsSolution
 from seechange_core.numerics.inpaint import fill_unusable
+from seechange_core.numerics.spline import quintic_coefficients
 
 STEP_PIX = 16
 """Spacing of the grid on which both WCSs are evaluated; in between, coordinates are linear."""
@@ -210,7 +210,7 @@ def prepare(
     usable = (flags[cut.slices] & np.uint16(UNUSABLE)) == 0
     usable &= weight[cut.slices] > 0
     filled = fill_unusable(data[cut.slices], usable if known is None else usable | known[cut.slices])
-    coefficients = spline_filter(filled, order=5, output=np.float32, mode="mirror")
+    coefficients = quintic_coefficients(filled)
     return Prepared(coefficients, weight[cut.slices], _dilated(flags[cut.slices], usable), cut)
 
 

@@ -4,20 +4,28 @@ import numpy as np
 from numba import njit
 from scipy.fft import irfft2, rfft2
 
-from seechange_core.frames import Bool, Float32
+from seechange_core.frames import Bool, Float, Float32
 
 _REACH = 2
 """Lost pixels are filled from usable ones within so many rows and columns."""
 _NOISE = 0.02
 """Noise of a pixel over the variance of the light, where a lost pixel is filled."""
-_CANNOT_TELL = 2.0
-"""What the pixels around say of a source is known to this many sigma."""
 _CACHED = 251
-_ROUNDS = 3
+_ROUNDS = 8
 _HALF = 3
 _MIN_SIGMA = 6.0
-_MIN_SIGMA_BESIDE = 3.0
+_MIN_SIGMA_BESIDE = 2.5
 """Beside what is already known to be hit, less is enough."""
+_WINDOW = 2
+"""A point source is fitted to pixels within so many rows and columns."""
+_FARTHEST = 4
+"""Its place is at most a FWHM and so many pixels away."""
+_FRACTIONS = 4
+"""And at places so many to the pixel."""
+_PSF_ERROR = 0.1
+"""Of its light per pixel: of places between, of the PSF."""
+_FEWEST = 3
+"""Usable neighbours of a pixel beside a hit, without which nothing tells it from the hit."""
 _SHARPER = 1.15
 """A hit is more significant alone than as the peak of a source, by this factor at least."""
 _MODEL_ERROR = 0.1
@@ -86,10 +94,8 @@ def _predict(residual, usable, wanted, covariance, struck, hits, out):  # type: 
     # Where the usable neighbours lie decides how they count: bad columns ask for the same again and again.
     known = np.full(_CACHED, -1, np.int64)
     weights = np.empty((_CACHED, most))
-    for place in range(wanted.size):
+    for place in np.flatnonzero(wanted):
         y, x = place // width, place % width
-        if not wanted[y, x]:
-            continue
         n = 0
         pattern = 0
         for v in range(max(0, y - _REACH), min(height, y + _REACH + 1)):
@@ -137,14 +143,14 @@ def _predict(residual, usable, wanted, covariance, struck, hits, out):  # type: 
 
 
 def find_hits(
-    residual: Float32, variance: Float32, usable: Bool, struck: Bool, model: Float32, psf: Float32
+    residual: Float32, variance: Float32, usable: Bool, struck: Bool, wrong: Float32, psf: Float32
 ) -> Bool:
     """Find pixels too sharp for a source: remains of cosmic rays that a single image could not tell.
 
     A pixel is one where its own significance exceeds that of the best point source next to it. A source's
     brightest pixel has P_0 / sqrt(sum P^2) of the source's significance, 0.35 with a FWHM of 3.8 pixels and
-    0.7 with 1.9; a single hit pixel has the inverse. Beside a known hit a pixel is one where it is brighter
-    than any source that the pixels further away allow.
+    0.7 with 1.9; a single hit pixel has the inverse. Beside a known hit, where most of what is left is of the
+    same ray, pixels that stand out are hits until what remains around them may be a point source.
 
     Parameters
     ----------
@@ -154,8 +160,8 @@ def find_hits(
         (H, W).
     struck
         (H, W): hits that are known.
-    model
-        (H, W) the prediction.
+    wrong
+        (H, W) float32: see `prediction_error`.
     psf
         (size, size) of the new image.
 
@@ -168,31 +174,63 @@ def find_hits(
     y, x = _bright(residual, variance, usable, np.float32(_MIN_SIGMA_BESIDE))
     if not len(y):
         return hits
-    middle, half = psf.shape[0] // 2, _HALF
-    core = psf[middle - half : middle + half + 1, middle - half : middle + half + 1]
-    _hits(residual, variance, usable, struck, model, np.ascontiguousarray(core, np.float64), y, x, hits)
+    order = np.argsort(-residual[y, x] / np.sqrt(variance[y, x]))
+    core = _middle(psf, _HALF)
+    # Of a Gaussian the peak is .88 / FWHM^2.
+    reach = min(max(1, round(float(np.sqrt(0.88 / psf.max())))), _FARTHEST)
+    between = _between(_middle(psf, reach + _WINDOW))
+    _hits(residual, variance, usable, struck, wrong, core, between, y[order], x[order], hits)
     return hits
+
+
+def _middle(psf: Float32, half: int) -> Float:
+    """Return the middle of a stamp, (2 half + 1, 2 half + 1)."""
+    at = psf.shape[0] // 2
+    return np.ascontiguousarray(psf[at - half : at + half + 1, at - half : at + half + 1], np.float64)
+
+
+@njit(cache=True, nogil=True)
+def _between(psf):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return a stamp moved by fractions of a pixel in y and x (cubic convolution: Keys 1981)."""
+    n, size = _FRACTIONS, psf.shape[0]
+    taps = np.empty((n, 4))
+    for k in range(n):
+        t = k / n
+        taps[k, 0] = ((2 - t) * t - 1) * t / 2
+        taps[k, 1] = ((3 * t - 5) * t * t + 2) / 2
+        taps[k, 2] = ((4 - 3 * t) * t + 1) * t / 2
+        taps[k, 3] = (t - 1) * t * t / 2
+    out = np.zeros((n, n, size, size))
+    for j in range(n):
+        for i in range(n):
+            for y in range(size):
+                for x in range(size):
+                    for b in range(4):
+                        for a in range(4):
+                            # Moved by t to the right, a pixel is what was t further left.
+                            v, u = y + 1 - b, x + 1 - a
+                            if 0 <= v < size and 0 <= u < size:
+                                out[j, i, y, x] += taps[j, b] * taps[i, a] * psf[v, u]
+    return out
 
 
 @njit(cache=True, nogil=True)
 def _bright(residual, variance, usable, n_sigma):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Return the rows and columns of usable pixels beyond so many sigma."""
-    n = 0
+    at = np.empty(residual.size, np.int64)
+    n, width = 0, residual.shape[1]
+    least = n_sigma * n_sigma
     for y in range(residual.shape[0]):
-        for x in range(residual.shape[1]):
-            n += usable[y, x] and residual[y, x] > n_sigma * np.sqrt(variance[y, x])
-    places = np.empty((2, n), np.int64)
-    n = 0
-    for y in range(residual.shape[0]):
-        for x in range(residual.shape[1]):
-            if usable[y, x] and residual[y, x] > n_sigma * np.sqrt(variance[y, x]):
-                places[0, n], places[1, n] = y, x
+        for x in range(width):
+            value = residual[y, x]
+            if value > 0 and value * value > least * variance[y, x] and usable[y, x]:
+                at[n] = y * width + x
                 n += 1
-    return places
+    return at[:n] // width, at[:n] % width
 
 
 @njit(cache=True, nogil=True)
-def _hits(residual, variance, usable, struck, model, psf, rows, columns, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _hits(residual, variance, usable, struck, wrong, psf, between, rows, columns, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     height, width = residual.shape
     for _ in range(_ROUNDS):
         found = 0
@@ -201,14 +239,10 @@ def _hits(residual, variance, usable, struck, model, psf, rows, columns, hits): 
             if hits[y, x] or y < 1 or x < 1 or y > height - 2 or x > width - 2:
                 continue
             sigma = np.sqrt(variance[y, x])
-            beside = _beside(struck, hits, y, x)
-            if not beside and residual[y, x] <= _MIN_SIGMA * sigma:
-                continue
-            left = _MODEL_ERROR * _brightest(model, y, x, 1) + _WING_ERROR * _brightest(model, y, x, _WING)
-            own = (residual[y, x] - left) / sigma
-            if beside:
-                sharp = own - _expected(residual, sigma, usable, struck, psf, y, x, hits)
-                hit = sharp > _MIN_SIGMA_BESIDE
+            own = (residual[y, x] - wrong[y, x]) / sigma
+            if _beside(struck, hits, y, x):
+                hit = own > _MIN_SIGMA_BESIDE
+                hit = hit and _stands_out(residual, variance, usable, wrong, between, y, x, hits)
             else:
                 hit = own > _MIN_SIGMA
                 hit = hit and own > _SHARPER * _best_source(residual, sigma, usable, psf, y, x, hits)
@@ -220,12 +254,74 @@ def _hits(residual, variance, usable, struck, model, psf, rows, columns, hits): 
 
 
 @njit(cache=True, nogil=True)
-def _brightest(model, y, x, reach):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    light = 0.0
-    for v in range(max(y - reach, 0), min(y + reach + 1, model.shape[0])):
-        for u in range(max(x - reach, 0), min(x + reach + 1, model.shape[1])):
-            light = max(light, model[v, u])
-    return light
+def _window(residual, variance, usable, wrong, y, x, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return data and variance around a pixel, how many are usable, and how many of those touch it."""
+    side = 2 * _WINDOW + 1
+    data, var = np.zeros((side, side)), np.full((side, side), np.inf)
+    n, near = 0, -1
+    for v in range(max(0, y - _WINDOW), min(residual.shape[0], y + _WINDOW + 1)):
+        for u in range(max(0, x - _WINDOW), min(residual.shape[1], x + _WINDOW + 1)):
+            if usable[v, u] and not hits[v, u]:
+                j, i = v - y + _WINDOW, u - x + _WINDOW
+                data[j, i] = residual[v, u]
+                var[j, i] = variance[v, u] + wrong[v, u] ** 2
+                n += 1
+                near += abs(v - y) < 2 and abs(u - x) < 2
+    return data, var, n, near
+
+
+@njit(cache=True, nogil=True)
+def _stands_out(residual, variance, usable, wrong, between, y, x, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Tell if no point source near fits what is around a pixel, and if the pixel is above the best one."""
+    data, var, n, near = _window(residual, variance, usable, wrong, y, x, hits)
+    weight = 1 / var
+    side = len(data)
+    reach = between.shape[2] // 2 - _WINDOW
+    if near < _FEWEST:
+        return True
+    best, above = np.sum(data**2 * weight), data[_WINDOW, _WINDOW]
+    middle = between.shape[2] // 2
+    for dy in range(-reach * _FRACTIONS, reach * _FRACTIONS + 1):
+        for dx in range(-reach * _FRACTIONS, reach * _FRACTIONS + 1):
+            stamp = between[dy % _FRACTIONS, dx % _FRACTIONS]
+            top, left = middle - _WINDOW - dy // _FRACTIONS, middle - _WINDOW - dx // _FRACTIONS
+            total, norm = 0.0, 1e-30
+            for j in range(side):
+                for i in range(side):
+                    p = stamp[top + j, left + i]
+                    total += p * data[j, i] * weight[j, i]
+                    norm += p * p * weight[j, i]
+            flux = max(total / norm, 0.0)
+            chi2 = 0.0
+            for j in range(side):
+                if chi2 >= best:
+                    break
+                for i in range(side):
+                    p = flux * stamp[top + j, left + i]
+                    chi2 += (data[j, i] - p) ** 2 / (var[j, i] + (_PSF_ERROR * p) ** 2)
+            if chi2 < best:
+                best = chi2
+                above = data[_WINDOW, _WINDOW] - flux * stamp[top + _WINDOW, left + _WINDOW]
+    return best > n and above > np.sqrt(variance[y, x])
+
+
+def prediction_error(model: Float32) -> Float32:
+    """Return how wrong a prediction of the static light, (H, W) float32, may be at each pixel."""
+    wrong = _MODEL_ERROR * _brightest(model, 1) + _WING_ERROR * _brightest(model, _WING)
+    return np.asarray(wrong, np.float32)
+
+
+def _brightest(plane: Float32, reach: int) -> Float32:
+    """Return the highest value within so many rows and columns, at least 0."""
+    highest = np.pad(plane, reach)
+    for _ in range(2):
+        width = 1
+        while width < 2 * reach + 1:
+            step = min(width, 2 * reach + 1 - width)
+            highest = np.maximum(highest[:-step], highest[step:])
+            width += step
+        highest = highest.T
+    return highest
 
 
 @njit(cache=True, nogil=True)
@@ -236,27 +332,6 @@ def _beside(struck, hits, y, x):  # type: ignore[no-untyped-def]  # noqa: ANN001
             if hits[v, u] or struck[v, u]:
                 return True
     return False
-
-
-@njit(cache=True, nogil=True)
-def _expected(residual, sigma, usable, struck, psf, y, x, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return the most that a source can give a pixel, in sigma, by the pixels around that no hit touches."""
-    height, width = residual.shape
-    best = 0.0
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            total = 0.0
-            norm = 0.0
-            for v in range(max(0, y + dy - _HALF), min(height, y + dy + _HALF + 1)):
-                for u in range(max(0, x + dx - _HALF), min(width, x + dx + _HALF + 1)):
-                    if usable[v, u] and not _beside(struck, hits, v, u) and not (v == y and u == x):
-                        p = psf[v - y - dy + _HALF, u - x - dx + _HALF]
-                        total += p * residual[v, u]
-                        norm += p * p
-            if norm > 0:
-                at = psf[_HALF - dy, _HALF - dx]
-                best = max(best, at * (total / (sigma * norm) + _CANNOT_TELL / np.sqrt(norm)))
-    return best
 
 
 @njit(cache=True, nogil=True)

@@ -86,18 +86,16 @@ class StackSums:
             self.flux, self.weight, self.noise, self.covered, self.saturated,
         )  # fmt: skip
 
-    def mean(self, min_share: float = 0.0) -> tuple[Float32, Float32, Flags]:
+    def mean(self, min_inputs: int = 1) -> tuple[Float32, Float32, Flags]:
         """Return the average, its weight and its flags (SATURATED where half of the images are).
 
-        Pixels that fewer images reach than `min_share` of what is typical are OUT_OF_BOUNDS.
+        Pixels that fewer than `min_inputs` images reach are OUT_OF_BOUNDS.
         """
         flags = np.zeros(self.weight.shape, np.uint16)
         flags[2 * self.saturated >= np.maximum(self.covered, 1)] |= np.uint16(PixelFlag.SATURATED)
         empty = self.weight <= 0
         flags[empty & (flags == 0)] |= np.uint16(PixelFlag.NO_DATA)
-        reached = self.covered[self.covered > 0]
-        fewest = max(1.0, min_share * float(np.median(reached))) if reached.size else 1.0
-        flags[self.covered < fewest] = np.uint16(PixelFlag.OUT_OF_BOUNDS)
+        flags[self.covered < min_inputs] = np.uint16(PixelFlag.OUT_OF_BOUNDS)
         safe = np.where(empty, np.float32(1), self.weight)
         data = np.where(empty, np.float32(0), self.flux / safe)
         weight = np.where(flags > 0, np.float32(0), safe * safe / np.where(empty, np.float32(1), self.noise))

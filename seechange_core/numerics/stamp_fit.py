@@ -6,31 +6,26 @@ same variances (as in Reiss & Lupton 2016, DMTN-007, section 4, on the differenc
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
 import numba as nb
 import numpy as np
 
 from seechange_core.frames import Float, Float32, PsfModel
 from seechange_core.numerics.psf import local_coefficients, shifted_stamp, spline_coefficients, terms_at
-from seechange_core.numerics.psf_fit import fit_source, invert
+from seechange_core.numerics.psf_fit import PsfFits, fit_source, invert
 
 _DIPOLE_STEPS = 15
 
 
-class StampFits(NamedTuple):
-    """Fits to stamps; arrays of (n,), NaN where nothing could be fitted.
+@dataclass(frozen=True, eq=False)
+class StampFits(PsfFits):
+    """Fits to stamps, (n,): those of the one PSF in pixels of the stamps, and what a second one tells.
+
+    The reduced chi square has the errors of the PSF's shape as part of the variances.
 
     Attributes
     ----------
-    x, y, x_err, y_err
-        Position of the one PSF, pixels of the stamp.
-    flux, flux_err
-        Its flux; the error is that of the noise.
-    chi2
-        Reduced, with the errors of the PSF's shape as part of the variances.
-    usable_fraction
-        Of the PSF's light within the fit radius that falls on usable pixels.
     dipole_chi2
         By how much chi square (not reduced) is lower with a second, negative PSF.
     dipole_ratio
@@ -41,14 +36,6 @@ class StampFits(NamedTuple):
         (n, size, size) float32: the PSF where the one was fitted.
     """
 
-    x: Float
-    y: Float
-    x_err: Float
-    y_err: Float
-    flux: Float
-    flux_err: Float
-    chi2: Float
-    usable_fraction: Float
     dipole_chi2: Float
     dipole_ratio: Float
     dipole_separation_pix: Float
@@ -89,6 +76,8 @@ def fit_stamps(
         Photons per unit of flux.
     shape_error
         Relative error of the PSF's pixels: what it leaves of the flux adds to the variances of chi square.
+        It is that of the geometric mean of a pixel and the brightest one that it touches: where the PSF is
+        steep, a width wrong by a few per cent changes a pixel by far more than a few per cent.
     max_shift_pix
         A position never leaves its start by more than this in x or y.
     """
@@ -101,7 +90,7 @@ def fit_stamps(
             spline_coefficients(psf.coefficients), terms_at(psf, *place), np.array(start, float),
             (radius_pix, min(core_pix, radius_pix), 1 / gain, shape_error, max_shift_pix), out, profiles,
         )  # fmt: skip
-    return StampFits(**dict(zip(StampFits._fields, (*out, profiles), strict=True)))
+    return StampFits(**dict(zip((f.name for f in fields(StampFits)), (*out, profiles), strict=True)))
 
 
 @nb.njit(cache=True, nogil=True)
@@ -167,10 +156,9 @@ def _variances(
         for i in range(len(weight)):
             variance[j, i] = np.inf
             if weight[j, i] > 0 and (i - x) ** 2 + (j - y) ** 2 <= radius * radius:
-                light = flux * profile[j, i]
-                variance[j, i] = (
-                    1 / weight[j, i] + max(light, 0.0) * inverse_gain + (shape_error * light) ** 2
-                )
+                most = flux * profile[max(j - 1, 0) : j + 2, max(i - 1, 0) : i + 2].max()
+                light = max(flux * profile[j, i], 0.0)
+                variance[j, i] = 1 / weight[j, i] + light * inverse_gain + shape_error**2 * light * most
                 used += 1
     return used
 

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import find_objects, label
 
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import Bool, Flags, Float32, PsfModel
+from seechange_core.numerics.pieces import pieces_of
 from seechange_core.numerics.psf import draw
 from seechange_core.numerics.psf_fit import fit
 
@@ -39,32 +39,29 @@ def rebuild_cores(
     filled
         (H, W), which those are.
     """
-    labels, count = label(holes, np.ones((3, 3), int))
-    if not count:
-        return data, np.zeros(data.shape, bool)
-    rows, columns = np.nonzero(labels)
-    which = labels[rows, columns]
-    size = np.bincount(which, minlength=count + 1)[1:]
-    y = np.bincount(which, rows, count + 1)[1:] / size
-    x = np.bincount(which, columns, count + 1)[1:] / size
-    reach = max(max(s.stop - s.start for s in box) for box in find_objects(labels)) / 2
-    radius = reach + _RADIUS_FWHM * psf.fwhm_pix
-    flux, good, model = np.zeros(count), np.zeros(count, bool), np.zeros(data.shape, np.float32)
+    pieces = pieces_of(holes)
+    filled = np.zeros(data.shape, bool)
+    if not pieces.count:
+        return data, filled
+    x, y = pieces.centres
+    radius = pieces.longest_side / 2 + _RADIUS_FWHM * psf.fwhm_pix
+    flux, good = np.zeros(pieces.count), np.zeros(pieces.count, bool)
+    model: Float32 | None = None
     for _ in range(_ROUNDS):
         # Each round takes away what the one before found of the neighbours.
         fits = fit(
-            data - model, weight, psf, x, y, flux, radius_pix=radius, gain=gain, model=model,
-            free_position=True, max_shift_pix=_MAX_SHIFT_FWHM * psf.fwhm_pix,
+            data if model is None else data - model, weight, psf, x, y, flux, radius_pix=radius, gain=gain,
+            model=model, free_position=True, max_shift_pix=_MAX_SHIFT_FWHM * psf.fwhm_pix,
         )  # fmt: skip
         good = (fits.flux > 0) & np.isfinite(fits.flux_err) & (fits.usable_fraction > _MIN_USABLE)
         x, y, flux = (np.where(good, a, b) for a, b in ((fits.x, x), (fits.y, y), (fits.flux, 0.0)))
         model = draw(psf, x[good], y[good], flux[good], (data.shape[0], data.shape[1]))
-    done = good[which - 1]
-    rows, columns = rows[done], columns[done]
-    filled = np.zeros(data.shape, bool)
-    filled[rows, columns] = True
+    done = good[pieces.which]
+    at = pieces.rows[done], pieces.columns[done]
+    filled[at] = True
     out = data.copy()
-    out[rows, columns] = model[rows, columns]
+    if model is not None:
+        out[at] = model[at]
     return out, filled
 
 

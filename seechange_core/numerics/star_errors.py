@@ -3,7 +3,8 @@
 Of static light that the matched filter sees at T electrons, an error of the PSF or of the flux scale leaves
 a residual in proportion to T: on the source itself, and around it to where its light reaches. How much is no
 assumption here: the residuals at and around all static sources of the image tell it, in zones of distance
-and bins of brightness; saturated stars, whose cores were rebuilt, apart from the others. Quantiles of many
+and bins of brightness; saturated stars, whose cores were rebuilt, and those on pixels where few images made
+the reference, whose PSF is another, apart from the others. Quantiles of many
 sources are not impressed by a few that really changed.
 """
 
@@ -13,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from scipy.ndimage import maximum_filter
 from scipy.special import chdtri
 
 from seechange_core.frames import Bool, Float, Float32, Int
+from seechange_core.numerics.growth import grown
 
 _REACHES_FWHM = (1.0, 2.0, 4.0)
 """The brightest static light within so many FWHM (rows and columns) may leave something, each with its own
@@ -32,14 +33,12 @@ _BIN = 0.3
 """Least width of a bin of brightness, in powers of ten."""
 _FEWEST = (25, 60, 150, 400)
 """Independent elements (FWHM squared) that a bin needs, by reach: about ten sources."""
-_MOST = 6000
 _MOST_BLANK = 0.1
 """What blank sky shows of variance beyond its noise, up to this much, is not the light's fault."""
 _SPARSE = 50
 _MOST_PIXELS = 300_000
 _CHANCE = 0.85
 """Standard deviation of the width of one element: less than one of it is no sign of an error."""
-_HALVINGS = 14
 _STEPS = 20
 _DECADES = 8
 
@@ -91,6 +90,7 @@ def excess_variance(
     sigma: Float32,
     usable: Bool,
     hot: Bool,
+    thin: Bool,
     fwhm_pix: float,
     default: float,
 ) -> Float32:
@@ -104,8 +104,11 @@ def excess_variance(
         (H, W) float32: static light through the score's filter: a star's flux at its place, electrons.
     sigma
         (H, W) float32: noise of a point-source flux at each pixel, electrons.
-    usable, hot
-        (H, W): pixels whose score counts; pixels of saturated stars.
+    usable
+        (H, W): pixels whose score counts.
+    hot, thin
+        (H, W): pixels of saturated stars; pixels where the reference has another PSF. Their stars are
+        measured apart from the others.
     fwhm_pix
         Of the difference's PSF.
     default
@@ -117,22 +120,23 @@ def excess_variance(
         (H, W), 1 or more.
     """
     factor = np.ones(score.shape, np.float32)
-    step = max(2, int(fwhm_pix / 2))
-    rebuilt = _grown(hot, fwhm_pix, step)
-    away = usable & ~_grown(hot, (_REACHES_FWHM[-1] + 1) * fwhm_pix, step)
-    nothing = np.float32(0)
-    scene = _Scene.of(np.where(rebuilt, nothing, light), sigma, fwhm_pix, step)
-    _count(scene, score, away, _Kind(0.7, 0.02, (default, 0.0, 0.0, 0.0)), factor)
-    if rebuilt.any():
-        scene = _Scene.of(np.where(rebuilt, light, nothing), sigma, fwhm_pix, step)
-        _count(scene, score, usable, _REBUILT, factor)
+    usual = _Kind(0.7, 0.02, (default, 0.0, 0.0, 0.0))
+    away, parts = usable, np.zeros(score.shape, np.uint8)
+    others = []
+    for part, (mask, kind) in enumerate(((hot, _REBUILT), (thin, usual)), 1):
+        if mask.any():
+            parts[grown(mask, round(fwhm_pix)) & (parts == 0)] = part
+            away = away & ~grown(mask, round((_REACHES_FWHM[-1] + 1) * fwhm_pix))
+            others.append((part, usable, kind))
+    for part, seen, kind in ((0, away, usual), *others):
+        _count(_Scene.of(light, parts, part, sigma, fwhm_pix), score, seen, kind, factor)
     return factor
 
 
 def _count(scene: "_Scene", score: Float32, seen: Bool, kind: _Kind, factor: Float32) -> None:
     """Measure what light leaves, where it reaches farthest first, and add it to `factor`, in place."""
-    zones = scene.zones(seen)
-    blank = score[zones == _BLANK][::_SPARSE]
+    zones, counts = scene.zones(seen)
+    blank = score.ravel()[_every(zones, _BLANK, counts[_BLANK], _SPARSE)]
     beyond = np.float32(
         np.clip(_width(blank, np.ones_like(blank), kind.quantile) ** 2 - 1, 0, _MOST_BLANK)
         if len(blank)
@@ -140,10 +144,9 @@ def _count(scene: "_Scene", score: Float32, seen: Bool, kind: _Kind, factor: Flo
     )
     tables = np.zeros((scene.reaches + 1, _STEPS * _DECADES), np.float32)
     for k in range(scene.reaches, -1, -1):
-        index = np.flatnonzero(zones == k)
-        index = index[:: max(1, len(index) // _MOST_PIXELS)]
+        index = _every(zones, k, counts[k], max(1, counts[k] // _MOST_PIXELS))
         known = factor.ravel()[index] + beyond + scene.excess(index, tables)
-        law = _law(score.ravel()[index], scene.light(index, k), known, scene.fwhm_pix, _FEWEST[k], kind)
+        law = _law(score.ravel()[index], scene.seen_light(index, k), known, scene.fwhm_pix, _FEWEST[k], kind)
         tables[k] = (law or Law(np.zeros(1), np.array([kind.defaults[k]]))).table()
     scene.add(factor, tables)
 
@@ -151,64 +154,102 @@ def _count(scene: "_Scene", score: Float32, seen: Bool, kind: _Kind, factor: Flo
 _NOT_SEEN, _BLANK = 255, 254
 
 
-def _grown(mask: Bool, radius_pix: float, step: int) -> Bool:
-    """Return the blocks of `step` pixels within a radius of a mask, as pixels."""
-    height, width = mask.shape
-    blocks = _block_max(mask.view(np.uint8), step)
-    grown = maximum_filter(blocks, size=2 * round(radius_pix / step) + 1, mode="constant") > 0
-    return np.asarray(np.repeat(np.repeat(grown, step, 0), step, 1)[:height, :width], bool)
+@njit(cache=True, nogil=True)
+def _every(zones, zone, count, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the place of every `step`-th of the `count` pixels of a zone."""
+    out = np.empty(-(-count // step), np.int64)
+    flat, found = zones.ravel(), 0
+    for place in range(flat.size):
+        if flat[place] == zone:
+            if found % step == 0:
+                out[found // step] = place
+            found += 1
+    return out
 
 
 @njit(cache=True, nogil=True)
-def _block_max(plane, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    rows, columns = -(-plane.shape[0] // step), -(-plane.shape[1] // step)
-    out = np.empty((rows, columns), plane.dtype)
-    for y in range(plane.shape[0]):
-        for x in range(plane.shape[1]):
-            v, u = y // step, x // step
-            if (y % step == 0 and x % step == 0) or plane[y, x] > out[v, u]:
-                out[v, u] = plane[y, x]
+def _block_max(light, parts, part, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the brightest of one part of the light in each block; 0 where the block has none of it."""
+    rows, columns = -(-light.shape[0] // step), -(-light.shape[1] // step)
+    out = np.zeros((rows, columns), light.dtype)
+    for y in range(light.shape[0]):
+        v = y // step
+        for x in range(light.shape[1]):
+            if parts[y, x] == part:
+                u = x // step
+                if light[y, x] > out[v, u]:
+                    out[v, u] = light[y, x]
     return out
+
+
+@njit(cache=True, nogil=True)
+def _widened(plane, half, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Fill `out` with the largest values within `half` rows and columns."""
+    height, width = plane.shape
+    column = np.empty(width, plane.dtype)
+    for y in range(height):
+        column[:] = plane[y]
+        for v in range(max(0, y - half), min(height, y + half + 1)):
+            for x in range(width):
+                column[x] = plane[v, x] if plane[v, x] > column[x] else column[x]
+        row = out[y]
+        row[:] = column
+        for d in range(1, min(half + 1, width)):
+            for x in range(width - d):
+                row[x] = column[x + d] if column[x + d] > row[x] else row[x]
+            for x in range(d, width):
+                row[x] = column[x - d] if column[x - d] > row[x] else row[x]
 
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """Static light, and the brightest of it within each reach, on blocks of `step` pixels."""
+    """One part of the static light, and the brightest of it within each reach, on blocks of `step` pixels."""
 
-    own: Float32
+    light: Float32
+    parts: npt.NDArray[np.uint8]
+    part: int
     sigma: Float32
     around: Float32
     step: int
     fwhm_pix: float
 
     @classmethod
-    def of(cls, light: Float32, sigma: Float32, fwhm_pix: float, step: int) -> "_Scene":
-        blocks = _block_max(light, step)
-        planes, before = [], 0
-        for reach in _REACHES_FWHM:
+    def of(
+        cls, light: Float32, parts: npt.NDArray[np.uint8], part: int, sigma: Float32, fwhm_pix: float
+    ) -> "_Scene":
+        step = max(2, int(fwhm_pix / 2))
+        blocks, before = _block_max(light, parts, part, step), 0
+        around = np.empty((len(_REACHES_FWHM), *blocks.shape), np.float32)
+        for reach, plane in zip(_REACHES_FWHM, around, strict=True):
             half = max(before + 1, round(reach * fwhm_pix / step))
-            blocks = maximum_filter(blocks, size=2 * (half - before) + 1, mode="nearest")
-            planes.append(blocks)
-            before = half
-        return cls(light, sigma, np.stack(planes), step, fwhm_pix)
+            _widened(blocks, half - before, plane)
+            blocks, before = plane, half
+        return cls(light, parts, part, sigma, around, step, fwhm_pix)
 
     @property
     def reaches(self) -> int:
         """Number of reaches."""
         return len(self.around)
 
-    def zones(self, seen: Bool) -> npt.NDArray[np.uint8]:
-        """Return for each pixel the first reach that sees a good part of the brightest light around it."""
-        out = np.empty(self.own.shape, np.uint8)
-        _zones(self.own, self.sigma, self.around, self.step, seen, _LEAST_LIGHT, _DOMINATES, out)
-        return out
+    def zones(self, seen: Bool) -> tuple[npt.NDArray[np.uint8], list[int]]:
+        """Return for each pixel the first reach that sees a good part of the brightest light around it.
 
-    def light(self, index: Int, zone: int) -> Float32:
+        The second result tells how many pixels each zone has.
+        """
+        out = np.empty(self.light.shape, np.uint8)
+        counts = _zones(
+            self.light, self.parts, self.part, self.sigma, self.around, self.step, seen,
+            np.float32(_LEAST_LIGHT), np.float32(_DOMINATES), out,
+        )  # fmt: skip
+        return out, counts.tolist()
+
+    def seen_light(self, index: Int, zone: int) -> Float32:
         """Return own light (zone 0) or the brightest within a reach of some pixels, in sigma."""
         if zone == 0:
-            light = np.maximum(self.own.ravel()[index], 0)
+            own = self.parts.ravel()[index] == self.part
+            light = np.where(own, np.maximum(self.light.ravel()[index], 0), np.float32(0))
         else:
-            y, x = np.divmod(index, self.own.shape[1])
+            y, x = np.divmod(index, self.light.shape[1])
             light = self.around[zone - 1][y // self.step, x // self.step]
         return np.asarray(light / self.sigma.ravel()[index], np.float32)
 
@@ -217,49 +258,57 @@ class _Scene:
         total = np.zeros(len(index), np.float32)
         for k in range(self.reaches + 1):
             if tables[k].any():
-                log = _STEPS * np.log10(np.maximum(self.light(index, k), np.float32(1)))
+                log = _STEPS * np.log10(np.maximum(self.seen_light(index, k), np.float32(1)))
                 total += np.interp(log, np.arange(tables.shape[1]), tables[k]).astype(np.float32)
         return total
 
     def add(self, factor: Float32, tables: Float32) -> None:
         """Add the excess variance of all pixels to an image, in place."""
-        _add(self.own, self.sigma, self.around, self.step, tables, _LEAST_LIGHT, _STEPS, factor)
+        _add(
+            self.light, self.parts, self.part, self.sigma, self.around, self.step, tables,
+            tables.any(axis=1), np.float32(_LEAST_LIGHT), _STEPS, factor,
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _zones(own, sigma, around, step, seen, least, dominates, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _zones(light, parts, part, sigma, around, step, seen, least, dominates, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     last = around.shape[0] - 1
-    for y in range(own.shape[0]):
+    counts = np.zeros(256, np.int64)
+    for y in range(light.shape[0]):
         v = y // step
-        for x in range(own.shape[1]):
+        for x in range(light.shape[1]):
             u = x // step
             most = around[last, v, u]
             if not seen[y, x]:
-                out[y, x] = _NOT_SEEN
+                zone = _NOT_SEEN
             elif most <= least * sigma[y, x]:
-                out[y, x] = _BLANK
-            elif own[y, x] >= dominates * most:
-                out[y, x] = 0
+                zone = _BLANK
+            elif parts[y, x] == part and light[y, x] >= dominates * most:
+                zone = 0
             else:
-                k = 0
-                while around[k, v, u] < dominates * most:
-                    k += 1
-                out[y, x] = k + 1
+                zone = 1
+                while around[zone - 1, v, u] < dominates * most:
+                    zone += 1
+            out[y, x] = zone
+            counts[zone] += 1
+    return counts
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _add(own, sigma, around, step, tables, least, steps, factor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _add(light, parts, part, sigma, around, step, tables, useful, least, steps, factor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     n, end = around.shape[0], tables.shape[1] - 2
-    for y in range(own.shape[0]):
+    for y in range(light.shape[0]):
         v = y // step
-        for x in range(own.shape[1]):
+        for x in range(light.shape[1]):
             u = x // step
             if around[n - 1, v, u] <= least * sigma[y, x]:
                 continue
             for k in range(n + 1):
-                light = own[y, x] if k == 0 else around[k - 1, v, u]
-                if light > sigma[y, x]:
-                    place = steps * np.log10(light / sigma[y, x])
+                if not useful[k] or (k == 0 and parts[y, x] != part):
+                    continue
+                bright = light[y, x] if k == 0 else around[k - 1, v, u]
+                if bright > sigma[y, x]:
+                    place = steps * np.log10(bright / sigma[y, x])
                     cell = min(int(place), end)
                     share = np.float32(place - cell)
                     factor[y, x] += tables[k, cell] * (1 - share) + tables[k, cell + 1] * share
@@ -279,7 +328,7 @@ def _law(
         stop = max(start + enough, int(np.searchsorted(-log, _BIN - log[start])))
         if telling - stop < enough:
             stop = telling
-        pick = order[start : stop : max(1, (stop - start) // _MOST)]
+        pick = order[start:stop]
         middles.append(float(np.median(log[start:stop])))
         chance = _CHANCE * fwhm_pix / np.sqrt(stop - start)
         errors.append(_error(residual[pick], light[pick], known[pick], kind, float(chance)))
@@ -288,19 +337,12 @@ def _law(
 
 
 def _error(residual: Float32, light: Float32, known: Float32, kind: _Kind, chance: float) -> float:
-    """Return the relative error that gives residuals unit width."""
-    squared = np.square(light)
-    low, high = 0.0, kind.highest
+    """Return the relative error that gives residuals unit width; 0 if they have it within chance without."""
     if _width(residual, known, kind.quantile) <= 1 + chance:
         return 0.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        expected = np.asarray(known + squared * np.float32(middle**2), np.float32)
-        if _width(residual, expected, kind.quantile) > 1:
-            low = middle
-        else:
-            high = middle
-    return high
+    # Each pixel tells what the square of the error would have to be for its residual to be the quantile.
+    squared = (np.square(residual) / chdtri(1, 1 - kind.quantile) - known) / np.square(light)
+    return min(float(np.sqrt(max(np.quantile(squared, kind.quantile), 0.0))), kind.highest)
 
 
 def _width(residual: Float32, variance: Float32, quantile: float) -> float:

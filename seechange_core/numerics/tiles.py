@@ -88,26 +88,25 @@ class Tiling:
 
 
 class Mosaic:
-    """Sums of windowed tiles; the image is cut out when all are in."""
+    """Sums of windowed tiles over the image; what they have beyond it is dropped."""
 
     def __init__(self, tiling: Tiling) -> None:
         self.tiling = tiling
-        self.total = np.zeros(tiling.canvas_shape, np.float32)
+        self.total = np.zeros(tiling.shape, np.float32)
         self.window = tiling.window()
 
-    def add(self, tile: Tile, values: Float32) -> None:
-        """Add one tile's (side, side) values."""
-        _add(self.total, values, self.window, tile.y, tile.x, self.tiling.guard)
+    def add(self, tile: Tile, values: Float32, factor: float = 1.0) -> None:
+        """Add one tile's (side, side) values, times a factor."""
+        m, guard = self.tiling.margin, self.tiling.guard
+        _add(self.total, values, self.window, tile.y - m, tile.x - m, guard, np.float32(factor))
 
     def image(self) -> Float32:
-        """Return the blended (H, W) image.
+        """Return the blended (H, W) image when all tiles are in.
 
         At the image's rim only the outermost tile contributes, and its window already falls there.
         """
-        t = self.tiling
-        cut = slice(t.margin, t.margin + t.shape[0]), slice(t.margin, t.margin + t.shape[1])
-        image = self.total[cut].copy()
-        for axis, line in enumerate(_rim(t)):
+        image, self.total = self.total, np.zeros((0, 0), np.float32)
+        for axis, line in enumerate(_rim(self.tiling)):
             falls = np.flatnonzero(np.abs(line - 1) > _ROUNDING)
             if axis == 0:
                 image[falls] /= line[falls, None]
@@ -117,12 +116,16 @@ class Mosaic:
 
 
 @njit(cache=True, nogil=True)
-def _add(total: Float32, values: Float32, window: Float32, y: int, x: int, guard: int) -> None:
-    """Add windowed values at a corner; in the guard the window is 0."""
+def _add(
+    total: Float32, values: Float32, window: Float32, y: int, x: int, guard: int, factor: np.float32
+) -> None:
+    """Add windowed values at a corner, which may lie outside; in the guard the window is 0."""
     side = values.shape[0]
-    for i in range(guard, side - guard):
-        for j in range(guard, side - guard):
-            total[y + i, x + j] += values[i, j] * window[i, j]
+    first, last = max(guard, -x), min(side - guard, total.shape[1] - x)
+    for i in range(max(guard, -y), min(side - guard, total.shape[0] - y)):
+        line, own, share = total[y + i, x + first : x + last], values[i, first:last], window[i, first:last]
+        for j in range(last - first):
+            line[j] += own[j] * share[j] * factor
 
 
 def _rim(tiling: Tiling) -> tuple[Float32, Float32]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 from scipy.fft import irfft2, rfft2
 
 from seechange_core.frames import Float32
@@ -16,6 +17,9 @@ from seechange_core.frames import Float32
 Complex = npt.NDArray[np.complex64]
 
 _LEAST_TRANSFER = np.float32(3e-4)
+"""The reference's transfer is kept away from 0: where no light gets through, the new image's own white noise
+is left. Both PSFs vanish at high frequencies, and which one is smaller there is chance; the reference's noise
+there, which interpolation has all but removed, would be blown up by what is badly known of it."""
 _RESTORE = 0.02
 """Regularisation of the kernel that takes one PSF to the other, relative to a transfer of 1."""
 
@@ -84,9 +88,8 @@ def transfer(stamp: Float32, side: int) -> Complex:
 
 def stamp_of(spectrum: Complex, side: int, size: int) -> Float32:
     """Return the central (size, size) stamp of a transfer function."""
-    plane = irfft2(spectrum, (side, side))
-    half = size // 2
-    return np.ascontiguousarray(np.roll(plane, (half, half), (0, 1))[:size, :size], np.float32)
+    at = np.arange(-(size // 2), size - size // 2) % side
+    return np.ascontiguousarray(irfft2(spectrum, (side, side))[np.ix_(at, at)], np.float32)
 
 
 def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) -> Kernels:
@@ -101,41 +104,49 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
     side
         Of the patch, pixels.
     """
-    psf_ref = _floored(psf_ref)
-    power_new = psf_new.real**2 + psf_new.imag**2
-    power_ref = psf_ref.real**2 + psf_ref.imag**2
-    floor = np.float32(1e-20 * (noise.new + noise.ref))
-    inverse = np.float32(1) / (
-        np.float32(noise.new) * power_ref + np.float32(noise.ref) * noise.power * power_new + floor
+    ref, difference_new, difference_ref, score_new, score_ref, psf = filters = np.empty(
+        (6, *psf_new.shape), np.complex64
     )
-    root = np.sqrt(inverse)
-    variance = noise.new + noise.ref
-    scaled = root * np.float32(np.sqrt(variance))
-    matched = np.asarray(power_new * power_ref * inverse, np.float32)
+    matched = _filters(psf_new, psf_ref, noise.power, np.float32(noise.new), np.float32(noise.ref), filters)
     return Kernels(
         side=side,
         new=psf_new,
-        ref=psf_ref,
-        difference_new=psf_ref * scaled,
-        difference_ref=psf_new * scaled,
-        score_new=psf_new.conj() * (power_ref * inverse),
-        score_ref=psf_ref.conj() * (power_new * inverse),
-        psf=psf_new * psf_ref * scaled,
+        ref=ref,
+        difference_new=difference_new,
+        difference_ref=difference_ref,
+        score_new=score_new,
+        score_ref=score_ref,
+        psf=psf,
         flux_of_score=_sum_over_frequencies(matched, side) / side**2,
-        variance=variance,
+        variance=noise.new + noise.ref,
     )
 
 
-def _floored(spectrum: Complex) -> Complex:
-    """Keep a transfer away from 0: where no light gets through, the new image's own white noise is left.
-
-    Both PSFs vanish at high frequencies, and which one is smaller there is chance. The reference's noise
-    there, which interpolation has all but removed, would be blown up by what is badly known of it.
-    """
-    size = np.abs(spectrum)
-    return np.asarray(
-        spectrum * np.maximum(np.float32(1), _LEAST_TRANSFER / np.maximum(size, 1e-12)), np.complex64
-    )
+@njit(cache=True, nogil=True)
+def _filters(
+    psf_new: Complex, psf_ref: Complex, power: Float32, var_new: np.float32, var_ref: np.float32, out: Complex
+) -> Float32:
+    """Fill the filters and return the power spectrum of a point source in S."""
+    one, tiny = np.float32(1), np.float32(1e-20)
+    matched = np.empty(power.shape, np.float32)
+    total = var_new + var_ref
+    for y in range(power.shape[0]):
+        for x in range(power.shape[1]):
+            new, ref = psf_new[y, x], psf_ref[y, x]
+            size = np.sqrt(ref.real**2 + ref.imag**2)
+            ref = ref * max(one, _LEAST_TRANSFER / max(size, np.float32(1e-12)))
+            power_new = new.real**2 + new.imag**2
+            power_ref = ref.real**2 + ref.imag**2
+            inverse = one / (var_new * power_ref + var_ref * power[y, x] * power_new + tiny * total)
+            scale = np.sqrt(inverse * total)
+            matched[y, x] = power_new * power_ref * inverse
+            out[0, y, x] = ref
+            out[1, y, x] = ref * scale
+            out[2, y, x] = new * scale
+            out[3, y, x] = np.conj(new) * (power_ref * inverse)
+            out[4, y, x] = np.conj(ref) * (power_new * inverse)
+            out[5, y, x] = new * ref * scale
+    return matched
 
 
 def _sum_over_frequencies(half: Float32, side: int) -> float:
@@ -155,9 +166,19 @@ def matched_to_ref(new: Float32, kernels: Kernels) -> Float32:
 
 
 def _exchange(image_hat: Complex, old: Complex, wanted: Complex, side: int) -> Float32:
-    power = old.real**2 + old.imag**2
-    kernel = wanted * old.conj() * ((1 + _RESTORE**2) / (power + np.float32(_RESTORE**2)))
-    return np.asarray(irfft2(image_hat * kernel, (side, side)), np.float32)
+    return np.asarray(irfft2(_exchanged(image_hat, old, wanted), (side, side)), np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _exchanged(image_hat: Complex, old: Complex, wanted: Complex) -> Complex:
+    """Divide by one transfer, regularised, and multiply by another."""
+    least, gain = np.float32(_RESTORE**2), np.float32(1 + _RESTORE**2)
+    out = np.empty_like(image_hat)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            a = old[y, x]
+            out[y, x] = image_hat[y, x] * wanted[y, x] * np.conj(a) * (gain / (a.real**2 + a.imag**2 + least))
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,32 +228,82 @@ def subtract_patch(
     ref_hat
         Transform of `ref`, if it is known.
     """
-    shape = (kernels.side, kernels.side)
+    side = kernels.side
     new_hat, ref_hat = rfft2(new), rfft2(ref) if ref_hat is None else ref_hat
     # Fourier transforms of several planes at once: most of them are small, and calls cost, too.
-    hats = rfft2(np.stack([var_new, var_ref, *_squared(kernels, noise)]))
-    static_hat = ref_hat * kernels.score_ref
-    spectra = np.stack([
-        new_hat * kernels.difference_new - ref_hat * kernels.difference_ref,
-        new_hat * kernels.score_new - static_hat,
-        static_hat,
-        hats[0] * hats[2] + hats[1] * hats[3],
-    ])  # fmt: skip
-    difference, score, static, variance = irfft2(spectra, shape)
+    planes = np.zeros((4, side, side), np.float32)
+    planes[0], planes[1] = var_new, var_ref
+    _squared(kernels, noise, planes[2:])
+    spectra = _spectra(
+        new_hat, ref_hat, kernels.difference_new, kernels.difference_ref, kernels.score_new,
+        kernels.score_ref, rfft2(planes),
+    )  # fmt: skip
+    difference, score, static, variance = irfft2(spectra, (side, side))
     # Rounding may take a very small variance below zero beside a very bright star.
     least = np.float32(1e-3 * kernels.flux_of_score)
-    variance = np.maximum(variance, least)
-    if shift_sigma[0] or shift_sigma[1]:
-        slope_y, slope_x = _slopes(static)
-        variance += (
-            np.float32(shift_sigma[0] ** 2) * slope_x**2 + np.float32(shift_sigma[1] ** 2) * slope_y**2
-        )
     flux = np.float32(1 / kernels.flux_of_score)
-    return PatchResult(difference, score / np.sqrt(variance), variance * flux**2, static * flux)
+    sigma_x, sigma_y = (np.float32(sigma) for sigma in shift_sigma)
+    light = np.empty_like(static)
+    _normalise(score, variance, static, sigma_x, sigma_y, least, flux, light)
+    return PatchResult(difference, score, variance, light)
 
 
-def _squared(kernels: Kernels, noise: Noise) -> tuple[Float32, Float32]:
-    """Return the squares of the score's filters, which act on variances, as (side, side) planes.
+@njit(cache=True, nogil=True)
+def _spectra(
+    new: Complex,
+    ref: Complex,
+    difference_new: Complex,
+    difference_ref: Complex,
+    score_new: Complex,
+    score_ref: Complex,
+    hats: Complex,
+) -> Complex:
+    """Return the transforms of the difference, S, its static part and its variance, (4, side, side // 2 + 1).
+
+    `hats` are those of both variances and of the squared filters that act on them.
+    """
+    out = np.empty((4, *new.shape), np.complex64)
+    for y in range(new.shape[0]):
+        for x in range(new.shape[1]):
+            n, r = new[y, x], ref[y, x]
+            static = r * score_ref[y, x]
+            out[0, y, x] = n * difference_new[y, x] - r * difference_ref[y, x]
+            out[1, y, x] = n * score_new[y, x] - static
+            out[2, y, x] = static
+            out[3, y, x] = hats[0, y, x] * hats[2, y, x] + hats[1, y, x] * hats[3, y, x]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _normalise(
+    score: Float32,
+    variance: Float32,
+    static: Float32,
+    sigma_x: np.float32,
+    sigma_y: np.float32,
+    least: np.float32,
+    flux: np.float32,
+    light: Float32,
+) -> None:
+    """Divide S by its standard deviation and bring variance and static light to fluxes, in place.
+
+    The registration's error counts by the slopes of the static light, periodic.
+    """
+    side, half = score.shape[0], np.float32(0.5)
+    for y in range(side):
+        above, own, below = static[y - 1], static[y], static[(y + 1) % side]
+        for x in range(side):
+            left, right = x - 1 if x else side - 1, x + 1 if x + 1 < side else 0
+            slope_x = (own[left] - own[right]) * half * sigma_x
+            slope_y = (above[x] - below[x]) * half * sigma_y
+            full = max(variance[y, x], least) + slope_x**2 + slope_y**2
+            score[y, x] /= np.sqrt(full)
+            variance[y, x] = full * flux * flux
+            light[y, x] = own[x] * flux
+
+
+def _squared(kernels: Kernels, noise: Noise, out: Float32) -> None:
+    """Fill (2, side, side) zeros with the squares of the score's filters, which act on variances.
 
     They are narrow: on every other frequency they wrap around at half of the patch, where nothing is left.
     """
@@ -242,19 +313,7 @@ def _squared(kernels: Kernels, noise: Noise) -> tuple[Float32, Float32]:
     thinned = np.stack([kernels.score_new[::every, ::every], kernels.score_ref[::every, ::every]])
     thinned[1] *= np.sqrt(noise.power[::every, ::every])
     small = np.square(irfft2(thinned, (own, own)))
-    if every == 1:
-        return small[0], small[1]
-    planes = np.zeros((2, side, side), np.float32)
     half = own // 2
-    for rows in (slice(half), slice(-half, None)):
-        for columns in (slice(half), slice(-half, None)):
-            planes[:, rows, columns] = small[:, rows, columns]
-    return planes[0], planes[1]
-
-
-def _slopes(image: Float32) -> tuple[Float32, Float32]:
-    """Return central differences along y and x, periodic."""
-    half = np.float32(0.5)
-    slope_y = (np.roll(image, -1, 0) - np.roll(image, 1, 0)) * half
-    slope_x = (np.roll(image, -1, 1) - np.roll(image, 1, 1)) * half
-    return slope_y, slope_x
+    for rows in (slice(half), slice(half - own, None)):
+        for columns in (slice(half), slice(half - own, None)):
+            out[:, rows, columns] = small[:, rows, columns]

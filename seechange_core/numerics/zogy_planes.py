@@ -11,7 +11,12 @@ from seechange_core.numerics.noise_spectrum import cardinal_transfer
 from seechange_core.numerics.paired import Errors, Paired, Planes
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_field import with_wings
-from seechange_core.numerics.residual_pixels import fill_lost, find_hits, light_covariance
+from seechange_core.numerics.residual_pixels import (
+    fill_lost,
+    find_hits,
+    light_covariance,
+    prediction_error,
+)
 from seechange_core.numerics.tiles import Mosaic, Tile, Tiling
 from seechange_core.numerics.translient import translient_patch
 from seechange_core.numerics.zogy import (
@@ -67,7 +72,7 @@ class TiledSubtraction:
         self.winged_ref = with_wings(self.plan.psf_ref, reach)
         self.covariance = light_covariance(self.psf_new[len(self.psf_new) // 2])
         self.hits = np.zeros(self.tiling.canvas_shape, bool)
-        self.hot = hot_pixels(pair)
+        self.hot = pair.hot()
         self.struck = np.zeros(self.tiling.canvas_shape, bool)
         self.struck[pair.inner] = pair.new.image.flags & np.uint16(PixelFlag.COSMIC_RAY) > 0
         self.blur = _interpolation_blur(self.tiling.side)
@@ -112,9 +117,10 @@ class TiledSubtraction:
             patch = self._patch(index, tile, kernels, noise)
             difference.add(tile, patch.difference)
             score.add(tile, patch.score)
-            variance.add(tile, patch.flux_variance * np.float32(kernels.variance * kernels.flux_of_score))
+            sharp = kernels.variance * kernels.flux_of_score
+            variance.add(tile, patch.flux_variance, sharp)
             light.add(tile, patch.light)
-            sharpness[_core(tile, self.tiling)] = kernels.variance * kernels.flux_of_score
+            sharpness[_core(tile, self.tiling)] = sharp
             stamps[index] = stamp_of(kernels.psf, self.tiling.side, size)
         hits = self.hits[self.pair.inner]
         dipoles = np.stack([d.image() for d in self.dipoles]) if self.dipoles else None
@@ -177,7 +183,8 @@ class TiledSubtraction:
         """
         known, usable, hot = self.filled.new_known[span], self.canvas.usable[span], self.hot[span]
         residual = new - model
-        hits = find_hits(residual, var_new, usable, self.struck[span], model, self.psf_new[index])
+        wrong = prediction_error(model)
+        hits = find_hits(residual, var_new, usable, self.struck[span], wrong, self.psf_new[index])
         self.hits[span] |= hits
         lost = hits | ~known
         if not lost.any():
@@ -185,19 +192,12 @@ class TiledSubtraction:
         filling = lost & ~hot
         change = fill_lost(residual, usable & ~hot, filling, self.covariance, self.struck[span], hits)
         var_new[filling] *= np.float32(_LOST_VARIANCE)
+        var_new[filling] += np.square(wrong[filling])
         return np.where(lost, model + change, new)
 
 
 def _core(tile: Tile, tiling: Tiling) -> tuple[slice, slice]:
     return slice(tile.y, tile.y + tiling.core), slice(tile.x, tile.x + tiling.core)
-
-
-def hot_pixels(pair: Paired) -> Bool:
-    """Return the pixels of saturated stars in either image, on the canvas."""
-    bits = np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED)
-    hot = (pair.aligned.flags & bits) > 0
-    hot[pair.inner] |= (pair.new.image.flags & bits) > 0
-    return np.asarray(hot, bool)
 
 
 def _interpolation_blur(side: int) -> Float32:

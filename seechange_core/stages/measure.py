@@ -145,7 +145,7 @@ def measure(
         "change_fraction": fits.flux * sign / np.where(static > 0, static, np.nan),
         **_distances(detections, around),
     }
-    reasons = bad_reasons(params, {**columns, "score": detections.score}, fwhm, psf.floor)
+    reasons = bad_reasons(params, {**columns, "score": detections.score}, fwhm)
     return Measurements(**columns, is_bad=reasons > 0, bad_reasons=reasons)
 
 

@@ -25,7 +25,9 @@ class ReferenceParams(Params):
         0.25, "Height of the regions of the sky, and most width", unit="deg", ge=0.02, le=30
     )
     max_images: int = param(20, "Use at most so many exposures, the deepest ones", ge=1)
-    min_images: int = param(1, "Refuse to make a reference of fewer images", ge=1)
+    min_images: int = param(
+        3, "Refuse to make a reference of fewer exposures: what is on one of two stays", ge=1, results=False
+    )
     max_seeing_arcsec: float | None = param(
         None, "Leave out images with a wider PSF; none means no limit", unit="arcsec", gt=0
     )
@@ -48,11 +50,10 @@ class ReferenceParams(Params):
         unit="mag",
         gt=0,
     )
-    min_share: float = param(
-        0.5,
-        "Leave out pixels that fewer images reach than this share of the typical: their PSF is another",
-        ge=0,
-        le=1,
+    min_inputs: int = param(
+        1,
+        "Leave out pixels that fewer images reach: of two, a hit on one can be clipped, of one it can't",
+        ge=1,
     )
     clip_sigma: float = param(4.0, "Clip pixels so far from the median of the stack", unit="sigma", gt=0)
     clip_slack: float = param(
@@ -157,9 +158,10 @@ def select_inputs(candidates: Sequence[InputFacts], params: ReferenceParams) -> 
         rejected[candidates[index].label] = f"{params.max_images} deeper images are enough"
     chosen = tuple(good[: params.max_images])
     if len(chosen) < params.min_images:
+        lower = f", or set reference.min_images to {len(chosen)}" if chosen else ""
         raise NoReference(
-            f"{len(chosen)} of {len(candidates)} images are good enough, {params.min_images} needed",
-            cure="take more images, or loosen the limits on seeing and depth",
+            f"{len(chosen)} of {len(candidates)} exposures are good enough, {params.min_images} needed",
+            cure=f"process more exposures of it, or loosen the limits on seeing and depth{lower}",
         )
     return Selection(chosen, rejected)
 
@@ -242,7 +244,7 @@ def _result(
 ) -> CoaddResult:
     """Make the coadd of the sums over some inputs."""
     best = max(inputs, key=_depth)
-    data, weight, flags = sums.mean(params.min_share)
+    data, weight, flags = sums.mean(params.min_inputs)
     images = [inputs[i].image for i in used]
     scales = np.array([_scale(inputs[i], best.zero_point.zp) for i in used])
     boosts = np.array([stack.inputs[i].boost for i in used])

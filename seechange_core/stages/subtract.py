@@ -1,12 +1,12 @@
 """Subtract references from a new image: align, register, then a method, then one frame of what comes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from scipy.fft import next_fast_len
-from scipy.ndimage import maximum_filter1d
 
 from seechange_core.errors import NoReference
 from seechange_core.flags import UNUSABLE, PixelFlag
@@ -14,7 +14,7 @@ from seechange_core.frames import (
     Bool,
     Box,
     CalibratedImage,
-    Flags,
+    CommonStars,
     Float32,
     PsfModel,
     SubtractionFrame,
@@ -29,11 +29,19 @@ from seechange_core.numerics.alignment import (
     stitch,
 )
 from seechange_core.numerics.background import level_map
+from seechange_core.numerics.difference_scale import zero_point_change
+from seechange_core.numerics.growth import grown
 from seechange_core.numerics.impossible_light import impossible_light
 from seechange_core.numerics.kernel_planes import kernel_planes
 from seechange_core.numerics.paired import Canvas, Errors, Paired, Planes, inner_of, make_plan
 from seechange_core.numerics.psf_field import fit_field
-from seechange_core.numerics.registration import Registration, Side, find_candidates, register
+from seechange_core.numerics.registration import (
+    Registration,
+    Side,
+    find_candidates,
+    register,
+    search_radius_pix,
+)
 from seechange_core.numerics.tiles import Tiling
 from seechange_core.numerics.zogy_planes import zogy_planes
 from seechange_core.params import Params, param
@@ -45,6 +53,8 @@ _MIN_GUARD = 20
 _MIN_PSF_PLACES = 6
 _MILLI = 1e-3
 _UNMEASURED_SHIFT = 6.0
+_THIN = 0.5
+"""Share of its usual weight below which a reference counts as one of few images."""
 _DARK_SIGMA = 10.0
 """Static light up to this significance doesn't keep a change from being told from a particle's track."""
 
@@ -65,7 +75,7 @@ class SubtractParams(Params):
     )
     min_coverage: float = param(0.5, "Needed fraction of usable pixels that have a reference", gt=0, le=1)
     tile_pix: int = param(
-        128, "Side of the tiles within which PSFs and noise count as constant", unit="pixel", ge=64
+        112, "Side of the tiles, about, within which PSFs and noise count as constant", unit="pixel", ge=64
     )
     match_stars: bool = param(True, "Refine shift and flux ratio by common stars before subtracting")
     registration_error_mas: float = param(
@@ -133,21 +143,26 @@ def subtract(
         )
     pair = Paired(new, canvas, aligned, make_plan(aligned, tiling))
     errors = _errors(pair, registration, params)
+    # Not named: as soon as the frame has replaced one of these planes, it goes.
+    return _frame(pair, _planes(pair, errors, params), errors, params, registration)
+
+
+def _planes(pair: Paired, errors: Errors, params: SubtractParams) -> Planes:
     if params.method == "kernel":
-        planes = kernel_planes(pair, errors, params.kernel_degree, params.translient)
-    else:
-        planes = zogy_planes(pair, errors, params.translient)
-    return _frame(pair, planes, errors, params)
+        return kernel_planes(pair, errors, params.kernel_degree, params.translient)
+    return zogy_planes(pair, errors, params.translient)
 
 
 def _tiling(new: CalibratedImage, references: Sequence[CalibratedImage], params: SubtractParams) -> Tiling:
     scale = new.wcs.pixel_scale_arcsec
     widest = max([new.psf.fwhm_pix, *(r.psf.fwhm_pix * r.wcs.pixel_scale_arcsec / scale for r in references)])
     guard = max(_MIN_GUARD, int(np.ceil(4.5 * widest)))
-    core = min(params.tile_pix, max(64, *new.image.shape))
-    side = next_fast_len(core + 2 * (_RAMP + guard), real=True)
-    side += side % 2
-    return Tiling(new.image.shape, side - 2 * (_RAMP + guard), _RAMP, guard)
+    core, rim = min(params.tile_pix, max(64, *new.image.shape)), 2 * (_RAMP + guard)
+    wanted = range(int(0.8 * core) + rim, int(1.2 * core) + rim + 1)
+    sides = {2 * next_fast_len(-(-n // 2), real=True) for n in wanted}
+    tilings = (Tiling(new.image.shape, side - rim, _RAMP, guard) for side in sides)
+    # What is transformed in all tells how long it takes.
+    return min(tilings, key=lambda tiling: tiling.side**2 * math.prod(tiling.counts))
 
 
 def _canvas(new: CalibratedImage, tiling: Tiling) -> Canvas:
@@ -182,8 +197,10 @@ def _register(
     ref_psf = _ref_psf(members, tiling)
     if ref_psf is None:
         return None
-    x, y = find_candidates(side, max(new.psf.fwhm_pix, ref_psf.fwhm_pix))
-    reach = int(np.ceil(2.5 * max(new.psf.fwhm_pix, ref_psf.fwhm_pix))) + 2
+    fwhm = max(new.psf.fwhm_pix, ref_psf.fwhm_pix)
+    x, y = find_candidates(side, fwhm)
+    error_pix = _solution_error_pix([new.wcs, *(m.image.wcs for m in members)])
+    reach = int(np.ceil(2.5 * fwhm)) + 2 + search_radius_pix(fwhm, error_pix)
     data, weight = np.zeros((2, *tiling.shape), np.float32)
     chosen = choose(members, x, y)
     for i, (cx, cy) in enumerate(zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True)):
@@ -191,8 +208,7 @@ def _register(
             _read_patch(members[chosen[i]], Box(cy - reach, cy + reach, cx - reach, cx + reach), data, weight)
     scale = float(np.median(members[0].scale))
     ref = Side(data, weight, ref_psf, members[0].image.image.gain / scale)
-    solutions = [new.wcs, *(m.image.wcs for m in members)]
-    return register(side, ref, x, y, _solution_error_pix(solutions))
+    return register(side, ref, x, y, error_pix)
 
 
 def _read_patch(member: Member, around: Box, data: Float32, weight: Float32) -> None:
@@ -242,7 +258,9 @@ def _zero_point_error(pair: Paired) -> float:
     return 0.4 * float(np.log(10)) * float(np.sqrt(sum(e**2 for e in errors if np.isfinite(e))))
 
 
-def _frame(pair: Paired, planes: Planes, errors: Errors, params: SubtractParams) -> SubtractionFrame:
+def _frame(
+    pair: Paired, planes: Planes, errors: Errors, params: SubtractParams, registration: Registration | None
+) -> SubtractionFrame:
     """Mask and level what a method has made, and put everything that is kept of it into one frame."""
     inner, new = pair.inner, pair.new
     ref_usable, ref_flags = pair.aligned.usable[inner], pair.aligned.flags[inner]
@@ -252,13 +270,14 @@ def _frame(pair: Paired, planes: Planes, errors: Errors, params: SubtractParams)
         usable &= ~planes.hits
         flags[planes.hits] |= np.uint16(PixelFlag.COSMIC_RAY)
     # Beyond the reference's edge the new image itself was filled in, and a transient there with it.
-    usable &= ~_grown(ref_flags, PixelFlag.OUT_OF_BOUNDS, int(np.ceil(new.psf.fwhm_pix)))
+    beyond = (ref_flags & np.uint16(PixelFlag.OUT_OF_BOUNDS)) > 0
+    usable &= ~grown(beyond, int(np.ceil(new.psf.fwhm_pix)))
+    hot = pair.hot()[inner]
     if params.background_mesh_pix:
-        planes = planes.levelled(usable, params.background_mesh_pix)
+        planes = planes.levelled(usable, params.background_mesh_pix).without_row_streaks(usable, hot)
     default = max(errors.kernel, planes.kernel_error)
-    hot = PixelFlag.SATURATED | PixelFlag.BLEED
-    scored = usable & ~_grown(flags, hot, params.grow_saturated_pix)
-    planes = planes.with_star_errors(scored, _grown(flags, hot, 0), new.psf.fwhm_pix, default)
+    scored = usable & ~grown(hot, params.grow_saturated_pix)
+    planes = planes.with_star_errors(scored, hot, _thin(pair), new.psf.fwhm_pix, default)
     tracks = _tracks(pair, planes, scored)
     flags[tracks] |= np.uint16(PixelFlag.COSMIC_RAY)
     usable, scored = usable & ~tracks, scored & ~tracks
@@ -280,23 +299,34 @@ def _frame(pair: Paired, planes: Planes, errors: Errors, params: SubtractParams)
         image, np.where(scored, score, zero), psf, reference, _coverage(pair.canvas, pair.aligned),
         np.where(ref_usable, pair.aligned.weight[inner], zero), ref_flags.copy(),
         None if planes.translient is None else np.where(scored, planes.translient, zero),
+        _common_stars(registration, errors, params), *zero_point_change(pair, planes, registration),
     )  # fmt: skip
+
+
+def _common_stars(
+    registration: Registration | None, errors: Errors, params: SubtractParams
+) -> CommonStars | None:
+    if registration is not None:
+        return registration.summary()
+    x_pix, y_pix = errors.shift_pix
+    return CommonStars(sigma_x_pix=x_pix, sigma_y_pix=y_pix) if params.match_stars else None
+
+
+def _thin(pair: Paired) -> Bool:
+    """Return where far fewer images than elsewhere made the reference: their PSF is not that of the rest."""
+    weight = pair.aligned.weight[pair.inner]
+    known = weight[::4, ::4][weight[::4, ::4] > 0]
+    return (weight > 0) & (weight < np.float32(_THIN * np.median(known) if known.size else 0))
 
 
 def _tracks(pair: Paired, planes: Planes, scored: Bool) -> Bool:
     """Return the pixels of particles' tracks that the new image's mask has missed."""
     inner, new = pair.inner, pair.new
-    sigma = np.sqrt(np.maximum(planes.variance, np.float32(0)) / planes.sharpness)
+    weight = pair.canvas.weight[inner]
+    if planes.hits is not None:
+        weight = np.where(planes.hits, np.float32(0), weight)
+    dark = planes.light < np.float32(_DARK_SIGMA) * planes.sigma()
     return impossible_light(
-        np.where(scored, planes.score, np.float32(0)), planes.light < np.float32(_DARK_SIGMA) * sigma,
-        pair.canvas.data[inner], pair.canvas.weight[inner], new.image.gain, new.psf,
+        np.where(scored, planes.score, np.float32(0)), dark, pair.canvas.data[inner], weight,
+        new.image.gain, new.psf,
     )  # fmt: skip
-
-
-def _grown(flags: Flags, bits: PixelFlag, radius: int) -> Bool:
-    """Return the pixels with any of the bits, and those within a radius (rows and columns) of them."""
-    mask = flags & np.uint16(bits) > 0
-    if radius and mask.any():
-        grown = maximum_filter1d(mask.astype(np.uint8), 2 * radius + 1, axis=0, mode="constant")
-        mask = maximum_filter1d(grown, 2 * radius + 1, axis=1, mode="constant") > 0
-    return np.asarray(mask, bool)

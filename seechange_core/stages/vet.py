@@ -2,7 +2,8 @@
 
 A cut names a detection, it removes nothing. Each is wide enough that of real changes about one in a hundred
 fails any of them, and each compares with what noise does to a source of that strength, so that faint ones
-are not lost for a shape that nobody can measure.
+are not lost for a shape that nobody can measure. None asks how small a change is beside the light that was
+there: the score's variance already holds what is left of that.
 """
 
 from enum import IntFlag
@@ -14,7 +15,7 @@ from seechange_core.params import Params, param
 
 
 class BadReason(IntFlag):
-    """Bits of `Measurements.bad_reasons`: the cuts a detection fails."""
+    """Bits of `Measurements.bad_reasons`: the cuts a detection fails; those of past cuts stay unused."""
 
     OFFSET = 1 << 0
     ELONGATED = 1 << 1
@@ -23,7 +24,6 @@ class BadReason(IntFlag):
     BAD_PIXELS = 1 << 4
     NEGATIVE = 1 << 5
     NO_FIT = 1 << 6
-    SMALL_CHANGE = 1 << 7
     DIPOLE = 1 << 8
     BAD_FIT = 1 << 9
     COSMIC_RAY = 1 << 10
@@ -38,7 +38,6 @@ MEANINGS: dict[BadReason, str] = {
     BadReason.BAD_PIXELS: "most of its light would fall on unusable pixels",
     BadReason.NEGATIVE: "about as much light is missing as was added",
     BadReason.NO_FIT: "no PSF or no Gaussian can be fitted to it: it has no shape of its own",
-    BadReason.SMALL_CHANGE: "a change by less than the error with which the light that was there is removed",
     BadReason.DIPOLE: "a positive and a negative source side by side: what did not change has moved",
     BadReason.BAD_FIT: "the PSF does not fit it",
     BadReason.COSMIC_RAY: "beside pixels that a cosmic ray hit: what was not masked of it",
@@ -69,15 +68,9 @@ class CutLimits(Params):
     min_dipole_ratio: float = param(
         0.4, "A dipole's weaker lobe has at least this part of the stronger one's flux", gt=0, le=1
     )
-    min_change_sigma: float = param(
-        10.0,
-        "Bad below this multiple of the error with which the light that was there is removed",
-        unit="sigma",
-        ge=0,
-    )
 
 
-def bad_reasons(limits: CutLimits, columns: dict[str, Float], fwhm_pix: float, error: float) -> Int:
+def bad_reasons(limits: CutLimits, columns: dict[str, Float], fwhm_pix: float) -> Int:
     """Collect the bits of the cuts that fail; a shape that is NaN fails NO_FIT only.
 
     Parameters
@@ -88,8 +81,6 @@ def bad_reasons(limits: CutLimits, columns: dict[str, Float], fwhm_pix: float, e
         Of `Measurements` by name, and `score`.
     fwhm_pix
         Of the difference's PSF.
-    error
-        Relative error with which light that did not change is removed: the floor of the difference's PSF.
     """
     strength = np.maximum(np.abs(columns["score"]), 1e-3)
     # Of sources of S/N s the width is known to 1 / s, the ratio of axes (never below 1) to 2 / s.
@@ -104,7 +95,6 @@ def bad_reasons(limits: CutLimits, columns: dict[str, Float], fwhm_pix: float, e
         BadReason.BAD_PIXELS: columns["masked_fraction"] >= limits.max_masked_fraction,
         BadReason.NEGATIVE: columns["negative_fraction"] >= limits.max_negative_fraction,
         BadReason.NO_FIT: ~np.isfinite(columns["flux_psf"]) | ~np.isfinite(columns["fwhm_pix"]),
-        BadReason.SMALL_CHANGE: np.abs(columns["change_fraction"]) < limits.min_change_sigma * error,
         BadReason.DIPOLE: (columns["dipole_chi2"] >= limits.min_dipole_chi2)
         & (columns["dipole_ratio"] >= limits.min_dipole_ratio),
         BadReason.BAD_FIT: columns["chi2"] >= limits.max_chi2,

@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import correlate, label
 
 from seechange_core.numerics.impossible_light import impossible_light
+from seechange_core.numerics.peaks import local_maxima
 from seechange_core.numerics.psf import constant
 
 NOISE = 40.0
@@ -15,6 +16,27 @@ def spot(y, x, flux, width):
     v, u = np.mgrid[: SHAPE[0], : SHAPE[1]]
     light = np.exp(-((v - y) ** 2 + (u - x) ** 2) / 2 / width**2)
     return flux * light / (2 * np.pi * width**2)
+
+
+@pytest.mark.parametrize("error", [-0.05, 0.0, 0.05])
+@pytest.mark.parametrize("fwhm", [1.5, 2.0, 3.0, 4.0, 5.0])
+def test_bright_sources_survive_a_psf_of_a_wrong_width(fwhm, error):
+    rng = np.random.default_rng(5)
+    width = fwhm / 2.355
+    v, u = np.mgrid[-9:10, -9:10]
+    psf = constant(np.exp(-(u**2 + v**2) / 2 / (width * (1 + error)) ** 2))
+    stamp = psf.coefficients[0]
+    unit = NOISE * 2 * np.sqrt(np.pi) * width
+    light = np.zeros(SHAPE)
+    for k, snr in enumerate((100, 300, 1000, 3000)):
+        flux = (snr**2 + np.sqrt(snr**4 + 4 * (snr * unit) ** 2)) / 2
+        for row in (25, 60, 95):
+            light += spot(row + rng.random(), 25 + 34 * k + rng.random(), flux, width)
+    data = (light + rng.normal(0, np.sqrt(NOISE**2 + light))).astype(np.float32)
+    score = (correlate(data, stamp) / float(np.sqrt(np.sum(stamp**2))) / NOISE).astype(np.float32)
+    weight = np.full(SHAPE, NOISE**-2, np.float32)
+    assert np.count_nonzero(local_maxima(score, 5.0, border=20).x) >= 12
+    assert not impossible_light(score, np.ones(SHAPE, bool), data, weight, 1.0, psf).any()
 
 
 @pytest.mark.parametrize("fwhm", [1.9, 4.0])

@@ -38,7 +38,7 @@ class Field:
         score = self.score if score is None else score
         sigma, usable = np.ones_like(score), ~self.hot
         light = self.light if light is None else light
-        factor = excess_variance(score, light, sigma, usable, self.hot, FWHM, PRIOR)
+        factor = excess_variance(score, light, sigma, usable, self.hot, np.zeros_like(usable), FWHM, PRIOR)
         return factor, score / np.sqrt(factor)
 
 
@@ -90,3 +90,22 @@ def test_too_few_stars_take_the_error_that_was_known_before():
     factor, _ = field.pulls()
     expected = 1 + (PRIOR * field.light[field.y, field.x]) ** 2
     assert factor[field.y, field.x] == pytest.approx(expected, rel=0.2)
+
+
+def test_kinds_of_stars_have_their_own_errors():
+    field = Field(7, n=400, error=0.001)
+    rng = np.random.default_rng(8)
+    few = np.zeros((SIDE, SIDE), bool)
+    few[:, :200] = True
+    worse = few[field.y, field.x]
+    extra = np.zeros_like(field.score)
+    for k in np.flatnonzero(worse):
+        box = slice(field.y[k] - 18, field.y[k] + 19), slice(field.x[k] - 18, field.x[k] + 19)
+        extra[box] += np.float32(field.flux[k] * rng.normal(0, 0.02)) * field.shape
+    one = np.ones_like(field.score)
+    nothing = np.zeros((SIDE, SIDE), bool)
+    factor = excess_variance(field.score + extra, field.light, one, ~nothing, nothing, few, FWHM, PRIOR)
+    relative = np.sqrt(factor - 1)[field.y, field.x] / field.light[field.y, field.x]
+    bright, clear = field.flux > 1000, field.x > 200 + 6 * FWHM
+    assert 0.008 < np.median(relative[bright & worse]) < 0.05
+    assert np.median(relative[bright & clear]) < 0.004

@@ -1,9 +1,12 @@
 """What the workers of the pool's tests do; apart, because workers import it."""
 
 import os
+import resource
 import signal
 import sys
 import time
+
+import numpy as np
 
 from seechange_core.errors import NoStars
 
@@ -21,6 +24,17 @@ def describe():
         "dagster": "dagster" in sys.modules,
         "pytest": "pytest" in sys.modules,
     }
+
+
+def page_faults_of_arrays():
+    """Return how many pages ten arrays as large as an image cost, one after the other, after a first one."""
+    before = 0
+    for n in range(11):
+        plane = np.ones(10_000_000, np.float32)
+        if n == 0:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        del plane
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def count_to(number):

@@ -182,6 +182,30 @@ def test_saturation_by_majority_and_missing_pixels(stack):
     assert two.image.flags[150, 200] == PixelFlag.NO_DATA
 
 
+def test_pixels_of_one_image_count_by_their_weight_unless_told(stack):
+    _, images, grid = stack
+    result = coadd(images, grid, ReferenceParams())
+    x, y = np.meshgrid(np.arange(SIDE, dtype=float), np.arange(SIDE, dtype=float))
+    reached = np.zeros((SIDE, SIDE), int)
+    for image in images:
+        px, py = image.wcs.to_pixels(*grid.to_sky(x.ravel(), y.ravel()))
+        inside = (px > 0.5) & (py > 0.5) & (px < SIDE - 1.5) & (py < SIDE - 1.5)
+        reached += inside.reshape(SIDE, SIDE)
+    few = reached == 1
+    assert few.sum() > 300
+    assert np.mean(result.image.weight[few] > 0) > 0.99
+    assert not (result.image.flags[few] & PixelFlag.OUT_OF_BOUNDS).any()
+    # One of five: its weight is about a fifth of the others'.
+    full = np.median(result.image.weight[reached == 5])
+    assert 0.08 < np.median(result.image.weight[few]) / full < 0.4
+    blank = few & (np.abs(result.image.data) < 5 / np.sqrt(np.maximum(result.image.weight, 1e-9)))
+    pulls = (result.image.data * np.sqrt(result.image.weight))[blank]
+    assert np.std(pulls) < 1.1
+    three = coadd(images, grid, ReferenceParams(min_inputs=3))
+    assert np.mean(three.image.flags[few] == PixelFlag.OUT_OF_BOUNDS) > 0.98
+    assert np.mean(three.image.weight[few] > 0) < 0.02
+
+
 def test_a_coadd_serves_as_a_reference(stack, make_sky):
     sky, images, grid = stack
     result = coadd(images, grid, ReferenceParams())
@@ -214,15 +238,15 @@ def test_inputs_are_chosen_with_reasons(stack):
         InputFacts("unknown", 1.1, float("nan")),
         InputFacts("good", 1.1, 22.9),
     ]
-    chosen = select_inputs(facts, ReferenceParams(max_images=2))
+    chosen = select_inputs(facts, ReferenceParams(max_images=2, min_images=2))
     assert [facts[i].label for i in chosen.chosen] == ["deep", "sharp"]
     assert set(chosen.rejected) == {"blurred", "shallow", "unknown", "good"}
     assert "seeing 2.40" in chosen.rejected["blurred"]
     assert "limiting magnitude 21.50" in chosen.rejected["shallow"]
-    strict = select_inputs(facts, ReferenceParams(max_seeing_arcsec=1.05))
+    strict = select_inputs(facts, ReferenceParams(max_seeing_arcsec=1.05, min_images=1))
     assert [facts[i].label for i in strict.chosen] == ["sharp"]
-    with pytest.raises(NoReference, match="1 of 6"):
-        select_inputs(facts, ReferenceParams(max_seeing_arcsec=1.05, min_images=3))
+    with pytest.raises(NoReference, match=r"1 of 6 .* 3 needed .*set reference\.min_images to 1"):
+        select_inputs(facts, ReferenceParams(max_seeing_arcsec=1.05))
     with pytest.raises(NoReference, match="0 of 0"):
         select_inputs([], ReferenceParams())
 
