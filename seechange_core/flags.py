@@ -65,6 +65,7 @@ class QualityFlag(IntFlag):
     RELATIVE = 1 << 11
     NOISE_WRONG = 1 << 12
     TOO_DENSE = 1 << 13
+    MISREGISTERED = 1 << 14
 
 
 QUALITY_MEANINGS: dict[QualityFlag, str] = {
@@ -81,7 +82,8 @@ QUALITY_MEANINGS: dict[QualityFlag, str] = {
     QualityFlag.CLOUDS: "transparency below the night's trend, or below what is expected",
     QualityFlag.RELATIVE: "calibrated on a bootstrapped catalog: good relative to its own field only",
     QualityFlag.NOISE_WRONG: "the sky scatters by more or less than the image's weights say",
-    QualityFlag.TOO_DENSE: "more changes than the settings expect: a bad subtraction",
+    QualityFlag.TOO_DENSE: "more changes than the settings expect: most are false, none makes objects",
+    QualityFlag.MISREGISTERED: "shift or flux ratio between image and reference are not well known",
 }
 
 #: What makes an image unfit for references: it would do harm to what is made of it. The other bits tell what

@@ -119,6 +119,19 @@ def _objects_are_named_by_place() -> None:
     op.drop_table('object_name_counters')
 
 
+#: Names by count, such as obj2026aab, are given on from the first one that is longer than all there were.
+COUNTERS = """
+INSERT INTO object_name_counters (year, n_given)
+SELECT CAST(substr(name, 4, 4) AS INTEGER), max(CASE length(name)
+    WHEN 10 THEN 17576 WHEN 11 THEN 474552 WHEN 12 THEN 12355928 ELSE 321271704 END)
+FROM (SELECT name FROM objects UNION SELECT name FROM object_aliases) AS given
+WHERE name LIKE 'obj____%' AND length(name) BETWEEN 10 AND 13
+AND substr(name, 4, 1) BETWEEN '0' AND '9' AND substr(name, 5, 1) BETWEEN '0' AND '9'
+AND substr(name, 6, 1) BETWEEN '0' AND '9' AND substr(name, 7, 1) BETWEEN '0' AND '9'
+GROUP BY CAST(substr(name, 4, 4) AS INTEGER)
+"""
+
+
 def _objects_are_named_by_count() -> None:
     op.create_table(
         'object_name_counters',
@@ -126,6 +139,7 @@ def _objects_are_named_by_count() -> None:
         sa.Column('n_given', sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint('year', name=op.f('pk_object_name_counters')),
     )
+    op.execute(COUNTERS)
     op.execute(
         "UPDATE objects SET name = name || '.' || substr(provenance_id, 1, 8) WHERE EXISTS "
         '(SELECT 1 FROM objects AS older WHERE older.name = objects.name AND older.id < objects.id)'

@@ -131,7 +131,9 @@ class EnsembleZeroPoints:
         """Return a light curve with these zero points; NaN for epochs that have none.
 
         On images, the errors of the fluxes change too: what the PSF model may do to them is replaced by
-        what the comparison stars show, as the zero points have taken out what the stars share.
+        what the comparison stars show, as the zero points have taken out what the stars share. On differences
+        the fluxes stay what they are: those of the references were scaled by what was subtracted, and a flux
+        in electrons knows no zero point.
         """
         nothing = EpochZeroPoint(np.nan, np.nan, 0.0, 0.0)
         places = zip(curve.exposure.tolist(), curve.section.tolist(), strict=True)
@@ -212,8 +214,8 @@ def _solve_group(
     measured = [force_epoch(settings, e, star_ra, star_dec, "image") for e in epochs]
     floor = np.array([e.rows.psf.floor for e in epochs])
     scale = 10 ** (-0.4 * zp)
-    flux = np.array([np.where(flags == 0, flux, np.nan) for flux, _, flags in measured]).T
-    error = _noise(flux, np.array([err for _, err, _ in measured]).T, floor)
+    flux = np.array([np.where(m.flags == 0, m.flux, np.nan) for m in measured]).T
+    error = _noise(flux, np.array([m.flux_err for m in measured]).T, floor)
     solution = solve(flux * scale, error * scale)
     tied = {
         (e.exposure.name, str(e.rows.image.section_id)): EpochZeroPoint(

@@ -4,21 +4,25 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from seechange_core.catalogs.magnitudes import RELATIVE, ab_offset_mag, system_of
+from seechange_core.flags import QualityFlag
 from seechange_core.frames import Float, Table
+from seechange_core.products.forced_flux import LIMIT_SIGMA
 
 #: Zero point of a flux in microjansky, for AB magnitudes.
 MICROJANSKY_ZP = 23.9
-#: An upper limit is this many times the error of the flux.
-LIMIT_SIGMA = 5.0
 
 #: Columns of what was before: what they hold where nothing is known.
-_UNKNOWN = {
+_UNKNOWN: dict[str, float | int | str] = {
     "reference_flux": np.nan,
     "reference_flux_err": np.nan,
     "in_reference_flux": 0.0,
     "in_reference_flux_err": 0.0,
     "n_reference": 0,
     "n_reference_later": 0,
+    "band": "",
+    "chi2": np.nan,
+    "usable_fraction": np.nan,
 }
 
 
@@ -39,8 +43,9 @@ class LightCurveTable(Table):
     flux, flux_err
         Electrons; of the difference from the reference, or of all light there.
     zp, zp_err
-        ``mag = zp - 2.5 log10(flux)``, at the place in each image; the error is common to all stars of an
-        image. NaN where an ensemble was asked for that does not tie the epoch to the others.
+        ``mag = zp - 2.5 log10(flux)``, at the place in each image; of a difference, that of the references,
+        as common stars bring it over. The error is common to all stars of an image and part of no other error
+        here. NaN where an ensemble was asked for that does not tie the epoch to the others.
     flags
         `PixelFlag` bits near the place.
     quality
@@ -49,10 +54,16 @@ class LightCurveTable(Table):
         PSF flux at the place in the very reference that was subtracted, electrons of this epoch; NaN where
         none was, or it is not known.
     in_reference_flux, in_reference_flux_err
-        What of it is the object's own, to be added to `flux`: 0 where the reference is of exposures before
-        its first sighting, NaN where nothing tells. The error is that of the level before.
+        What to add to `flux` so that all epochs of a filter are counted from one level: what of the
+        reference's flux is the object's own, or by what it differs from that of the other epochs' reference
+        (see `reference_flux.with_references`). NaN where it is needed and not known. The error is that of
+        the level before.
     n_reference, n_reference_later
         Of how many exposures the reference was made, and of how many at or after the first sighting.
+    band
+        The catalog's band that the zero point is of.
+    chi2, usable_fraction
+        Reduced chi square of the fit, and the share of the PSF's light on usable pixels.
     """
 
     exposure: np.ndarray
@@ -72,6 +83,9 @@ class LightCurveTable(Table):
     in_reference_flux_err: Float = field(default_factory=_not_given)
     n_reference: np.ndarray = field(default_factory=_not_given)
     n_reference_later: np.ndarray = field(default_factory=_not_given)
+    band: np.ndarray = field(default_factory=_not_given)
+    chi2: Float = field(default_factory=_not_given)
+    usable_fraction: Float = field(default_factory=_not_given)
 
     def __post_init__(self) -> None:
         for name, value in _UNKNOWN.items():
@@ -80,13 +94,13 @@ class LightCurveTable(Table):
 
     @property
     def own_flux(self) -> Float:
-        """The object's flux, electrons: that of the difference and what of it the reference holds."""
-        return np.asarray(self.flux + np.nan_to_num(self.in_reference_flux), float)
+        """The object's flux, electrons: that of the difference, counted from one level at all epochs."""
+        return np.asarray(self.flux + self.in_reference_flux, float)
 
     @property
     def own_flux_err(self) -> Float:
         """Its error."""
-        return np.asarray(np.hypot(self.flux_err, np.nan_to_num(self.in_reference_flux_err)), float)
+        return np.asarray(np.hypot(self.flux_err, self.in_reference_flux_err), float)
 
     @property
     def total_flux(self) -> Float:
@@ -99,12 +113,14 @@ class LightCurveTable(Table):
 
     @property
     def total_flux_err(self) -> Float:
-        """Its error: the reference's noise is in the difference already, and cancels out of the sum.
+        """Its error: the reference's noise is in the difference already, and cancels out of the sum."""
+        return self.flux_err
 
-        What its zero point may be off does not.
-        """
-        scale_err = 0.4 * np.log(10) * self.zp_err
-        return np.asarray(np.hypot(self.flux_err, scale_err * self.reference_flux), float)
+    @property
+    def system(self) -> np.ndarray:
+        """(n,) text: what the magnitudes are, AB, Vega, or relative where they have no physical zero."""
+        relative = self.quality.astype(np.int64) & int(QualityFlag.RELATIVE) > 0
+        return np.where(relative, RELATIVE, [system_of(band) for band in self.band.tolist()])
 
     @property
     def mag(self) -> Float:
@@ -131,9 +147,15 @@ class LightCurveTable(Table):
         """Its error from that of the flux alone."""
         return _mag_err(self.total_flux, self.total_flux_err)
 
+    @property
+    def ab_offset_mag(self) -> Float:
+        """(n,) what to add to magnitudes to make them AB; NaN where they have no physical zero."""
+        offset = np.array([ab_offset_mag(band) for band in self.band.tolist()], float)
+        return np.where(self.system == RELATIVE, np.nan, offset)
+
     def microjansky(self, flux: Float) -> Float:
-        """Convert electrons of each epoch to microjansky."""
-        return np.asarray(flux * 10 ** (0.4 * (MICROJANSKY_ZP - self.zp)), float)
+        """Convert electrons of each epoch to microjansky; NaN where magnitudes have no physical zero."""
+        return np.asarray(flux * 10 ** (0.4 * (MICROJANSKY_ZP - self.zp - self.ab_offset_mag)), float)
 
     def measured(self) -> dict[str, np.ndarray]:
         """Return all columns by name: what was measured, and the magnitudes and fluxes that follow."""
@@ -141,6 +163,7 @@ class LightCurveTable(Table):
         followed = ("mag", "mag_err", "limiting_mag", "total_mag", "total_mag_err")
         return {
             **known,
+            "system": self.system,
             **{name: getattr(self, name) for name in followed},
             "flux_ujy": self.microjansky(self.own_flux),
             "flux_err_ujy": self.microjansky(self.own_flux_err),

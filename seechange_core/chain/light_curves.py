@@ -11,17 +11,18 @@ from sqlalchemy.orm import Session
 
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.lineage import provenances
-from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points
+from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points, zero_points_of
 from seechange_core.chain.reference_flux import (
     InReference,
     coadds_of,
     forced_in_references,
+    subtracted_at,
     times_of,
     with_references,
 )
 from seechange_core.chain.steps_force import measure_difference, measure_image
 from seechange_core.errors import NotFoundError
-from seechange_core.frames import Float, Sources, WcsSolution
+from seechange_core.frames import Float, ForcedFluxes, Sources, WcsSolution, ZeroPointSolution
 from seechange_core.numerics.timing import bjd_tdb
 from seechange_core.products.base import Corners, overlapping
 from seechange_core.products.exposure import Exposure
@@ -93,8 +94,9 @@ def object_light_curve(settings: Settings, name: str, quiet_before: float | None
     """
     found = object_named(settings, name)
     query = (
-        select(ForcedFlux, Exposure.name, Image.section_id, Image.bitflag)
+        select(ForcedFlux, Exposure.name, Image.section_id, Image.bitflag, ZeroPoint.band)
         .join(Image, Image.id == ForcedFlux.image_id)
+        .join(ZeroPoint, ZeroPoint.id == ForcedFlux.zero_point_id)
         .join(Exposure, Exposure.id == Image.exposure_id)
         .join(StepOutcome, made_by(Image, Image, "subtraction"))
         .where(ForcedFlux.object_id == found.id, not_called_bad(Image.exposure_id, Image.section_id))
@@ -107,17 +109,17 @@ def object_light_curve(settings: Settings, name: str, quiet_before: float | None
         chosen = {row[0].image_id: row for row in sorted(every, key=lambda r: r[0].provenance_id in present)}
         rows = sorted(chosen.values(), key=lambda row: (row[0].mjd_mid, row[2]))
         ids = [row[0].image_id for row in rows]
-        references = forced_in_references(session, found.id, ids, present)
-    curve = _table([(f, exposure, section, bits) for f, exposure, section, bits in rows])
+        references = forced_in_references(session, Archive(settings), found, ids, present)
+    curve = _table([(f, exposure, section, bits, band) for f, exposure, section, bits, band in rows])
     return with_references(curve, ids, references, found.first_mjd if quiet_before is None else quiet_before)
 
 
-def _table(rows: Sequence[tuple[ForcedFlux, str, str, int]]) -> LightCurveTable:
-    """Make a light curve of rows: a flux, its exposure, section and quality bits."""
+def _table(rows: Sequence[tuple[ForcedFlux, str, str, int, str]]) -> LightCurveTable:
+    """Make a light curve of rows: a flux, its exposure, section, quality bits and band of the catalog."""
     nan = np.nan
     return LightCurveTable(
         exposure=np.array([name for _, name, *_ in rows]),
-        section=np.array([section for _, _, section, _ in rows]),
+        section=np.array([section for _, _, section, *_ in rows]),
         filter=np.array([f.filter for f, *_ in rows]),
         mjd_mid=np.array([f.mjd_mid for f, *_ in rows]),
         bjd_tdb=np.array([nan if f.bjd_tdb is None else f.bjd_tdb for f, *_ in rows]),
@@ -126,7 +128,10 @@ def _table(rows: Sequence[tuple[ForcedFlux, str, str, int]]) -> LightCurveTable:
         zp=np.array([f.zp for f, *_ in rows]),
         zp_err=np.array([f.zp_err for f, *_ in rows]),
         flags=np.array([f.flags for f, *_ in rows], dtype=np.int64),
-        quality=np.array([bits for *_, bits in rows], dtype=np.int64),
+        quality=np.array([bits for *_, bits, _ in rows], dtype=np.int64),
+        band=np.array([band for *_, band in rows]),
+        chi2=np.array([nan if f.chi2 is None else f.chi2 for f, *_ in rows]),
+        usable_fraction=np.array([f.usable_fraction for f, *_ in rows]),
     )
 
 
@@ -143,9 +148,15 @@ class Epoch:
         """`QualityFlag` bits of what is measured."""
         return (self.rows.zero_point if self.difference is None else self.difference).bitflag
 
+    @property
+    def zero_point(self) -> ZeroPointSolution:
+        """The zero point of what is measured: the image's, or of a difference the references'."""
+        own = self.rows.zero_point.solution()
+        return own if self.difference is None else self.difference.zero_point(own)
+
     def zp_at(self, ra: Float, dec: Float) -> Float:
-        """Return the image's zero point at sky positions; a difference has that of its new image."""
-        return self.rows.zero_point.solution().zp_at(*self.rows.wcs.solution().to_pixels(ra, dec))
+        """Return that zero point at sky positions."""
+        return self.zero_point.zp_at(*self.rows.wcs.solution().to_pixels(ra, dec))
 
     def sources(self, archive: Archive) -> tuple[Sources, WcsSolution]:
         """Return the image's sources and its astrometric solution."""
@@ -222,29 +233,18 @@ def _subtracted(
         .where(_done(session, settings, "subtraction"))
     )
     images = overlapping(session, query, corners) if corners else list(session.scalars(query))
-    zero_points = session.execute(
-        select(ZeroPoint.image_id, ZeroPoint.id)
-        .join(StepOutcome, StepOutcome.data_version == ZeroPoint.data_version)
-        .where(
-            ZeroPoint.image_id.in_([i.new_image_id for i in images]), _done(session, settings, "zero_point")
-        )
-    )
-    own = {row[0]: row[1] for row in zero_points}
-    return [(own[i.new_image_id], i) for i in images if i.new_image_id in own]
+    own = zero_points_of(session, images, present_provenances(session, settings, "zero_point"))
+    return [(own[i.id], i) for i in images if i.id in own]
 
 
-def force_epoch(
-    settings: Settings, epoch: Epoch, ra: Float, dec: Float, on: Kind
-) -> tuple[Float, Float, np.ndarray]:
-    """Force the flux at sky positions in one epoch: flux, error (electrons) and flags, NaN off the image."""
+def force_epoch(settings: Settings, epoch: Epoch, ra: Float, dec: Float, on: Kind) -> ForcedFluxes:
+    """Force the flux at sky positions in one epoch, electrons, NaN off the image."""
     archive = Archive(settings)
     params = settings.params(ForceParams, "force", epoch.exposure.instrument)
     if on == "difference" and epoch.difference is not None:
-        frame = epoch.difference.read_subtraction(archive)
-        fluxes = measure_difference(frame, epoch.rows.wcs.solution(), ra, dec, params)
-    else:
-        fluxes = measure_image(epoch.rows, archive, ra, dec, params)
-    return fluxes.flux, fluxes.flux_err, fluxes.flags
+        image, psf = epoch.difference.open_subtraction(archive)
+        return measure_difference(image, psf, epoch.rows.wcs.solution(), ra, dec, params)
+    return measure_image(epoch.rows, archive, ra, dec, params)
 
 
 def position_light_curve(
@@ -286,26 +286,30 @@ def position_light_curve(
             float(bjd_tdb(e.exposure.mjd_mid, ra, dec, e.exposure.site)) if e.exposure.site else np.nan
             for e in epochs
         ]
-        references = _in_references(settings, epochs, *place) if on == "difference" else {}
+        references = _in_references(settings, epochs, ra, dec) if on == "difference" else {}
+    zero_points = [e.zero_point for e in epochs]
     curve = LightCurveTable(
         exposure=np.array([e.exposure.name for e in epochs]),
         section=np.array([e.rows.image.section_id for e in epochs]),
         filter=np.array([e.rows.image.filter for e in epochs]),
         mjd_mid=np.array([e.exposure.mjd_mid for e in epochs]),
         bjd_tdb=np.array(bjd),
-        flux=np.array([m[0][0] for m in measured]),
-        flux_err=np.array([m[1][0] for m in measured]),
+        flux=np.array([m.flux[0] for m in measured]),
+        flux_err=np.array([m.flux_err[0] for m in measured]),
         zp=np.array([e.zp_at(*place)[0] for e in epochs]),
-        zp_err=np.array([e.rows.zero_point.zp_err for e in epochs]),
-        flags=np.array([m[2][0] for m in measured], dtype=np.int64),
+        zp_err=np.array([z.zp_err for z in zero_points]),
+        flags=np.array([m.flags[0] for m in measured], dtype=np.int64),
         quality=np.array([e.bitflag for e in epochs], dtype=np.int64),
+        band=np.array([z.band for z in zero_points]),
+        chi2=np.array([m.chi2[0] for m in measured]),
+        usable_fraction=np.array([m.usable_fraction[0] for m in measured]),
     )
     ids = [e.difference.id if e.difference is not None else uuid.UUID(int=0) for e in epochs]
     return with_references(curve, ids, references, quiet_before)
 
 
 def _in_references(
-    settings: Settings, epochs: Sequence[Epoch], ra: Float, dec: Float
+    settings: Settings, epochs: Sequence[Epoch], ra: float, dec: float
 ) -> dict[uuid.UUID, InReference]:
     """Force the flux at a place in the references of epochs' differences, each reference once."""
     archive = Archive(settings)
@@ -318,17 +322,19 @@ def _in_references(
         kinds = {r.image_id: r for of in coadds.values() for r in of}
         parts = {key: rows_of_reference(session, r) for key, r in kinds.items()}
         times = times_of(session, list(kinds))
+    chosen: dict[tuple[uuid.UUID, ...], CalibratedRows] = {}
     measured: dict[uuid.UUID, InReference] = {}
     found = {}
     for difference_id, references in coadds.items():
-        params = settings.params(ForceParams, "force", instruments[difference_id])
-        for key in (r.image_id for r in references):
-            if key not in measured:
-                part = parts[key]
-                fluxes = measure_image(part, archive, ra, dec, params)
-                zp = float(part.zero_point.solution().zp_at(fluxes.x, fluxes.y)[0])
-                mjd = times.get(key, np.empty(0))
-                measured[key] = InReference(float(fluxes.flux[0]), float(fluxes.flux_err[0]), zp, mjd)
-            if np.isfinite(measured[key].flux):
-                found[difference_id] = measured[key]
+        keys = tuple(r.image_id for r in references)
+        if keys not in chosen:
+            chosen[keys] = subtracted_at([parts[key] for key in keys], archive, ra, dec)
+        part, key = chosen[keys], chosen[keys].image.id
+        if key not in measured:
+            params = settings.params(ForceParams, "force", instruments[difference_id])
+            fluxes = measure_image(part, archive, np.array([ra]), np.array([dec]), params)
+            zp = float(part.zero_point.solution().zp_at(fluxes.x, fluxes.y)[0])
+            mjd = times.get(key, np.empty(0))
+            measured[key] = InReference(key, float(fluxes.flux[0]), float(fluxes.flux_err[0]), zp, mjd)
+        found[difference_id] = measured[key]
     return found

@@ -47,12 +47,12 @@ class Process:
 _COMBINE = ("combine", combine.CombineParams, combine.CODE_VERSION)
 _EXTRACT = ("extract", extract.ExtractParams, extract.CODE_VERSION)
 _PHOTOMETRY = ("photometry", photometry.PhotometryParams, photometry.CODE_VERSION)
-_IMAGE_LIMITS, _SOURCE_LIMITS, _ASTROMETRY_LIMITS, _ZERO_POINT_LIMITS, _DETECTION_LIMITS = (
+_IMAGE_LIMITS, _SOURCE_LIMITS, _ASTROMETRY_LIMITS, _ZERO_POINT_LIMITS = (
     ("quality", kind, judge.CODE_VERSION)
-    for kind in (
-        *(judge.ImageLimits, judge.SourceLimits, judge.AstrometryLimits, judge.ZeroPointLimits),
-        judge.DetectionLimits,
-    )
+    for kind in (judge.ImageLimits, judge.SourceLimits, judge.AstrometryLimits, judge.ZeroPointLimits)
+)
+_SUBTRACTION_LIMITS, _DETECTION_LIMITS = (
+    ("quality", kind, judge.CODE_VERSION) for kind in (judge.SubtractionLimits, judge.DetectionLimits)
 )
 
 #: Every process by the name of its asset, upstreams before downstreams.
@@ -87,7 +87,8 @@ PROCESSES: dict[str, Process] = {
         ("image", "source_list", "world_coordinates", "zero_point"),
     ),
     "subtraction": Process(
-        (("subtract", subtract.SubtractParams, subtract.CODE_VERSION),), ("zero_point", "reference")
+        (("subtract", subtract.SubtractParams, subtract.CODE_VERSION), _SUBTRACTION_LIMITS),
+        ("zero_point", "reference"),
     ),
     "detections": Process(
         (("detect", detect.DetectParams, detect.CODE_VERSION), _DETECTION_LIMITS), ("subtraction",)

@@ -1,7 +1,7 @@
 """Frames of products: from memory if the walk has just made them, else from their files."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -20,12 +20,16 @@ from seechange_core.frames import (
 from seechange_core.products.background import Background
 from seechange_core.products.base import FileProduct
 from seechange_core.products.image import Image
+from seechange_core.products.outcome import StepOutcome, made_by
 from seechange_core.products.psf import Psf
 from seechange_core.products.reference import Reference
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.storage.archive import Archive
+
+#: So many keys fit into a query.
+_KEYS_AT_ONCE = 10_000
 
 
 def image(section: Section) -> ImageFrame:
@@ -124,6 +128,36 @@ def rows_of_zero_points(session: Session, ids: Sequence[uuid.UUID]) -> list[Cali
     )
     found = {row[5].id: CalibratedRows(*row) for row in session.execute(query)}
     return [found[i] for i in ids]
+
+
+def zero_points_of(
+    session: Session, differences: Sequence[Image], provenance_ids: Collection[str]
+) -> dict[uuid.UUID, uuid.UUID]:
+    """Return the present zero point of each difference's new image: its id, by the difference's.
+
+    Parameters
+    ----------
+    session
+        An open session.
+    differences
+        Those that have none now are left out.
+    provenance_ids
+        Of the zero points.
+    """
+    news = [row.new_image_id for row in differences]
+    found: dict[uuid.UUID | None, uuid.UUID] = {}
+    for start in range(0, len(news), _KEYS_AT_ONCE):
+        query = (
+            select(ZeroPoint.image_id, ZeroPoint.id)
+            .join(Image, Image.id == ZeroPoint.image_id)
+            .join(StepOutcome, made_by(Image, ZeroPoint, "zero_point"))
+            .where(
+                ZeroPoint.image_id.in_(news[start : start + _KEYS_AT_ONCE]),
+                ZeroPoint.provenance_id.in_(provenance_ids),
+            )
+        )
+        found |= {row[0]: row[1] for row in session.execute(query)}
+    return {row.id: found[row.new_image_id] for row in differences if row.new_image_id in found}
 
 
 def rows_of_reference(session: Session, reference: Reference) -> CalibratedRows:

@@ -5,10 +5,14 @@ is too low by what it had there, and with references that each leave another exp
 its change, for n equal exposures) the zero of the scale is another one at each epoch. The total flux, the
 difference plus the flux in the very reference it is from, has neither fault, whatever the weights of the
 coadd were; and its level before the object rose tells what of the reference is the object's.
+
+All that holds for the ratio of the fluxes with which the reference was subtracted. So the zero points here
+are not those that the catalog gave the new images, but those of the references, brought over by that ratio
+(`Image.zero_point`): a star of constant light then has one magnitude, though every catalog zero point be off.
 """
 
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,10 +21,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.light_curve_table import MICROJANSKY_ZP, LightCurveTable
+from seechange_core.chain.load import CalibratedRows, rows_of_reference
+from seechange_core.flags import UNUSABLE
 from seechange_core.frames import Float
+from seechange_core.numerics.quiet_level import quiet_level
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image, image_parents
+from seechange_core.products.object import Object
 from seechange_core.products.reference import Reference, image_references
+from seechange_core.storage.archive import Archive
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,8 @@ class InReference:
 
     Attributes
     ----------
+    coadd
+        Which it is: the id of its image.
     flux, flux_err
         Electrons of the coadd; NaN where it has none.
     zp
@@ -37,6 +48,7 @@ class InReference:
         (n,) middles of the exposures it was made of, MJD (UTC).
     """
 
+    coadd: uuid.UUID
     flux: float
     flux_err: float
     zp: float
@@ -72,35 +84,70 @@ def times_of(session: Session, coadds: Sequence[uuid.UUID]) -> dict[uuid.UUID, F
     return {key: np.unique(times) for key, times in found.items()}
 
 
+def subtracted_at(parts: Sequence[CalibratedRows], archive: Archive, ra: float, dec: float) -> CalibratedRows:
+    """Return which of several references was subtracted at a place.
+
+    At each pixel it is the one with the highest weight on the new image's flux scale (`alignment.stitch`).
+    Where two are alike they are made of the same exposures, and it makes no difference.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return max(parts, key=lambda part: _weight_at(part, archive, ra, dec))
+
+
+def _weight_at(part: CalibratedRows, archive: Archive, ra: float, dec: float) -> float:
+    """Return the mean weight around a place, for fluxes in units of a magnitude 0; -1 off the image."""
+    x, y = (float(a) for a in part.wcs.solution().to_pixels(ra, dec))
+    image = part.image.open(archive)
+    if not (-0.5 <= x < image.shape[1] - 0.5 and -0.5 <= y < image.shape[0] - 0.5):
+        return -1.0
+    row, column = round(y), round(x)
+    rows, columns = slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2)
+    usable = image.flags[rows, :][:, columns] & np.uint16(UNUSABLE) == 0
+    weight = np.where(usable, image.weight[rows, :][:, columns], 0.0)
+    return float(weight.mean() * 10 ** (0.8 * part.zero_point.solution().zp_at(x, y)))
+
+
 def forced_in_references(
-    session: Session, object_id: uuid.UUID, differences: Sequence[uuid.UUID], present: set[str]
+    session: Session, archive: Archive, found: Object, differences: Sequence[uuid.UUID], present: set[str]
 ) -> dict[uuid.UUID, InReference]:
     """Return the flux of an object in the reference of each difference, as it was measured once for all.
 
     Parameters
     ----------
-    session
-        An open session.
-    object_id, differences
-        Whose, and the ids of the differences.
+    session, archive
+        An open session, and where the coadds are: they are looked into where several overlap.
+    found
+        Whose.
+    differences
+        Their ids.
     present
         Provenances of forced photometry that count more than others.
     """
     coadds = coadds_of(session, differences)
-    ids = {r.image_id for of in coadds.values() for r in of}
-    query = select(ForcedFlux).where(ForcedFlux.object_id == object_id, ForcedFlux.image_id.in_(ids))
+    kinds = {r.image_id: r for of in coadds.values() for r in of}
+    query = select(ForcedFlux).where(ForcedFlux.object_id == found.id, ForcedFlux.image_id.in_(list(kinds)))
     fluxes: dict[uuid.UUID, ForcedFlux] = {}
     for row in sorted(session.scalars(query), key=lambda f: f.provenance_id in present):
         fluxes[row.image_id] = row
-    times = times_of(session, list(ids))
-    found = {}
+    times = times_of(session, list(kinds))
+    chosen: dict[tuple[uuid.UUID, ...], uuid.UUID] = {}
+    at_place = {}
     for difference_id, references in coadds.items():
-        known = [fluxes[r.image_id] for r in references if r.image_id in fluxes]
-        best = max((f for f in known if f.flux is not None), key=lambda f: f.usable_fraction, default=None)
-        if best is not None and best.flux is not None and best.flux_err is not None:
-            mjd = times.get(best.image_id, np.empty(0))
-            found[difference_id] = InReference(best.flux, best.flux_err, best.zp, mjd)
-    return found
+        known = tuple(r.image_id for r in references if r.image_id in fluxes)
+        if known and known not in chosen:
+            parts = [rows_of_reference(session, kinds[key]) for key in known] if len(known) > 1 else []
+            chosen[known] = subtracted_at(parts, archive, found.ra, found.dec).image.id if parts else known[0]
+        if known:
+            at_place[difference_id] = fluxes[chosen[known]]
+    nan = np.nan
+    return {
+        key: InReference(
+            f.image_id, nan if f.flux is None else f.flux, nan if f.flux_err is None else f.flux_err, f.zp,
+            times.get(f.image_id, np.empty(0)),
+        )
+        for key, f in at_place.items()
+    }  # fmt: skip
 
 
 def with_references(
@@ -109,12 +156,17 @@ def with_references(
     references: Mapping[uuid.UUID, InReference],
     rise_mjd: float | None,
 ) -> LightCurveTable:
-    """Add to a light curve what the references held.
+    """Add to a light curve what the references held, so that all its epochs are counted from one level.
+
+    Where a reference holds exposures from after the object's rise, that level is the one before it rose (see
+    `quiet_level`). Where nothing tells that, it is the flux in the reference that most epochs of the filter
+    were subtracted from: those with another one, such as one that leaves their own exposure out, are brought
+    to it.
 
     Parameters
     ----------
     curve
-        Of differences.
+        Of differences; its zero points are those of the references, as they were subtracted.
     differences
         (n,) their ids.
     references
@@ -123,7 +175,7 @@ def with_references(
         Before that the object did not shine, MJD; None if that is not known: then nothing of the reference
         is taken to be its own.
     """
-    nothing = InReference(np.nan, np.nan, np.nan, np.empty(0))
+    nothing = InReference(uuid.UUID(int=0), np.nan, np.nan, np.nan, np.empty(0))
     rows = [references.get(i, nothing) for i in differences]
     scale = 10 ** (0.4 * (curve.zp - np.array([r.zp for r in rows], float)))
     later = np.array([0 if rise_mjd is None else int(np.sum(r.mjd >= rise_mjd)) for r in rows], np.int64)
@@ -134,22 +186,40 @@ def with_references(
         n_reference=np.array([len(r.mjd) for r in rows], np.int64),
         n_reference_later=later,
     )
-    return found if rise_mjd is None else _with_own_share(found, rise_mjd)
-
-
-def _with_own_share(curve: LightCurveTable, rise_mjd: float) -> LightCurveTable:
-    """Tell what of references with later exposures is the object's: all above the level before it rose."""
     share, error = np.zeros(len(curve)), np.zeros(len(curve))
-    to_ujy = 10 ** (0.4 * (MICROJANSKY_ZP - curve.zp))
-    total, total_err = curve.total_flux * to_ujy, curve.flux_err * to_ujy
     for band in np.unique(curve.filter).tolist():
-        held = (curve.filter == band) & (curve.n_reference_later > 0)
-        before = (curve.filter == band) & (curve.mjd_mid < rise_mjd) & np.isfinite(total) & (total_err > 0)
-        weight = total_err[before] ** -2.0
-        level = np.sum(weight * total[before]) / np.sum(weight) if before.any() else np.nan
-        share[held] = (curve.reference_flux - level / to_ujy)[held]
-        error[held] = (np.sum(weight) ** -0.5 if before.any() else np.nan) / to_ujy[held]
-    return replace(curve, in_reference_flux=share, in_reference_flux_err=error)
+        here = np.flatnonzero(curve.filter == band)
+        share[here], error[here] = _own_share(found.select(here), [rows[k] for k in here], rise_mjd)
+    return replace(found, in_reference_flux=share, in_reference_flux_err=error)
+
+
+def _own_share(
+    curve: LightCurveTable, rows: Sequence[InReference], rise_mjd: float | None
+) -> tuple[Float, Float]:
+    """Tell what to add to the fluxes of one filter, and its error: all above the level before the rise."""
+    unit = 10 ** (0.4 * (curve.zp - MICROJANSKY_ZP))
+    held, total = curve.n_reference_later > 0, curve.total_flux / unit
+    quiet = np.isfinite(total) & (curve.flux_err > 0)
+    quiet &= curve.mjd_mid < (-np.inf if rise_mjd is None else rise_mjd)
+    if quiet.any():
+        error = curve.flux_err / unit
+        level, level_err = quiet_level(curve.mjd_mid[quiet], total[quiet], error[quiet])
+        # Between references of exposures that are all others, the errors of both zero points count.
+        same = {t for k in np.flatnonzero(quiet).tolist() for t in rows[k].mjd.tolist()}
+        apart = np.array([same.isdisjoint(r.mjd.tolist()) for r in rows])
+        of_zero_point = np.where(apart, 0.4 * np.log(10) * curve.zp_err * curve.reference_flux, 0.0)
+        share_err = np.hypot(level_err * unit, of_zero_point)
+        return np.where(held, curve.reference_flux - level * unit, 0.0), np.where(held, share_err, 0.0)
+    nothing = np.zeros(len(curve))
+    if rise_mjd is not None and not held.any():
+        return nothing, nothing
+    times = Counter(r.coadd for r in rows if len(r.mjd))
+    if not times:
+        return nothing, nothing
+    most = max(rows, key=lambda r: (times[r.coadd], len(r.mjd), r.coadd.int))
+    level = most.flux * 10 ** (0.4 * (MICROJANSKY_ZP - most.zp))
+    other = np.array([r.coadd != most.coadd for r in rows])
+    return np.where(other, curve.reference_flux - level * unit, 0.0), nothing
 
 
 def notes_on_references(curve: LightCurveTable) -> list[str]:
@@ -160,11 +230,20 @@ def notes_on_references(curve: LightCurveTable) -> list[str]:
         if not held.any():
             continue
         later, of = int(curve.n_reference_later[held].max()), int(curve.n_reference[held].max())
-        share = curve.microjansky(curve.in_reference_flux)[held]
-        told = np.isfinite(share)
+        told = curve.in_reference_flux_err[held] > 0
         what = f"in {band}, {later} of the reference's {of} exposures are from after the first sighting: "
         if told.any():
-            lines.append(f"{what}the {np.median(share[told]):.3g} uJy the object had there are added")
+            lines.append(
+                f"{what}{_amount(curve.select(np.flatnonzero(held)[told]))} the object had there are added"
+            )
         else:
             lines.append(f"{what}no epoch before tells the flux it had there, and fluxes are counted from it")
     return lines
+
+
+def _amount(curve: LightCurveTable) -> str:
+    """Say how much the references held: in microjansky, or where these mean nothing in electrons."""
+    physical = float(np.median(curve.microjansky(curve.in_reference_flux)))
+    if np.isfinite(physical):
+        return f"the {physical:.3g} uJy"
+    return f"the {float(np.median(curve.in_reference_flux)):.4g} electrons"

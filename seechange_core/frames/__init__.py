@@ -12,6 +12,7 @@ from seechange_core.frames.depth import Depth
 from seechange_core.frames.image import (
     Background,
     CalibratedImage,
+    CommonStars,
     ImageFrame,
     PsfModel,
     Stamps,
@@ -47,6 +48,7 @@ __all__ = [
     "CalibratedImage",
     "Cards",
     "CatalogStars",
+    "CommonStars",
     "Crosstalk",
     "Depth",
     "Detections",

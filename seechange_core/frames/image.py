@@ -147,6 +147,36 @@ class CalibratedImage:
     label: str = ""
 
 
+@dataclass(frozen=True)
+class CommonStars:
+    """How the aligned reference sits on the new image, by the stars of both.
+
+    Attributes
+    ----------
+    n_stars
+        Stars used; 0 if too few were found: the solutions were taken at their word, which is what the error
+        is, and all else is NaN.
+    shift_x_pix, shift_y_pix
+        New minus reference positions at the image's centre, as the astrometric solutions would have them;
+        corrected.
+    sigma_x_pix, sigma_y_pix
+        Error left at a random place after that.
+    flux_ratio, flux_ratio_err
+        New flux over reference flux, as the zero points would have it; corrected.
+    flux_scatter
+        Relative scatter of single stars beyond their noise.
+    """
+
+    n_stars: int = 0
+    shift_x_pix: float = np.nan
+    shift_y_pix: float = np.nan
+    sigma_x_pix: float = np.nan
+    sigma_y_pix: float = np.nan
+    flux_ratio: float = np.nan
+    flux_ratio_err: float = np.nan
+    flux_scatter: float = np.nan
+
+
 @dataclass(frozen=True, eq=False)
 class SubtractionFrame:
     """A difference image on the pixels and the flux scale of the new image.
@@ -169,6 +199,13 @@ class SubtractionFrame:
     translient
         (2, H, W) float32: the dipole at every pixel along x and y, in sigma (see `numerics.translient`), 0
         where unusable; None if it was not asked for.
+    common_stars
+        What the registration found; None if it was not asked for, or not kept.
+    zp_change_mag
+        What to add to the new image's zero point so that it is that of the references, by the flux ratio with
+        which they were subtracted: see `ZeroPointSolution.moved`. Empty if it was not measured.
+    zp_err
+        Error of that zero point, mag; NaN if it was not measured.
     """
 
     image: ImageFrame
@@ -179,6 +216,9 @@ class SubtractionFrame:
     reference_weight: Float32 | None = None
     reference_flags: Flags | None = None
     translient: Float32 | None = None
+    common_stars: CommonStars | None = None
+    zp_change_mag: tuple[float, ...] = ()
+    zp_err: float = np.nan
 
 
 @dataclass(frozen=True, eq=False)

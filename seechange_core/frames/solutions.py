@@ -1,7 +1,9 @@
 """Astrometric and photometric solutions, and what is known before."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +136,12 @@ class ZeroPointSolution:
         return self.zp + sum(
             (c * term for c, term in zip(self.spatial_mag, terms, strict=False)), np.zeros(np.shape(x))
         )
+
+    def moved(self, change_mag: Sequence[float], zp_err: float) -> "ZeroPointSolution":
+        """Return it with a change added: coefficients of 1 and, as in `spatial_mag`, of how that varies."""
+        own, other = self.spatial_mag, tuple(change_mag[1:])
+        spatial = tuple(a + b for a, b in zip_longest(own, other, fillvalue=0.0))
+        return replace(self, zp=self.zp + change_mag[0], zp_err=zp_err, spatial_mag=spatial)
 
 
 def spatial_terms(x: npt.ArrayLike, y: npt.ArrayLike, shape: tuple[int, int]) -> tuple[Float, ...]:

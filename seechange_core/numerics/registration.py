@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seechange_core.frames import Bool, Float, Float32, PsfModel
+from seechange_core.frames import Bool, CommonStars, Float, Float32, PsfModel
 from seechange_core.numerics.alignment import Shift
 from seechange_core.numerics.peaks import Peaks, local_maxima, merge_close
 from seechange_core.numerics.psf_fit import PsfFits, fit
@@ -18,6 +18,8 @@ _MEDIAN_SPREAD = 1.16
 """Relative standard deviation of the median absolute value of n normal deviates, times sqrt(n)."""
 _WANDER = 3.0
 """Towards a corner, two astrometric solutions part by up to so many times their error at the centre."""
+_FAR = 5.0
+"""An astrometric solution is off by hardly more than so many times its error."""
 _CONCENTRATION = 0.05
 """Stars have the same flux in an aperture and by PSF within this fraction; galaxies don't."""
 
@@ -47,6 +49,14 @@ class Registration:
     flux_ratio_err: float
     flux_scatter: float
     n_stars: int
+
+    def summary(self) -> CommonStars:
+        """Return its numbers."""
+        x_pix, y_pix = self.shift.coefficients[0].tolist()
+        return CommonStars(
+            self.n_stars, x_pix, y_pix, self.sigma_x, self.sigma_y,
+            self.flux_ratio, self.flux_ratio_err, self.flux_scatter,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,19 +101,46 @@ def register(
     Registration or None
         None if there are too few stars to say anything.
     """
-    clean = _all_usable(ref, x, y, _reach_pix(max(new.psf.fwhm_pix, ref.psf.fwhm_pix)))
+    fwhm = max(new.psf.fwhm_pix, ref.psf.fwhm_pix)
+    dx, dy = _coarse_shift(ref, x, y, search_radius_pix(fwhm, solution_error_pix))
+    clean = _all_usable(ref, x - dx, y - dy, _reach_pix(fwhm))
     x, y = x[clean], y[clean]
     if len(x) < _MIN_STARS:
         return None
-    a, b = _fit(new, x, y), _fit(ref, x, y)
+    a, b = _fit(new, x, y), _fit(ref, x - dx, y - dy)
     good = (a.flux > min_snr * a.flux_err) & (b.flux > min_snr * b.flux_err) & _pointlike(ref, b)
     good &= _pointlike(new, a)
     good &= (a.usable_fraction > 0.98) & (b.usable_fraction > 0.98)
-    good &= np.hypot(a.x - b.x, a.y - b.y) < 1.0
+    good &= np.hypot(a.x - b.x - dx, a.y - b.y - dy) < 1.0
     if np.count_nonzero(good) < _MIN_STARS:
         return None
     a, b = a.select(good), b.select(good)
-    return _summary(a, b, new.data.shape, _WANDER * solution_error_pix)
+    return _summary(a, b, (dx, dy), new.data.shape, _WANDER * solution_error_pix)
+
+
+def search_radius_pix(fwhm_pix: float, solution_error_pix: float) -> int:
+    """Return how far from its place in the new image a star is looked for in the reference.
+
+    The error of an astrometric solution is its own word: what it may be wrong by is allowed one FWHM more. A
+    candidate has no rival within three.
+    """
+    return int(np.ceil(min(fwhm_pix + _FAR * solution_error_pix, 2 * fwhm_pix)))
+
+
+def _coarse_shift(ref: Side, x: Float, y: Float, radius: int) -> tuple[float, float]:
+    """Return new minus reference positions to a pixel: the median of where the reference is brightest."""
+    offsets = []
+    height, width = ref.data.shape
+    for j, i in zip(np.rint(y).astype(int), np.rint(x).astype(int), strict=True):
+        if not (radius <= j < height - radius and radius <= i < width - radius):
+            continue
+        window = slice(j - radius, j + radius + 1), slice(i - radius, i + radius + 1)
+        if (ref.weight[window] > 0).all():
+            offsets.append(np.unravel_index(np.argmax(ref.data[window]), (2 * radius + 1, 2 * radius + 1)))
+    if len(offsets) < _MIN_STARS:
+        return 0.0, 0.0
+    row, column = np.median(np.array(offsets), axis=0)
+    return float(radius - column), float(radius - row)
 
 
 def find_candidates(new: Side, fwhm_pix: float) -> tuple[Float, Float]:
@@ -173,7 +210,9 @@ def _pointlike(side: Side, fits: PsfFits) -> Bool:
     return np.asarray(np.abs(excess) < _CONCENTRATION + 2 * noise, bool)
 
 
-def _summary(a: PsfFits, b: PsfFits, shape: tuple[int, ...], wander_pix: float) -> Registration:
+def _summary(
+    a: PsfFits, b: PsfFits, coarse: tuple[float, float], shape: tuple[int, ...], wander_pix: float
+) -> Registration:
     scale = max(shape) / 2
     shift = Shift(np.zeros((6, 2)), ((shape[1] - 1) / 2, (shape[0] - 1) / 2), scale)
     basis = shift.basis(a.x, a.y)
@@ -182,8 +221,9 @@ def _summary(a: PsfFits, b: PsfFits, shape: tuple[int, ...], wander_pix: float) 
     for axis, (delta, error) in enumerate(
         ((a.x - b.x, np.hypot(a.x_err, b.x_err)), (a.y - b.y, np.hypot(a.y_err, b.y_err)))
     ):
-        fitted = _robust_fit(basis, delta, error, prior)
+        fitted = _robust_fit(basis, delta - coarse[axis], error, prior)
         shift.coefficients[:, axis] = fitted.coefficients
+        shift.coefficients[0, axis] += coarse[axis]
         sigmas.append(float(np.hypot(fitted.scatter, fitted.formal)))
     error = np.hypot(a.flux_err / a.flux, b.flux_err / b.flux)
     ratio = _robust_fit(np.ones((len(a), 1)), a.flux / b.flux, error, np.array([np.inf]))

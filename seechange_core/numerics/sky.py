@@ -41,8 +41,8 @@ def from_vectors(vectors: npt.ArrayLike) -> tuple[Float, Float]:
 def separation(ra1: npt.ArrayLike, dec1: npt.ArrayLike, ra2: npt.ArrayLike, dec2: npt.ArrayLike) -> Float:
     """Measure the angle between positions, degrees, exact from microarcseconds to 180 degrees."""
     a, b = unit_vectors(ra1, dec1), unit_vectors(ra2, dec2)
-    cross = np.linalg.norm(np.cross(a, b), axis=-1)
-    return np.asarray(np.rad2deg(np.arctan2(cross, np.sum(a * b, axis=-1))), float)
+    apart, sum_ = (np.sqrt(np.sum(v * v, axis=-1)) for v in (a - b, a + b))
+    return np.asarray(np.rad2deg(2 * np.arctan2(apart, sum_)), float)
 
 
 def chord(angle_deg: npt.ArrayLike) -> Float:
@@ -109,7 +109,7 @@ def to_icrs(
 def healpix_of(ra: npt.ArrayLike, dec: npt.ArrayLike, order: int = HEALPIX_ORDER) -> Int:
     """Find the nested HEALPix cell (int64) of positions."""
     lon, lat = np.broadcast_arrays(np.asarray(ra, float), np.asarray(dec, float))
-    cells = lonlat_to_healpix(lon * units.deg, lat * units.deg, 1 << order, order="nested")
+    cells = lonlat_to_healpix(lon << units.deg, lat << units.deg, 1 << order, order="nested")
     return np.asarray(cells, np.int64)
 
 

@@ -1,7 +1,7 @@
 """How a frame travels in its file: the names of its arrays and tables, and its numbers in the header."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from seechange_core.frames import (
     Background,
+    CommonStars,
     Crosstalk,
     Float,
     Float32,
@@ -16,6 +17,7 @@ from seechange_core.frames import (
     LinearityLaw,
     MasterFrame,
     PsfModel,
+    SubtractionFrame,
     Table,
 )
 
@@ -27,8 +29,13 @@ OWN = frozenset(
         *("BUNIT", "SCEXPT", "SCGAIN", "SCSATUR", "SCCALIB", "SCRESAMP", "SCREFCOV", "SCFRINGE", "SCFRGERR"),
         *("PSFDEG", "PSFX0", "PSFY0", "PSFXSCAL", "PSFYSCAL", "PSFFWHM", "PSFNSTAR", "PSFFLOOR"),
         *("BKGSTEP", "BKGNX", "BKGNY"),
+        *(f"SCREG{end}" for end in ("N", "DX", "DY", "SX", "SY", "FR", "FE", "FS")),
+        *(f"SCZPCH{k}" for k in range(6)),
+        "SCZPERR",
     )
 )
+#: The cards of `CommonStars`, in the order of its attributes.
+_COMMON_STARS = ("SCREGN", "SCREGDX", "SCREGDY", "SCREGSX", "SCREGSY", "SCREGFR", "SCREGFE", "SCREGFS")
 
 
 def image_arrays(frame: ImageFrame) -> Arrays:
@@ -69,6 +76,29 @@ def to_image(arrays: Mapping[str, npt.NDArray[Any]], cards: Mapping[str, Any]) -
         fringe_scale_error=np.nan if fringe_error is None else float(fringe_error),
         header={key: value for key, value in cards.items() if key not in OWN},
     )
+
+
+def subtraction_cards(frame: SubtractionFrame) -> dict[str, Any]:
+    """Return what a difference knows of its registration and flux scale."""
+    cards: dict[str, Any] = {"SCREFCOV": frame.reference_coverage}
+    if frame.common_stars is not None:
+        values = astuple(frame.common_stars)
+        cards |= {k: v for k, v in zip(_COMMON_STARS, values, strict=True) if np.isfinite(v)}
+    cards |= {f"SCZPCH{k}": value for k, value in enumerate(frame.zp_change_mag)}
+    return cards | ({"SCZPERR": frame.zp_err} if np.isfinite(frame.zp_err) else {})
+
+
+def to_common_stars(cards: Mapping[str, Any]) -> CommonStars | None:
+    """Undo `subtraction_cards` as far as the registration goes; None if it was not kept."""
+    if "SCREGN" not in cards:
+        return None
+    numbers = [float(cards.get(key, np.nan)) for key in _COMMON_STARS[1:]]
+    return CommonStars(int(cards["SCREGN"]), *numbers)
+
+
+def to_zp_change(cards: Mapping[str, Any]) -> tuple[float, ...]:
+    """Undo `subtraction_cards` as far as the change of the zero point goes."""
+    return tuple(float(cards[key]) for k in range(6) if (key := f"SCZPCH{k}") in cards)
 
 
 def master_arrays(frame: MasterFrame) -> Arrays:

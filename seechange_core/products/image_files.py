@@ -10,8 +10,18 @@ import numpy.typing as npt
 from sqlalchemy.orm import Mapped, mapped_column
 
 from seechange_core.errors import FileDamagedError
-from seechange_core.frames import Flags, Float32, ImageFrame, SubtractionFrame
-from seechange_core.products.cards import Arrays, image_arrays, image_cards, psf_cards, to_image, to_psf
+from seechange_core.frames import Flags, Float32, ImageFrame, PsfModel, SubtractionFrame, ZeroPointSolution
+from seechange_core.products.cards import (
+    Arrays,
+    image_arrays,
+    image_cards,
+    psf_cards,
+    subtraction_cards,
+    to_common_stars,
+    to_image,
+    to_psf,
+    to_zp_change,
+)
 from seechange_core.products.image_on_disk import arrays_on_disk
 from seechange_core.products.place import Place
 from seechange_core.storage.archive import Archive
@@ -40,6 +50,14 @@ class ImageFiles:
     reference_coverage: Mapped[float | None] = mapped_column(
         doc="Of a difference: fraction of the usable pixels that the reference covers, 0 to 1."
     )
+    zp_change_mag: Mapped[list[float] | None] = mapped_column(
+        JSON_OR_NULL,
+        doc="Of a difference: what to add to its new image's zero point so that it is its references', by "
+        "the flux ratio that was subtracted with; coefficients of 1 and how it varies. None: not measured.",
+    )
+    zp_err: Mapped[float | None] = mapped_column(
+        doc="Of a difference: error of that zero point, mag: the references', and the flux ratio's."
+    )
     components: Mapped[list[str] | None] = mapped_column(
         JSON_OR_NULL, doc="Names of the arrays in its file or files."
     )
@@ -64,10 +82,12 @@ class ImageFiles:
             arrays |= {"reference_weight": frame.reference_weight, "reference_flags": frame.reference_flags}
         if frame.translient is not None:
             arrays["translient"] = frame.translient
-        cards = image_cards(frame.image) | psf_cards(frame.psf) | {"SCREFCOV": frame.reference_coverage}
+        cards = image_cards(frame.image) | psf_cards(frame.psf) | subtraction_cards(frame)
         self._write(archive, arrays, cards, place)
         self._describe(frame.image)
         self.reference_coverage = frame.reference_coverage
+        self.zp_change_mag = list(frame.zp_change_mag) or None
+        self.zp_err = frame.zp_err if np.isfinite(frame.zp_err) else None
 
     def read(self, archive: Archive) -> ImageFrame:
         """Read the image.
@@ -94,6 +114,11 @@ class ImageFiles:
         arrays = arrays_on_disk({name: paths[name] for name in names}, (self.height_pix, self.width_pix))
         return to_image(arrays, read_cards(paths[names[0]]))
 
+    def open_subtraction(self, archive: Archive) -> tuple[ImageFrame, PsfModel]:
+        """Return the difference without reading it, as `open` does, and its PSF. Raises what `read` does."""
+        arrays, cards = self._read(archive, ("psf",))
+        return self.open(archive), to_psf(arrays["psf"], cards)
+
     def read_subtraction(self, archive: Archive) -> SubtractionFrame:
         """Read the difference, its score image, PSF and aligned reference. Raises what `read` does."""
         names: tuple[str, ...] = ("data", "weight", "flags", "score", "reference", "psf")
@@ -110,7 +135,20 @@ class ImageFiles:
             reference_weight=arrays.get("reference_weight"),
             reference_flags=arrays.get("reference_flags"),
             translient=arrays.get("translient"),
+            common_stars=to_common_stars(cards),
+            zp_change_mag=to_zp_change(cards),
+            zp_err=float(cards.get("SCZPERR", np.nan)),
         )
+
+    def zero_point(self, new: ZeroPointSolution) -> ZeroPointSolution:
+        """Return the zero point of its fluxes, given its own, or that of a difference's new image.
+
+        A difference is counted from its references, and is on their scale as well as common stars tell it:
+        better than any catalog ties a single image to the sky.
+        """
+        if not self.zp_change_mag or self.zp_err is None:
+            return new
+        return new.moved(self.zp_change_mag, self.zp_err)
 
     def fullpaths(self, archive: Archive) -> dict[str, Path]:
         """Return the local path of each array's file by the array's name, fetched if need be."""

@@ -21,6 +21,7 @@ MICROJANSKY_ZP = 23.9
 
 #: Length of the arrows of upper limits, mag.
 _ARROW_MAG = 0.25
+_CURE = "`seechange process` measures objects, as its last step, in all exposures that cover them"
 
 Quantity = Literal["mag", "flux"]
 
@@ -45,6 +46,10 @@ class LightCurve:
         A known light curve to draw behind, if there is one; NaN where it was dark.
     total_flux, total_flux_err
         (n,) of all light at the place, in the unit of `flux`; empty where it is not known.
+    system
+        Of the magnitudes: ``AB``, ``Vega``, or another word for one without a physical zero.
+    ab_offset_mag
+        (n,) or a number: what to add to the magnitudes to make them AB; NaN where nothing does.
     """
 
     label: str
@@ -57,16 +62,30 @@ class LightCurve:
     truth_mag: Float = field(default_factory=lambda: np.empty(0))
     total_flux: Float = field(default_factory=lambda: np.empty(0))
     total_flux_err: Float = field(default_factory=lambda: np.empty(0))
+    system: str = "AB"
+    ab_offset_mag: Float | float = 0.0
 
     @property
     def usable(self) -> Bool:
         """(n,) bool: epochs with a flux and an error bar."""
         return np.isfinite(self.time) & np.isfinite(self.flux) & np.isfinite(self.zp) & (self.flux_err > 0)
 
-    def microjansky(self) -> tuple[Float, Float]:
-        """Return flux and error on the scale of zero point 23.9."""
-        scale = 10 ** (0.4 * (MICROJANSKY_ZP - self.zp))
+    @property
+    def is_physical(self) -> bool:
+        """Whether its fluxes can be told in microjansky."""
+        return bool(np.isfinite(self.ab_offset_mag).all())
+
+    def scaled(self, quantity: Quantity) -> tuple[Float, Float]:
+        """Return flux and error on the scale of zero point 23.9: microjansky, or as the magnitudes are."""
+        offset = self.ab_offset_mag if quantity == "flux" and self.is_physical else 0.0
+        scale = 10 ** (0.4 * (MICROJANSKY_ZP - self.zp - offset))
         return self.flux * scale, self.flux_err * scale
+
+    def axis(self, quantity: Quantity) -> str:
+        """Return what an axis is called."""
+        if quantity == "flux":
+            return "Flux [µJy]" if self.is_physical else "Flux [relative]"
+        return f"Magnitude ({self.system if self.is_physical else 'instrumental'})"
 
     def total(self) -> "LightCurve":
         """Return the light curve of all light at the place; that of nothing where it is not known."""
@@ -120,7 +139,7 @@ def plot(
     if not curves or empty:
         raise UserError(
             f"nothing to plot{' for ' + ', '.join(empty) if empty else ''}",
-            cure="process exposures that cover the object first",
+            cure=_CURE,
         )
     n_columns = min(columns, len(curves))
     n_rows = -(-len(curves) // n_columns)
@@ -171,9 +190,7 @@ def plot_object(
         If there is no usable epoch.
     """
     if not curve.usable.any():
-        raise UserError(
-            f"nothing to plot for {curve.label}", cure="process exposures that cover the object first"
-        )
+        raise UserError(f"nothing to plot for {curve.label}", cure=_CURE)
     sigmas = (detection_sigma, limit_sigma)
     faded = bool((curve.flux[curve.usable] < -detection_sigma * curve.flux_err[curve.usable]).any())
     quantity: Quantity = "flux" if faded else "mag"
@@ -188,12 +205,12 @@ def plot_object(
         axes: list[Axes] = list(rows[:, 0])
         _panel(axes[0], curve, start, quantity, sigmas)
         axes[0].set_title(curve.label, fontsize="large", loc="left")
-        axes[0].set_ylabel("Magnitude (AB)" if quantity == "mag" else "Flux [µJy]")
+        axes[0].set_ylabel(curve.axis(quantity))
         if has_total:
             _panel(axes[1], total, start, "mag", sigmas)
             axes[1].set_title("All light at its place: difference + reference", fontsize="medium", loc="left")
             axes[1].title.set_fontweight("normal")
-            axes[1].set_ylabel("Magnitude (AB)")
+            axes[1].set_ylabel(curve.axis("mag"))
         axes[-1].set_xlabel(f"{time_name} − {start:.0f} [days]")
         _days_since_seen(axes[0], curve, start, detection_sigma)
         for ax in axes:
@@ -225,7 +242,7 @@ def _panel(
     ax: Axes, curve: LightCurve, start: float, quantity: Quantity, sigmas: tuple[float, float]
 ) -> None:
     days = curve.time - start
-    flux, err = curve.microjansky()
+    flux, err = curve.scaled(quantity)
     if quantity == "mag":
         ax.invert_yaxis()  # first: arrows point by it
     for band in dict.fromkeys(curve.band.tolist()):

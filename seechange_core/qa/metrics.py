@@ -171,7 +171,22 @@ def _subtraction(sub: SubtractionFrame) -> Metrics:
         score_beyond_5=float(np.sum(np.abs(score) > 5)),
         difference_pull_sigma=clipped_stats(pull[:: max(1, pull.size // 200_000)]).sigma,
         difference_fwhm_pix=sub.psf.fwhm_pix,
+        **_registration(sub),
     )
+
+
+def _registration(sub: SubtractionFrame) -> Metrics:
+    stars = sub.common_stars
+    if stars is None:
+        return {}
+    return {
+        "common_stars": stars.n_stars,
+        "registration_shift_pix": float(np.hypot(stars.shift_x_pix, stars.shift_y_pix)),
+        "registration_error_pix": float(np.fmax(stars.sigma_x_pix, stars.sigma_y_pix)),
+        "flux_ratio": stars.flux_ratio,
+        "flux_ratio_error": stars.flux_ratio_err,
+        "flux_ratio_scatter": stars.flux_scatter,
+    }
 
 
 @metrics.register

@@ -19,6 +19,7 @@ import numpy as np
 from seechange_core.flags import UNUSABLE, PixelFlag, QualityFlag
 from seechange_core.frames import (
     Background,
+    CommonStars,
     Depth,
     Float,
     ImageFrame,
@@ -105,15 +106,29 @@ class ZeroPointLimits(Params):
     )
 
 
+class SubtractionLimits(Params):
+    """Limits that the registration of a difference is judged by."""
+
+    max_registration_pix: float = param(
+        0.1, "A larger error of the registration by common stars is flagged.", unit="pix", gt=0
+    )
+    max_flux_ratio_sigma: float = param(
+        3.0, "A flux ratio further off the zero points than so many times their errors is flagged.", gt=0
+    )
+
+
 class DetectionLimits(Params):
     """Limits that what was detected in a difference is judged by."""
 
     max_density_mpix: float = param(
-        100.0, "More detections per million searched pixels are flagged.", unit="1/Mpix", gt=0
-    )
+        100.0, "More detections per million searched pixels are flagged; they make no objects or candidates.",
+        unit="1/Mpix", gt=0,
+    )  # fmt: skip
 
 
-class QualityParams(ImageLimits, SourceLimits, AstrometryLimits, ZeroPointLimits, DetectionLimits):
+class QualityParams(
+    ImageLimits, SourceLimits, AstrometryLimits, ZeroPointLimits, SubtractionLimits, DetectionLimits
+):
     """All limits: the settings block `quality`."""
 
 
@@ -365,6 +380,32 @@ def judge_clouds(extinction_mag: float, zp_err: float, limits: ZeroPointLimits) 
     """
     limit = limits.max_cloud_mag + 2 * zp_err
     return _above(QualityFlag.CLOUDS, "the clouds took", extinction_mag, limit, "mag")
+
+
+def judge_registration(stars: CommonStars, zp_err: float, limits: SubtractionLimits) -> Verdict:
+    """Judge how an image and its reference were brought together: `MISREGISTERED` or nothing.
+
+    Parameters
+    ----------
+    stars
+        What their common stars say.
+    zp_err
+        Error of the difference of both zero points, mag; NaN is not judged by.
+    limits
+        To judge by.
+    """
+    flag = QualityFlag.MISREGISTERED
+    sigma_pix = max(stars.sigma_x_pix, stars.sigma_y_pix)
+    if stars.n_stars == 0:
+        # The solutions may do without.
+        if sigma_pix <= limits.max_registration_pix:
+            return GOOD
+        return Verdict(flag, ("too few common stars tell shift and flux ratio to the reference",))
+    verdict = _above(flag, "the registration's error is", sigma_pix, limits.max_registration_pix, "pixels")
+    off_mag = abs(2.5 * np.log10(stars.flux_ratio))
+    own_mag = 2.5 / np.log(10) * stars.flux_ratio_err / stars.flux_ratio
+    limit_mag = limits.max_flux_ratio_sigma * float(np.hypot(zp_err, own_mag))
+    return verdict | _above(flag, "flux ratio and zero points differ by", off_mag, limit_mag, "mag")
 
 
 def judge_detections(n_detections: int, depth: Depth, limits: DetectionLimits) -> Verdict:

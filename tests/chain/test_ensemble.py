@@ -12,7 +12,7 @@ from seechange_core.chain.ensemble import ComparisonChoice, ensemble_at
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.errors import NotFoundError
 from seechange_core.flags import PixelFlag
-from seechange_core.frames import Sources, WcsSolution, ZeroPointSolution
+from seechange_core.frames import ForcedFluxes, Sources, WcsSolution, ZeroPointSolution
 
 RA, DEC = 150.0, 2.0
 N_STARS, N_EPOCHS = 30, 12
@@ -86,7 +86,9 @@ def field(settings, monkeypatch):
     def force(_settings, epoch, ra, dec, on):
         assert on == "image"
         which = [int(np.argmin((sky[0] - r) ** 2 + (sky[1] - d) ** 2)) for r, d in zip(ra, dec, strict=True)]
-        return epoch.flux[which], epoch.error[which], np.zeros(len(which), int)
+        one = np.ones(len(which))
+        flux, error = epoch.flux[which], epoch.error[which]
+        return ForcedFluxes(one, one, flux, error, one, np.zeros(len(which), int), one)
 
     monkeypatch.setattr(module, "epochs_at", lambda *_: epochs)
     monkeypatch.setattr(module, "force_epoch", force)

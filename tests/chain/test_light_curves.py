@@ -8,7 +8,7 @@ from astropy.wcs import WCS
 
 from seechange_core.chain import light_curves as module
 from seechange_core.chain.light_curves import Epoch, position_light_curve
-from seechange_core.frames import WcsSolution, ZeroPointSolution
+from seechange_core.frames import ForcedFluxes, WcsSolution, ZeroPointSolution
 
 SHAPE = (400, 400)
 ZP, TILT_MAG = 28.0, 0.015
@@ -39,7 +39,8 @@ def test_a_star_has_its_magnitude_at_both_edges_of_tilted_images(settings, monke
     fluxes = dict(zip(("e0", "e1", "e2"), 10 ** (0.4 * (local - 17.0)), strict=True))
 
     def force(_settings, epoch, ra, _dec, _on):
-        return np.full(len(ra), fluxes[epoch.exposure.name]), np.ones(len(ra)), np.zeros(len(ra), int)
+        flux, one = np.full(len(ra), fluxes[epoch.exposure.name]), np.ones(len(ra))
+        return ForcedFluxes(one, one, flux, one, one, np.zeros(len(ra), int), one)
 
     monkeypatch.setattr(module, "epochs_at", lambda *_: epochs)
     monkeypatch.setattr(module, "force_epoch", force)

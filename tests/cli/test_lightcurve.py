@@ -14,6 +14,7 @@ import seechange_core.chain
 from seechange_assets.cli import run
 from seechange_core.chain import EnsembleZeroPoints, LightCurveTable
 from seechange_core.chain.ensemble import ComparisonStars, EpochZeroPoint
+from seechange_core.flags import QualityFlag
 
 PLACE = ["lightcurve", "--ra", "150.1", "--dec", "2.2"]
 
@@ -28,7 +29,7 @@ def asked(settings, monkeypatch):
         mjd_mid=np.array([60000.0, 60001.0, 60002.0]), bjd_tdb=np.array([2460000.5, 2460001.5, 2460002.5]),
         flux=np.array([1000.0, 20.0, nan]), flux_err=np.array([10.0, 10.0, nan]),
         zp=np.array([30.0, 30.0, 30.0]), zp_err=np.full(3, 0.1), flags=np.zeros(3, int),
-        quality=np.zeros(3, int),
+        quality=np.zeros(3, int), band=np.array(["r"] * 3),
     )  # fmt: skip
     given.table = table
     known = SimpleNamespace(name="obj2026aaa", ra=150.1, dec=2.2001)
@@ -92,6 +93,21 @@ def test_what_the_reference_held_is_said(asked, capsys):
     assert first["mag_err"] == pytest.approx(2.5 / np.log(10) * np.hypot(10, 10) / 1100)
     assert first["total_mag"] == pytest.approx(30 - 2.5 * np.log10(1500))
     assert first["total_ujy"] == pytest.approx(1500 * 10 ** (-0.4 * 6.1))
+
+
+def test_only_magnitudes_with_a_physical_zero_become_microjansky(asked, capsys):
+    """AB, Vega, and of a catalog made from an image of the field itself."""
+    relative = np.array([0, 0, int(QualityFlag.RELATIVE)])
+    asked.table = replace(
+        asked.table, band=np.array(["r", "I", "r"]), quality=relative, flux=np.full(3, 1000.0)
+    )
+    assert run([*PLACE, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["system"] for row in rows] == ["AB", "Vega", "relative"]
+    assert rows[0]["flux_ujy"] == pytest.approx(1000 * 10 ** (-0.4 * 6.1))
+    assert rows[1]["flux_ujy"] == pytest.approx(1000 * 10 ** (-0.4 * 6.55))
+    assert rows[2]["flux_ujy"] is None
+    assert {row["mag"] for row in rows} == {22.5}
 
 
 def test_files_say_what_their_columns_are(asked, tmp_path):

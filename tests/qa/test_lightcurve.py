@@ -115,3 +115,15 @@ def test_an_object_is_drawn_with_its_own_light_and_all_light(tmp_path):
     assert faded.get_ylabel() == "Flux [µJy]" and not faded.yaxis_inverted()
     with pytest.raises(UserError, match="obj26abc"):
         plot_object(replace(curve, flux=np.full(36, np.nan)))
+
+
+def test_magnitudes_are_called_what_they_are():
+    """Vega magnitudes are drawn as they are, their fluxes in microjansky; relative ones have neither."""
+    curve = supernova(4)
+    vega = replace(curve, system="Vega", ab_offset_mag=np.full(len(curve.time), 0.45))
+    assert plot_object(vega).axes[0].get_ylabel() == "Magnitude (Vega)"
+    assert vega.scaled("mag")[0] == pytest.approx(curve.scaled("mag")[0], nan_ok=True)
+    assert vega.scaled("flux")[0] == pytest.approx(curve.scaled("flux")[0] * 10**-0.18, nan_ok=True)
+    relative = replace(curve, system="relative", ab_offset_mag=np.nan)
+    assert plot_object(relative).axes[0].get_ylabel() == "Magnitude (instrumental)"
+    assert plot_object(replace(relative, flux=-curve.flux)).axes[0].get_ylabel() == "Flux [relative]"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,67 @@ def test_inputs_are_not_edited(psf, sky, frame):
     force(sky, *frame, psf, np.array([5.0]), np.array([5.0]), 1.0, ForceParams())
     for old, new in zip(before, (sky, *frame), strict=True):
         assert np.array_equal(old, new)
+
+
+def test_a_wrong_psf_is_worse_where_little_of_it_is_seen():
+    """The PSF is 2 % too wide: what that does to a flux is its floor; a hole in the middle makes it worse."""
+    true, wide = (make_psf_field((61, 61), fwhm).stamp(30.0, 30.0, 61) for fwhm in (4.0, 4.08))
+    image = draw(constant(true), np.array([30.0]), np.array([30.0]), np.array([5e4]), (61, 61))
+    weight, at = np.full(image.shape, 1e6, np.float32), (np.array([30.0]), np.array([30.0]))
+    y, x = np.mgrid[:61, :61]
+
+    def forced(psf, radius):
+        flags = np.where(np.hypot(x - 30, y - 30) < radius, PixelFlag.COSMIC_RAY, 0).astype(np.uint16)
+        return force(image, weight, flags, psf, *at, np.inf, ForceParams(min_usable_fraction=0.2))
+
+    whole = forced(constant(wide), 0)
+    model = replace(constant(wide), floor=abs(whole.flux[0] / 5e4 - 1))
+    for radius, least, most in ((2.0, 0.6, 0.8), (2.5, 0.4, 0.6), (3.5, 0.2, 0.4)):
+        found = forced(model, radius)
+        assert least < found.usable_fraction[0] < most
+        pull = (found.flux[0] - whole.flux[0]) / found.flux_err[0]
+        assert abs(pull) < 1.5
+        with_floor_alone = (found.flux[0] - whole.flux[0]) / (model.floor * found.flux[0])
+        assert radius < 3 or abs(with_floor_alone) > 2
+    assert np.isnan(
+        force(
+            image,
+            weight,
+            np.where(np.hypot(x - 30, y - 30) < 3.5, 16, 0).astype(np.uint16),
+            model,
+            *at,
+            np.inf,
+            ForceParams(),
+        ).flux[0]
+    ) == (found.usable_fraction[0] < 0.3)
+
+
+class OnDisk:
+    """An image of which it is counted which rows are read."""
+
+    def __init__(self, image):
+        self.image, self.shape, self.read = image, image.shape, np.zeros(len(image), bool)
+
+    def __getitem__(self, span):
+        self.read[span[0]] = True
+        return self.image[span]
+
+
+def test_only_rows_near_the_positions_are_read_and_the_psf_is_that_of_the_place():
+    """A PSF that widens from row to row; two groups of sources far apart, and positions off the image."""
+    stamps = [make_psf_field((41, 41), fwhm).stamp(20.0, 20.0, 41) for fwhm in (3.0, 4.0)]
+    varying = replace(
+        constant(stamps[0]), coefficients=np.stack([sum(stamps) / 2, 0 * stamps[0], stamps[1] - stamps[0]]),
+        degree=1, centre=(499.5, 499.5), scale=(1000.0, 1000.0),
+    )  # fmt: skip
+    x = np.array([300.0, 700.2, 40.5, 500.0, np.nan, 600.0])
+    y = np.array([980.4, 970.0, 30.2, -60.0, 20.0, 1e9])
+    image = draw(varying, x[:3], y[:3], np.full(3, 1000.0), SHAPE)
+    planes = [OnDisk(a) for a in (image, np.full(SHAPE, 1 / SKY, np.float32), np.zeros(SHAPE, np.uint16))]
+    fluxes = force(*planes, varying, x, y, 1.0, ForceParams())
+    assert fluxes.flux[:3] == pytest.approx(1000.0, rel=1e-4)
+    assert np.isnan(fluxes.flux[3:]).all() and set(fluxes.flags[3:]) == {PixelFlag.OUT_OF_BOUNDS}
+    np.testing.assert_array_equal(fluxes.y, y)
+    for plane in planes:
+        assert plane.read.sum() < 100 and plane.read[[25, 985]].all() and not plane.read[60:950].any()
+    assert len(force(*planes, varying, x[:0], y[:0], 1.0, ForceParams())) == 0
