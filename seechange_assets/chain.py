@@ -25,7 +25,7 @@ MAPPINGS = {
     "dark": partitions.same_section,
     "flat": partitions.same_section,
     "twilight_flat": partitions.same_section,
-    "reference": partitions.anything,
+    "reference": partitions.by_query,
 }
 
 

@@ -84,8 +84,10 @@ def metadata(
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
-    """Show rows as a table; of several numbers in one cell, all."""
-    return dg.MetadataValue.table([dg.TableRecord({k: _cell(v) for k, v in row.items()}) for row in rows])
+    """Show rows as a table; of several numbers in one cell, all; "-" where a row has no such cell."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    cells = [{name: _cell(row.get(name, math.nan)) for name in columns} for row in rows]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in cells])
 
 
 def _cell(value: Any) -> str | float:

@@ -63,9 +63,12 @@ def same_section() -> dg.PartitionMapping:
         )
 
 
-def anything() -> dg.PartitionMapping:
-    """Map to every partition: which ones were used is in the database."""
-    return dg.AllPartitionMapping()
+def by_query() -> dg.PartitionMapping:
+    """Map to no partition that could be named beforehand: which ones are used is chosen by a query.
+
+    To map to all of them would be as true, and have Dagster list every key there is at each run.
+    """
+    return dg.SpecificPartitionsPartitionMapping([])
 
 
 def night_filter(night: str, band: str | None) -> str:
@@ -82,7 +85,8 @@ def split_night_filter(joined: str) -> tuple[str, str | None]:
 def register(instance: dg.DagsterInstance, instrument: str, dimension: str, keys: Iterable[str]) -> list[str]:
     """Add the keys that a dynamic set does not have yet, and return those."""
     name = set_name(instrument, dimension)
-    new = [item for item in dict.fromkeys(keys) if not instance.has_dynamic_partition(name, item)]
+    known = set(instance.get_dynamic_partitions(name))
+    new = [item for item in dict.fromkeys(keys) if item not in known]
     if new:
         instance.add_dynamic_partitions(name, new)
     return new

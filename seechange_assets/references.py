@@ -42,7 +42,7 @@ def reference_asset(own: Settings, instrument: str, provenance: ProvenanceKey) -
     by_region = partitions.by_region(instrument)
     key = asset_key(instrument, NAME)
     everything = [
-        dg.AssetDep(asset_key(instrument, name), partition_mapping=partitions.anything()) for name in NEEDS
+        dg.AssetDep(asset_key(instrument, name), partition_mapping=partitions.by_query()) for name in NEEDS
     ]
 
     @dg.multi_asset(

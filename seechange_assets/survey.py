@@ -69,7 +69,8 @@ def process_exposures(
             nights = core.nights_serving(settings, instrument, exposures)
             reports += runner.build_masters(instrument, nights, sections or None)
             reports += runner.process(instrument, exposures, sections or None, through, redo)
-            runner.register_references(instrument, core.references_wanted(settings, instrument))
+            wanted = core.references_wanted(settings, instrument, exposures)
+            runner.register_references(instrument, wanted)
     return reports
 
 
@@ -148,8 +149,11 @@ def register_exposures(
     """
     settings = settings or get_settings()
     with Runner(settings) as runner:
+        by_instrument: dict[str, list[str]] = {}
         for exposure in core.exposures(settings, names) if names else ():
-            runner.register(exposure.instrument, [exposure.name])
+            by_instrument.setdefault(exposure.instrument, []).append(exposure.name)
+        for instrument, exposures in by_instrument.items():
+            runner.register(instrument, exposures)
         for instrument in instruments:
             runner.register_masters(instrument)
 

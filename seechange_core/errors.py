@@ -17,6 +17,7 @@
     │   ├── IgnoredFile         a file that is no exposure to work on: focus, pointing, test
     │   ├── SectionAbsent, DeadSection, NoStars (Trailed), NoCatalog (NoAnswer), NoSolution, Clouded
     │   └── NoReference, InReference
+    ├── DatabaseBusyError       others wrote all the time, or each waited for the other: try again
     └── PipelineError           our own bug or a broken machine
 
 `Stop` is an outcome, not a failure: the run goes on and succeeds.
@@ -220,6 +221,12 @@ class InReference(Stop):
     """The only reference contains this exposure, and nothing is subtracted from itself."""
 
     reason = "in_reference"
+
+
+class DatabaseBusyError(SeeChangeError):
+    """Others were in the way of writing to the database: nothing was written."""
+
+    reason = "database_busy"
 
 
 class PipelineError(SeeChangeError):

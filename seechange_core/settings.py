@@ -127,7 +127,7 @@ class KnownSettings(_Group):
         5.0, gt=0, le=120, description="So is a minor planet predicted there; old elements get more."
     )
     mover_max_days: float = Field(
-        200.0, gt=0, description="Elements whose epoch is further from the exposure are not used, days."
+        60.0, gt=0, description="Elements whose epoch is further from the exposure are not used, days."
     )
 
     @field_validator("variables", "movers", mode="before")

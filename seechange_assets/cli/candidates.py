@@ -13,7 +13,7 @@ from seechange_assets.cli.tables import TableFormat, write_columns
 from seechange_core.errors import UserError
 
 if TYPE_CHECKING:
-    from seechange_core.chain import CandidateRow, VerdictRow
+    from seechange_core.chain import CandidateRow, Selection, VerdictRow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 #: What a terminal shows of each; no line is longer than this, where the terminal is no wider.
@@ -25,7 +25,9 @@ class Kind(StrEnum):
     """What a candidate is, as far as is known."""
 
     NEW = "new"
+    BRIGHTENED = "brightened"
     MOVER = "mover"
+    FADED = "faded"
     VARIABLE = "variable"
 
 
@@ -51,6 +53,10 @@ def candidates(
     min_epochs: Annotated[
         int, typer.Option("--min-epochs", min=1, help="Seen in so many exposures at least, of any night.")
     ] = 2,
+    unconfirmed: Annotated[
+        bool,
+        typer.Option("--unconfirmed", help="Also seen in fewer, if no other exposure could have shown it."),
+    ] = False,
     min_hours: Annotated[
         float, typer.Option("--min-hours", min=0, help="So long from the first of them to the last.")
     ] = 0.0,
@@ -72,9 +78,10 @@ def candidates(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
     as_json: Json = False,
 ) -> int:
-    """List what changed, best first: what is new, what moves, and what the tables of the settings know.
+    """List what changed, best first: new, brightened, moving, faded, variable, and last what tables know.
 
-    One line for each thing, with its best detection; magnitudes are those of the difference.
+    One line for each thing, with its best detection; magnitudes are of the light that came or (minus) went. n
+    is in how many exposures it was seen, and out of how many of these nights that could have shown it.
 
     Example: seechange candidates --night 2026-03-14 -n 36 --sheet tonight.png
     """
@@ -84,9 +91,11 @@ def candidates(
     settings = get_settings()
     selection = chain.Selection(
         min_epochs=min_epochs, min_hours=min_hours, min_score=min_score, bright=bright, faint=faint,
-        kinds=tuple(k.value for k in kind or Kind), real=real, with_bogus=with_bogus,
+        kinds=tuple(k.value for k in kind or Kind), real=real, with_bogus=with_bogus, unconfirmed=unconfirmed,
     )  # fmt: skip
     every = chain.all_candidates(settings, night)
+    if night is not None and not every:
+        _check_night(night, {row.night for row in chain.exposures(settings)})
     chosen = [row for row in every if selection.takes(row)]
     rows = chosen[:limit]
     form = TableFormat.JSON if as_json else form
@@ -94,7 +103,7 @@ def candidates(
         _write(rows, form, output)
     else:
         typer.echo(f"no candidates{f' in the night of {night}' if night else ''}")
-    _tell_left_out(every, chosen, rows, min_epochs)
+    _tell_left_out(every, chosen, rows, selection, len(chain.too_dense_sections(settings, night)))
     if sheet is not None:
         from seechange_core.chain.sheets import write_sheet
 
@@ -104,13 +113,37 @@ def candidates(
     return 0
 
 
+def _check_night(night: str, known: set[str]) -> None:
+    """Refuse what is no date; of a night without exposures, say on standard error which nights there are."""
+    from datetime import date
+
+    try:
+        date.fromisoformat(night)
+    except ValueError:
+        raise UserError(f"--night {night} is no date", cure="write YYYY-MM-DD") from None
+    if night not in known:
+        last = ", ".join(sorted(known)[-3:]) or "none"
+        typer.echo(f"no exposures are of the night of {night}; the last nights are {last}", err=True)
+
+
 def _tell_left_out(
-    every: "list[CandidateRow]", chosen: "list[CandidateRow]", rows: "list[CandidateRow]", min_epochs: int
+    every: "list[CandidateRow]",
+    chosen: "list[CandidateRow]",
+    rows: "list[CandidateRow]",
+    wanted: "Selection",
+    n_too_dense: int,
 ) -> None:
     """Say on standard error how many more there are, so that nothing is missing unsaid."""
-    seldom = sum(row.n_epochs < min_epochs for row in every)
+    seldom = [row for row in every if not wanted.is_confirmed(row)]
+    hidden = sum(row.n_epochs >= row.n_possible for row in seldom)
     words = [f"{len(chosen) - len(rows)} more (--limit)"] if len(chosen) > len(rows) else []
-    words += [f"{seldom} seen in fewer than {min_epochs} exposures (--min-epochs)"] if seldom else []
+    if seldom:
+        words += [f"{len(seldom)} seen in fewer than {wanted.min_epochs} exposures (--min-epochs)"]
+    if hidden:
+        words += [f"{hidden} of these in all that could have shown them (--unconfirmed)"]
+    if n_too_dense:
+        sections = "section that shows" if n_too_dense == 1 else "sections that show"
+        words += [f"all of {n_too_dense} {sections} too much (too_dense in `show`; quality.max_density_mpix)"]
     if words:
         typer.echo(f"left out: {', '.join(words)}", err=True)
 
@@ -147,7 +180,7 @@ def _columns(rows: "list[CandidateRow]") -> dict[str, list[Any]]:
 
 def _for_people(rows: "list[CandidateRow]") -> list[dict[str, Any]]:
     """Shorten to what a line of a terminal holds."""
-    from seechange_core.chain.sheets import note
+    from seechange_core.chain.sheets import brightness, note, seen_in
 
     shown = [
         {
@@ -155,9 +188,9 @@ def _for_people(rows: "list[CandidateRow]") -> list[dict[str, Any]]:
             "kind": row.kind,
             "ra": format(row.ra, ".5f").rjust(9),
             "dec": format(row.dec, "+.5f").rjust(9),
-            "mag": f"{row.filter} {'faded' if row.mag is None else format(row.mag, '.2f')}",
+            "mag": brightness(row),
             "score": format(row.score, ".1f").rjust(6),
-            "n": row.n_epochs,
+            "n": seen_in(row),
             "note": note(row),
         }
         for row in rows

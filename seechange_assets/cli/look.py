@@ -134,8 +134,12 @@ def _show_calibrators(settings: "Settings", exposures: list[str] | None, as_json
 
 def lightcurve(
     name: Annotated[str | None, typer.Option("--object", help="Name of an object.")] = None,
-    ra: Annotated[float | None, typer.Option("--ra", help="Right ascension, ICRS deg.")] = None,
-    dec: Annotated[float | None, typer.Option("--dec", help="Declination, ICRS deg.")] = None,
+    ra: Annotated[
+        float | None, typer.Option("--ra", min=0, max=360, help="Right ascension, ICRS deg.")
+    ] = None,
+    dec: Annotated[
+        float | None, typer.Option("--dec", min=-90, max=90, help="Declination, ICRS deg.")
+    ] = None,
     radius_arcsec: Annotated[
         float, typer.Option("--radius-arcsec", min=0, help="An object this near to ra and dec is meant.")
     ] = 1.0,
@@ -257,6 +261,8 @@ def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
         curve.filter,
         total_flux=curve.total_flux,
         total_flux_err=curve.total_flux_err,
+        system=" and ".join(sorted(set(curve.system.tolist()))),
+        ab_offset_mag=curve.ab_offset_mag,
     )
     figure = plot_object(drawn, time_name="BJD (TDB)" if barycentric else "MJD (UTC)")
     figure.savefig(file, dpi=150)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -208,16 +209,27 @@ def _print_reasons(fates: Sequence["StepReport"], err: bool) -> None:
         typer.echo(f"{outcome}: {where}{more}: {step}: {message}", err=err)
 
 
-def _print_left_out(masters: Sequence["StepReport"]) -> None:
-    """Print which frames did not go into masters just made, and why, once for all sections."""
-    sections: dict[tuple[str, str, str], list[str]] = {}
-    for master in masters:
-        for row in master.table:
+def _print_left_out(made: Sequence["StepReport"]) -> None:
+    """Print which frames did not go into masters and references just made, and why.
+
+    Each once for all sections; many that were left out for like reasons, all in one line.
+    """
+    verdicts: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for product in made:
+        for row in product.table:
             if (verdict := row.get("verdict", USED)) != USED:
-                sections.setdefault((row["frame"], master.step, master.exposure), []).append(verdict)
-    for (frame, step, exposure), verdicts in sections.items():
-        where = f"{len(verdicts)} section{'' if len(verdicts) == 1 else 's'}"
-        typer.echo(f"left out: {frame} of {step} {exposure}, {where}: {verdicts[0]}")
+                # Reasons are alike if but their figures differ.
+                alike = product.step, product.exposure, re.split(r"\d", verdict)[0]
+                verdicts.setdefault(alike, {}).setdefault(row["frame"], []).append(verdict)
+    for (step, exposure, _), frames in verdicts.items():
+        if len(frames) > PLACES_SHOWN:
+            where, more = ", ".join(list(frames)[:PLACES_SHOWN]), len(frames) - PLACES_SHOWN
+            why = next(iter(frames.values()))[0]
+            typer.echo(f"left out: {where} and {more} more of {step} {exposure}: {why} (the first of them)")
+            continue
+        for frame, own in frames.items():
+            where = f"{len(own)} section{'' if len(own) == 1 else 's'}"
+            typer.echo(f"left out: {frame} of {step} {exposure}, {where}: {own[0]}")
 
 
 def _message(report: "StepReport") -> str:

@@ -20,6 +20,7 @@ from seechange_core.chain.reference_flux import notes_on_references
 from seechange_core.chain.reference_inputs import references_wanted
 from seechange_core.chain.reference_sets import list_references, use_references
 from seechange_core.chain.references import LEFT_TO_LEAVE_OUT, build_reference, reference_reports
+from seechange_core.chain.seen import too_dense_sections
 from seechange_core.chain.serving import master_keys, nights_serving
 from seechange_core.chain.step import Step
 from seechange_core.chain.steps import STEPS
@@ -73,6 +74,7 @@ __all__ = [
     "references_wanted",
     "standing_verdicts",
     "status",
+    "too_dense_sections",
     "use_references",
     "verdict_history",
     "walk",

@@ -1,6 +1,6 @@
 """What is known at the places where something changed: variables and minor planets of local tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,14 +9,17 @@ from scipy.spatial import cKDTree
 
 from seechange_core.catalogs.movers import Movers, read_movers
 from seechange_core.catalogs.variables import read_variables
-from seechange_core.frames import Float, Int
-from seechange_core.numerics.kepler import drift_arcsec, ephemeris, passing, to_tt
+from seechange_core.frames import Bool, Float, Int
+from seechange_core.numerics.kepler import Ephemeris, drift_arcsec, ephemeris, passing, to_tt
 from seechange_core.numerics.sky import chord, project, unit_vectors
 from seechange_core.numerics.timing import Site
 from seechange_core.settings import Settings
 
-#: Of a minor planet predicted to be so much fainter than what was seen, it was not seen.
-_TOO_FAINT_MAG = 2.0
+#: A minor planet predicted to be so much fainter or brighter than what was seen is not what was seen: light
+#: curves, colours and errors of H together make less.
+_OFF_MAG = 2.0
+#: Motion off the predicted one by so many of its errors, and by this share of it, is another.
+_OFF_SIGMA, _OFF_SHARE = 5.0, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,12 @@ class Sightings:
         (n,) NaN where the flux is not positive.
     sites
         Where each exposure was taken; None where that is unknown.
+    err_arcsec
+        (n,) 1-sigma errors of the positions per axis.
+    thing
+        (n,) number of the object, or of the line, that it is one sighting of.
+    steady
+        (n,) whether something was seen at its place in another night.
     """
 
     exposure: Int
@@ -43,6 +52,9 @@ class Sightings:
     dec: Float
     mag: Float
     sites: Sequence[Site | None]
+    err_arcsec: Float
+    thing: Int
+    steady: Bool
 
 
 class Known(NamedTuple):
@@ -73,7 +85,8 @@ def known_movers(settings: Settings, seen: Sightings) -> list[Known | None]:
     """Say of each sighting which minor planet it is, as ``name V mag (offset)``; None if none is known there.
 
     The prediction is for the middle of the exposure, from its site, in two-body motion: what has moved off
-    its ellipse since the epoch of its elements is given a wider radius (`drift_arcsec`).
+    its ellipse since the epoch of its elements is given a wider radius (`drift_arcsec`). What has been at its
+    place in another night is none; nor is what moved otherwise than predicted between exposures of a night.
 
     Raises
     ------
@@ -100,7 +113,10 @@ def _mark_night(
     settings: Settings, table: Movers, seen: Sightings, rows: Int, found: list[Known | None]
 ) -> None:
     """Mark the sightings of one night that minor planets of a table are predicted at."""
-    known, mjd = settings.known, seen.mjd_mid[rows]
+    known, rows = settings.known, rows[~seen.steady[rows]]
+    if not len(rows):
+        return
+    mjd = seen.mjd_mid[rows]
     days = np.abs(to_tt(float(mjd[0])) - table.orbits.epoch_mjd)
     usable = np.flatnonzero(days <= known.mover_max_days)
     if not len(usable):
@@ -114,9 +130,38 @@ def _mark_night(
     if not len(near):
         return
     radius = known.mover_radius_arcsec + drift_arcsec(days[near])
-    for number in np.unique(seen.exposure[rows]):
+    numbers, first = np.unique(seen.exposure[rows], return_index=True)
+    places = {
+        int(number): ephemeris(table.orbits.take(near), float(seen.mjd_mid[i]), seen.sites[i])
+        for number, i in zip(numbers, rows[first], strict=True)
+    }
+    again = _seen_again(seen, rows)
+    for number in places:
         here = rows[seen.exposure[rows] == number]
-        _mark_exposure(table, near, radius, seen, here, found)
+        _mark_exposure(table, near, radius, seen, here, again, places, found)
+
+
+def _seen_again(seen: Sightings, rows: Int) -> dict[int, int]:
+    """Return for each sighting of a night the one of the same thing that is furthest from it in time."""
+    again: dict[int, int] = {}
+    for thing in np.unique(seen.thing[rows]):
+        of = rows[seen.thing[rows] == thing]
+        ends = of[[np.argmin(seen.mjd_mid[of]), np.argmax(seen.mjd_mid[of])]]
+        for i in of.tolist():
+            j = int(ends[np.argmax(np.abs(seen.mjd_mid[ends] - seen.mjd_mid[i]))])
+            if seen.exposure[j] != seen.exposure[i]:
+                again[i] = j
+    return again
+
+
+def _moves_alike(seen: Sightings, i: int, j: int, body: int, places: Mapping[int, Ephemeris]) -> bool:
+    """Tell whether a thing moved from one sighting to another as a body is predicted to."""
+    here, there = places[int(seen.exposure[i])], places[int(seen.exposure[j])]
+    told = project(float(here.ra[body]), float(here.dec[body]), float(there.ra[body]), float(there.dec[body]))
+    moved = project(seen.ra[i], seen.dec[i], float(seen.ra[j]), float(seen.dec[j]))
+    off = 3600 * float(np.hypot(moved[0] - told[0], moved[1] - told[1]))
+    error = _OFF_SIGMA * float(np.hypot(seen.err_arcsec[i], seen.err_arcsec[j]))
+    return off <= error + _OFF_SHARE * 3600 * float(np.hypot(*told))
 
 
 def _fields(ra: Float, dec: Float, radius_deg: float) -> tuple[Float, Float]:
@@ -132,11 +177,17 @@ def _fields(ra: Float, dec: Float, radius_deg: float) -> tuple[Float, Float]:
 
 
 def _mark_exposure(
-    table: Movers, near: Int, radius: Float, seen: Sightings, here: Int, found: list[Known | None]
+    table: Movers,
+    near: Int,
+    radius: Float,
+    seen: Sightings,
+    here: Int,
+    again: Mapping[int, int],
+    places: Mapping[int, Ephemeris],
+    found: list[Known | None],
 ) -> None:
     """Mark the sightings of one exposure: each takes the nearest body, each body the nearest sighting."""
-    mjd, site = float(seen.mjd_mid[here[0]]), seen.sites[here[0]]
-    place = ephemeris(table.orbits.take(near), mjd, site)
+    place = places[int(seen.exposure[here[0]])]
     v = place.magnitude(table.h[near], table.g[near])
     tree = cKDTree(unit_vectors(seen.ra[here], seen.dec[here]))
     directions = unit_vectors(place.ra, place.dec)
@@ -144,7 +195,9 @@ def _mark_exposure(
     for body, hits in enumerate(tree.query_ball_point(directions, chord(radius / 3600))):
         for k in hits:
             i = int(here[k])
-            if v[body] > seen.mag[i] + _TOO_FAINT_MAG:
+            if abs(v[body] - seen.mag[i]) > _OFF_MAG:
+                continue
+            if i in again and not _moves_alike(seen, i, again[i], body, places):
                 continue
             x, y = project(seen.ra[i], seen.dec[i], float(place.ra[body]), float(place.dec[body]))
             pairs.append((3600 * float(np.hypot(x, y)), body, i))

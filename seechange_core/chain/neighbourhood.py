@@ -11,17 +11,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seechange_core.numerics.sky import cell_ranges, cells_near, chord, unit_vectors
-from seechange_core.products.base import in_ranges
+from seechange_core.products.base import ids_in_ranges, unindexed
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object
 from seechange_core.products.outcome import StepOutcome, made_by
 from seechange_core.products.sighting import Sighting
-from seechange_core.products.source_list import SourceList
+from seechange_core.products.source_list import SourceList, not_too_dense
 from seechange_core.products.verdict import not_called_bad
 
-#: Ranges of the sky in one query, and keys.
-RANGES_AT_ONCE, KEYS_AT_ONCE = 100, 10_000
+#: Keys in one query.
+KEYS_AT_ONCE = 10_000
 #: Taken where a fit gave no error of the position.
 _UNKNOWN_ERR_ARCSEC = 1.0
 
@@ -78,28 +78,27 @@ def _measured_in(session: Session, provenance_id: str, ranges: Sequence[tuple[in
     """Yield the good measurements that count, in ranges of the sky.
 
     Those of lists that a newer one of the same section has replaced do not, nor those of exposures that
-    someone called bad.
+    someone called bad, nor those of lists so dense that most must be false.
     """
     m = Measurement
-    for i in range(0, len(ranges), RANGES_AT_ONCE):
-        near = in_ranges(Measurement.healpix, ranges[i : i + RANGES_AT_ONCE])
-        ids = list(session.scalars(select(Measurement.id).where(near)))
-        for k in range(0, len(ids), KEYS_AT_ONCE):
-            query = (
-                select(m.id, m.sighting_id, m.object_id, m.ra, m.dec, m.position_err_arcsec, m.mjd_mid)
-                .join(Sighting, Sighting.id == Measurement.sighting_id)
-                .join(SourceList, SourceList.id == Sighting.source_list_id)
-                .join(Image, Image.id == SourceList.image_id)
-                .join(StepOutcome, made_by(Image, SourceList, "detections"))
-                .where(
-                    Measurement.id.in_(ids[k : k + KEYS_AT_ONCE]),
-                    Measurement.provenance_id == provenance_id,
-                    Measurement.is_bad.is_(False),
-                    not_called_bad(Image.exposure_id, Image.section_id),
-                )
+    ids = ids_in_ranges(session, Measurement, ranges)
+    for k in range(0, len(ids), KEYS_AT_ONCE):
+        query = (
+            select(m.id, m.sighting_id, m.object_id, m.ra, m.dec, m.position_err_arcsec, m.mjd_mid)
+            .join(Sighting, Sighting.id == Measurement.sighting_id)
+            .join(SourceList, SourceList.id == Sighting.source_list_id)
+            .join(Image, Image.id == SourceList.image_id)
+            .join(StepOutcome, made_by(Image, SourceList, "detections"))
+            .where(
+                Measurement.id.in_(ids[k : k + KEYS_AT_ONCE]),
+                unindexed(Measurement.provenance_id) == provenance_id,
+                unindexed(Measurement.is_bad).is_(False),
+                not_called_bad(Image.exposure_id, Image.section_id),
+                not_too_dense(),
             )
-            for key, sighting, owner, ra, dec, err, mjd in session.execute(query):
-                yield Member(key, sighting, owner, ra, dec, err or _UNKNOWN_ERR_ARCSEC, mjd)
+        )
+        for key, sighting, owner, ra, dec, err, mjd in session.execute(query):
+            yield Member(key, sighting, owner, ra, dec, err or _UNKNOWN_ERR_ARCSEC, mjd)
 
 
 def objects_of(
@@ -109,14 +108,11 @@ def objects_of(
     wanted = {m.object_id for m in members if m.object_id is not None}
     ra, dec = np.array(places, float).T
     ranges = cell_ranges(*cells_near(ra, dec, link_arcsec / 3600))
-    for i in range(0, len(ranges), RANGES_AT_ONCE):
-        near = in_ranges(Object.healpix, ranges[i : i + RANGES_AT_ONCE])
-        wanted |= set(session.scalars(select(Object.id).where(near)))
-    ids = sorted(wanted)
+    ids = sorted(wanted | set(ids_in_ranges(session, Object, ranges)))
     rows: list[Object] = []
     for i in range(0, len(ids), KEYS_AT_ONCE):
         query = select(Object).where(
-            Object.id.in_(ids[i : i + KEYS_AT_ONCE]), Object.provenance_id == provenance_id
+            Object.id.in_(ids[i : i + KEYS_AT_ONCE]), unindexed(Object.provenance_id) == provenance_id
         )
         rows += session.scalars(query)
     own = {m.object_id for m in members}

@@ -8,10 +8,11 @@ sections and exposures finish nor a re-run of everything changes what the object
 import logging
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.neighbourhood import KEYS_AT_ONCE, Member, Places, age, neighbourhood, objects_of
@@ -21,10 +22,11 @@ from seechange_core.products.base import save
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import NAME_CELL_ARCSEC, Object, ObjectAlias, object_name
+from seechange_core.products.outcome import StepOutcome, made_by
+from seechange_core.products.provenance import Provenance
 from seechange_core.products.sighting import Sighting
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.verdict import apply_verdicts
-from seechange_core.settings import Settings
 from seechange_core.stages.associate import AssociateParams, associate, mean_place
 from seechange_core.storage.engine import open_session
 from seechange_core.storage.orm import new_id
@@ -47,61 +49,87 @@ def assign_objects(section: Section, measurements: Sequence[Measurement]) -> int
     with open_session(section.settings) as session:
         take_turns(session, "objects")
         provenance_id = section.provenance_id("measurement")
-        touched = _forget(session, provenance_id, section)
+        touched = _forget(session, _with_objects(section), provenance_id)
         for measured in measurements:
             save(session, measured, replace=True)
         touched += [(row.ra, row.dec) for row in measurements if not row.is_bad]
         return regroup(session, provenance_id, touched, section.params(AssociateParams, "associate"))
 
 
-def regroup_exposure(
-    session: Session, settings: Settings, instrument: str, provenance_id: str, exposure_id: uuid.UUID
-) -> None:
-    """Group anew what an exposure saw, after someone has called it bad, or good again.
+def regroup_exposure(session: Session, exposure_id: uuid.UUID) -> None:
+    """Group anew what an exposure saw, after someone has called it bad, or good again: under all settings.
 
     Parameters
     ----------
     session
         An open session; nothing is committed here.
-    settings, instrument, provenance_id
-        Whose measurements, and which.
     exposure_id
         Which exposure.
     """
     take_turns(session, "objects")
     query = (
-        select(Measurement.ra, Measurement.dec)
+        select(Measurement.provenance_id, Measurement.ra, Measurement.dec, Measurement.is_bad)
         .join(Sighting, Sighting.id == Measurement.sighting_id)
         .join(SourceList, SourceList.id == Sighting.source_list_id)
         .join(Image, Image.id == SourceList.image_id)
-        .where(
-            Image.exposure_id == exposure_id,
-            Measurement.provenance_id == provenance_id,
-            Measurement.is_bad.is_(False),
-        )
+        .where(Image.exposure_id == exposure_id)
     )
-    places = [(ra, dec) for ra, dec in session.execute(query)]
-    regroup(session, provenance_id, places, settings.params(AssociateParams, "associate", instrument))
+    places: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for provenance_id, ra, dec, is_bad in session.execute(query):
+        if not is_bad:
+            places[provenance_id].append((ra, dec))
+    for provenance_id, some in places.items():
+        given = session.get_one(Provenance, provenance_id).parameters.get("associate", {})
+        params = {name: value for name, value in given.items() if name in AssociateParams.model_fields}
+        regroup(session, provenance_id, some, AssociateParams(**params))
 
 
-def _forget(session: Session, provenance_id: str, section: Section) -> list[tuple[float, float]]:
-    """Take this section's earlier measurements out of their objects; return where they were.
+def release_replaced(section: Section) -> None:
+    """Take out of objects what a section's present detections no longer show, or what it has none of now.
 
-    They are made again, or come from an older reference or master: the exposure must not count twice.
+    A newer reference or master leaves measurements behind; whether new ones are made is another matter: the
+    difference may show nothing, stop, or fail.
     """
-    query = (
-        select(Measurement.id, Measurement.sighting_id, Measurement.ra, Measurement.dec)
-        .join(Sighting, Sighting.id == Measurement.sighting_id)
+    stale = _with_objects(section).outerjoin(StepOutcome, made_by(Image, SourceList, "detections"))
+    stale = stale.where(StepOutcome.id.is_(None))
+    provenance_id = section.provenance_id("measurement")
+    with open_session(section.settings, read_only=True) as session:
+        if not any(row[0] == provenance_id for row in session.execute(stale)):
+            return
+    with open_session(section.settings) as session:
+        take_turns(session, "objects")
+        params = section.params(AssociateParams, "associate")
+        regroup(session, provenance_id, _forget(session, stale, provenance_id), params)
+
+
+def _with_objects(section: Section) -> Select[*tuple[Any, ...]]:
+    """Select a section's measurements that objects have: provenance, keys of it and its sighting, and place.
+
+    Those of all provenances: SQLite, which has no statistics of a table, would rather go through all that one
+    provenance has than through the section.
+    """
+    m = Measurement
+    return (
+        select(m.provenance_id, m.id, m.sighting_id, m.ra, m.dec)
+        .join(Sighting, Sighting.id == m.sighting_id)
         .join(SourceList, SourceList.id == Sighting.source_list_id)
         .join(Image, Image.id == SourceList.image_id)
         .where(
             Image.exposure_id == section.exposure.id,
             Image.section_id == section.section,
-            Measurement.provenance_id == provenance_id,
-            Measurement.object_id.is_not(None),
+            m.object_id.is_not(None),
         )
     )
-    rows = session.execute(query).all()
+
+
+def _forget(
+    session: Session, query: Select[*tuple[Any, ...]], provenance_id: str
+) -> list[tuple[float, float]]:
+    """Take earlier measurements of one provenance out of their objects; return where they were.
+
+    They are made again, or come from an older reference or master: the exposure must not count twice.
+    """
+    rows = [row[1:] for row in session.execute(query) if row[0] == provenance_id]
     _point(session, [row[0] for row in rows], [row[1] for row in rows], None)
     return [(ra, dec) for *_, ra, dec in rows]
 
@@ -162,13 +190,7 @@ def _owners(
     rows = {row.id: row for row in objects}
     pairs = sorted(shared, key=lambda pair: (-shared[pair], pair[0], pair[1]))
     empty = [row for row in objects if not any(row.id == o for _, o in pairs)]
-    near = [
-        (distance, g, row.id)
-        for row in empty
-        for g, group in enumerate(groups)
-        if (distance := _distance_arcsec(row, group)) <= NAME_CELL_ARCSEC
-    ]
-    pairs += [(g, o) for _, g, o in sorted(near)]
+    pairs += [(g, o) for _, g, o in sorted(_near(empty, groups))]
     owner: dict[int, Object] = {}
     taken: set[uuid.UUID] = set()
     for g, o in pairs:
@@ -183,8 +205,16 @@ def _owners(
     return [owner[g] for g in range(len(groups))], n_new
 
 
-def _distance_arcsec(row: Object, group: Sequence[Member]) -> float:
-    return float(np.min(separation(row.ra, row.dec, [m.ra for m in group], [m.dec for m in group]))) * 3600
+def _near(rows: Sequence[Object], groups: Sequence[list[Member]]) -> Iterator[tuple[float, int, uuid.UUID]]:
+    """Yield what lies within a cell of a name of each other: distance in arcsec, group, key of the row."""
+    if not groups:
+        return
+    first = np.cumsum([0, *(len(group) for group in groups[:-1])])
+    ra, dec = ([getattr(m, name) for group in groups for m in group] for name in ("ra", "dec"))
+    for row in rows:
+        distance = np.minimum.reduceat(separation(row.ra, row.dec, ra, dec), first) * 3600
+        for g in np.flatnonzero(distance <= NAME_CELL_ARCSEC).tolist():
+            yield float(distance[g]), g, row.id
 
 
 def _new_object(session: Session, provenance_id: str, group: Sequence[Member]) -> Object:

@@ -31,6 +31,9 @@ from seechange_core.settings import Settings, use_settings
 from seechange_core.stages.reference import InputFacts, ReferenceParams, select_inputs
 from seechange_core.storage.engine import open_session
 
+#: Names of so many exposures fit into a query.
+_NAMES_AT_ONCE = 500
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -78,22 +81,12 @@ def candidates_for_references(
     """List the calibrated images under the present settings, of certain nights and places if told so."""
     params = settings.params(ReferenceParams, "reference", instrument)
     query = (
-        select(Exposure.name, StepOutcome.section_id, Exposure.id, ZeroPoint, WorldCoordinates)
+        _calibrated(settings, instrument)
+        .with_only_columns(Exposure.name, StepOutcome.section_id, Exposure.id, ZeroPoint, WorldCoordinates)
         .add_columns(Psf.fwhm_pix, Background.level_e)
-        .join(StepOutcome, StepOutcome.exposure_id == Exposure.id)
-        .join(ZeroPoint, ZeroPoint.data_version == StepOutcome.data_version)
-        .join(WorldCoordinates, WorldCoordinates.id == ZeroPoint.world_coordinates_id)
         .join(SourceList, SourceList.id == ZeroPoint.source_list_id)
         .join(Psf, Psf.data_version == SourceList.data_version)
         .join(Background, Background.data_version == SourceList.data_version)
-        .where(
-            Exposure.instrument == instrument,
-            not_marked_bad(),
-            not_called_bad(Exposure.id, StepOutcome.section_id),
-            StepOutcome.step == "zero_point",
-            StepOutcome.status == "done",
-            StepOutcome.provenance_id == provenances(settings, instrument)["zero_point"].id,
-        )
         .order_by(Exposure.mjd, StepOutcome.section_id)
     )
     if nights is not None:
@@ -105,6 +98,25 @@ def candidates_for_references(
             query = query.where(_near(session, region, params.region_size_deg))
         found = _candidates(session, query, params)
     return [c for c in found if region is None or region in c.regions]
+
+
+def _calibrated(settings: Settings, instrument: str) -> Select[*tuple[Any, ...]]:
+    """Select what may become a reference, of sections calibrated under the present settings."""
+    return (
+        select(ZeroPoint.filter, ZeroPoint.bitflag, WorldCoordinates.corners)
+        .select_from(Exposure)
+        .join(StepOutcome, StepOutcome.exposure_id == Exposure.id)
+        .join(ZeroPoint, ZeroPoint.data_version == StepOutcome.data_version)
+        .join(WorldCoordinates, WorldCoordinates.id == ZeroPoint.world_coordinates_id)
+        .where(
+            Exposure.instrument == instrument,
+            not_marked_bad(),
+            not_called_bad(Exposure.id, StepOutcome.section_id),
+            StepOutcome.step == "zero_point",
+            StepOutcome.status == "done",
+            StepOutcome.provenance_id == provenances(settings, instrument)["zero_point"].id,
+        )
+    )
 
 
 def _near(session: Session, region: str, size_deg: float) -> ColumnElement[bool]:
@@ -138,13 +150,34 @@ def _candidates(session: Session, query: Select[Any], params: ReferenceParams) -
 
 
 def references_wanted(
-    settings: Settings, instrument: str, region: str | None = None, band: str | None = None
+    settings: Settings, instrument: str, exposures: Sequence[str] | None = None
 ) -> list[tuple[str, str]]:
-    """List the regions and filters that have images fit for a reference, whether or not there is one."""
-    with use_settings(settings):
-        fit = [c for c in candidates_for_references(settings, instrument, None, region, band) if c.is_fit]
-    found = {(r, c.filter) for c in fit for r in c.regions}
-    return sorted(f for f in found if region in (None, f[0]))
+    """List the regions and filters that have images fit for a reference, whether or not there is one.
+
+    Parameters
+    ----------
+    settings, instrument
+        Whose.
+    exposures
+        Only where these exposures have such an image.
+    """
+    parts: list[Sequence[str] | None] = [None]
+    if exposures is not None:
+        parts = [exposures[i : i + _NAMES_AT_ONCE] for i in range(0, len(exposures), _NAMES_AT_ONCE)]
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        size_deg = settings.params(ReferenceParams, "reference", instrument).region_size_deg
+        query = _calibrated(settings, instrument)
+        rows = [
+            row
+            for some in parts
+            for row in session.execute(query if some is None else query.where(Exposure.name.in_(some)))
+        ]
+    found = set()
+    for band, bitflag, corners in rows:
+        if not bitflag & UNFIT:
+            ra, dec = (tuple(c[i] for c in corners or []) for i in (0, 1))
+            found |= {(region.name, band) for region in regions_overlapping(ra, dec, size_deg)}
+    return sorted(found)
 
 
 def choose_inputs(

@@ -82,13 +82,13 @@ def _card(row: CandidateRow, stamps: Stamps | None, wcs: WcsSolution) -> Card:
     arcsec = 1 / 3600
     ra, dec = offset([row.ra] * 2, [row.dec] * 2, [0, arcsec], [arcsec, 0])
     x1, y1 = wcs.to_pixels(ra, dec)
-    epochs = f"{row.n_epochs} epoch{'' if row.n_epochs == 1 else 's'}"
+    epochs = f"{seen_in(row)} epoch{'' if row.n_possible == 1 else 's'}"
     error = "" if row.mag_err is None else f" ± {row.mag_err:.2f}"
     return Card(
         name=row.object,
         kind=row.kind,
         facts=f"score {row.score:.1f}   {epochs}{f' in {_span(row.hours)}' if row.n_epochs > 1 else ''}",
-        brightness=f"{row.filter} faded" if row.mag is None else f"{row.filter} {row.mag:.2f}{error}",
+        brightness=f"{brightness(row)}{error}",
         place=f"{sexagesimal(row.ra, row.dec)}   {row.exposure} {row.section}",
         note=note(row),
         stamps=stamps,
@@ -96,6 +96,16 @@ def _card(row: CandidateRow, stamps: Stamps | None, wcs: WcsSolution) -> Card:
         east=(float(x1[1] - x[0]), float(y1[1] - y[0])),
         verdict=row.verdict,
     )
+
+
+def brightness(row: CandidateRow) -> str:
+    """Write filter and magnitude of the light that came, or after a minus sign of what went."""
+    return f"{row.filter} {'−' if row.score < 0 else ''}{'?' if row.mag is None else format(row.mag, '.2f')}"
+
+
+def seen_in(row: CandidateRow) -> str:
+    """Write in how many exposures it was seen and, if these were more, how many could have shown it."""
+    return str(row.n_epochs) if row.n_possible == row.n_epochs else f"{row.n_epochs}/{row.n_possible}"
 
 
 def _span(hours: float) -> str:
@@ -112,8 +122,8 @@ def sexagesimal(ra: float, dec: float) -> str:
 
 
 def note(row: CandidateRow) -> str:
-    """Say in a line what else is known: identity, motion, a person's reason, what is bad about the image."""
-    parts = [row.known]
+    """Say in a line what else is known: identity or what is there, motion, a person's reason, bad images."""
+    parts = [row.known or (row.around if row.kind != "mover" else "")]
     if row.rate_arcsec_h is not None and row.angle_deg is not None:
         parts.append(f"moves {row.rate_arcsec_h:.3g}″/h towards {row.angle_deg:.0f}°")
     if row.verdict:

@@ -1,5 +1,6 @@
 """The steps from a calibrated image to what changed: subtraction, detections, cutouts, measurement."""
 
+import numpy as np
 from sqlalchemy import delete, select
 
 from seechange_core.chain import load
@@ -79,13 +80,18 @@ def _make_subtraction(section: Section) -> Made:
     ).cover(load.wcs(section))
     row.write_subtraction(section.archive, frame, section.place)
     used = [section.needed(ZeroPoint, "zero_point"), *(part.zero_point for part in choice.parts)]
+    verdict = judge.GOOD
+    if frame.common_stars is not None:
+        zp_err = float(np.sqrt(used[0].zp_err ** 2 + max(z.zp_err for z in used[1:]) ** 2))
+        limits = section.params(judge.QualityParams, "quality")
+        verdict = judge.judge_registration(frame.common_stars, zp_err, limits)
     with open_session(section.settings) as session:
-        row.bitflag = bits_of_zero_points(session, used)
+        row.bitflag = bits_of_zero_points(session, used) | int(verdict.flags)
         row = save_image(session, row)
         set_references(session, row, [r.id for r in choice.rows])
     section.products["difference"] = frame
     picture = thumb(frame.image.data, frame.image.flags)
-    return Made(str(row.id), row.filepath, metrics(frame), picture, row.bitflag)
+    return Made(str(row.id), row.filepath, metrics(frame), picture, row.bitflag, verdict.words)
 
 
 def difference(section: Section) -> SubtractionFrame:
@@ -191,6 +197,7 @@ def _stamps(section: Section, rows: list[Cutouts]) -> Stamps:
 def _make_measurement(section: Section) -> Made:
     rows = _cutouts(section)
     if not rows:
+        assign_objects(section, [])
         return Made(None, None, {"n_measurements": 0, "n_good": 0, "n_new_objects": 0})
     image = difference(section)
     measured = measure(

@@ -6,6 +6,7 @@ from seechange_core.catalogs.transformations import common_error_mag
 from seechange_core.chain import load
 from seechange_core.chain.catalogs import catalog_at, cone_of, release_of, release_row
 from seechange_core.chain.choice import SLOTS, masters_for, read_masters
+from seechange_core.chain.extractions import found_before
 from seechange_core.chain.quality import judge_night, save_zero_point
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
@@ -125,7 +126,8 @@ def _make_image(section: Section) -> Made:
 
 def _make_source_list(section: Section) -> Made:
     frame = load.image(section)
-    found = extract(frame, section.params(ExtractParams, "extract"))
+    found = None if section.redo else found_before(section)
+    found = found or extract(frame, section.params(ExtractParams, "extract"))
     limits, image = _limits(section), section.needed(Image, "image")
     of_psf = judge.judge_psf(found.psf, limits)
     noise = judge.noise_over_predicted(frame, found.background)

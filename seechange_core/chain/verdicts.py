@@ -16,16 +16,16 @@ from seechange_core.errors import NotFoundError, UserError
 from seechange_core.flags import ExposureFlag
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image, image_parents
-from seechange_core.products.object import Object, find_objects, objects_named
+from seechange_core.products.object import Object, objects_named
 from seechange_core.products.outcome import StepOutcome
 from seechange_core.products.reference import Reference
 from seechange_core.products.verdict import (
     OF_EXPOSURES,
     OF_OBJECTS,
-    SAME_PLACE_ARCSEC,
     UNDO,
     Verdict,
     apply_verdicts,
+    judged,
     settle_verdicts,
     verdicts_on,
 )
@@ -130,6 +130,7 @@ def mark(
     with use_settings(settings):
         with open_session(settings) as session:
             take_turns(session, "verdicts")
+            take_turns(session, "objects")  # one that is made meanwhile would not hear of it
             exposure, found = _target(session, target)
             _check_word(word, OF_OBJECTS if exposure is None else OF_EXPOSURES, target)
             if exposure is not None:
@@ -239,8 +240,7 @@ def _mark_exposure(
         exposure.bad_reason = holds.reason if holds is not None and is_bad else None
     session.flush()
     if exposure.type == "science":
-        measured_by = provenances(settings, exposure.instrument)["measurement"].id
-        regroup_exposure(session, settings, exposure.instrument, measured_by, exposure.id)
+        regroup_exposure(session, exposure.id)
     made_with = _references_with(session, settings, exposure, section) if is_bad else ()
     return Marked(exposure.name, section, _holding(holds, exposure.name), references=made_with)
 
@@ -267,9 +267,7 @@ def _references_with(
 def _mark_object(session: Session, found: Object, said: Verdict) -> Marked:
     said.object_name, said.ra, said.dec = found.name, found.ra, found.dec
     holds = _settle(session, said, verdicts_on(session, found))
-    near = [row for row, _ in find_objects(session, found.ra, found.dec, SAME_PLACE_ARCSEC)]
-    objects = list({row.id: row for row in (found, *near)}.values())
-    session.flush()
+    (objects,) = judged(session, [said])
     apply_verdicts(session, objects)
     return Marked(found.name, "", _holding(holds, found.name), n_objects=len(objects))
 

@@ -5,19 +5,28 @@ import resource
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from sqlalchemy import delete
 
 from seechange_core.chain.lineage import record_provenances
+from seechange_core.chain.objects import release_replaced
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.pictures import preview_path, read_preview, write_preview
 from seechange_core.chain.quality import bits_of
 from seechange_core.chain.section import Section
 from seechange_core.chain.step import Made, Step
 from seechange_core.chain.steps import STEPS
-from seechange_core.errors import NotFoundError, PipelineError, SeeChangeError, Stop, UserError
+from seechange_core.errors import (
+    DatabaseBusyError,
+    NotFoundError,
+    PipelineError,
+    SeeChangeError,
+    Stop,
+    UserError,
+)
 from seechange_core.products.outcome import StepOutcome, record_outcome
 from seechange_core.provenance import digest
 from seechange_core.settings import Settings, use_settings
@@ -25,6 +34,9 @@ from seechange_core.stages.judge import flags_of_stop
 from seechange_core.storage.engine import open_session
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+#: So often is done again what others were in the way of in the database.
+_ATTEMPTS = 3
 
 
 def walk(
@@ -60,10 +72,15 @@ def walk(
     with use_settings(settings):
         try:
             section = Section.open(settings, exposure_name, section_id)
-            record_provenances(settings, section.exposure.instrument)
+            _patient(lambda: record_provenances(settings, section.exposure.instrument))
         except Exception as error:  # noqa: BLE001 - the neighbours of a broken section must go on
             return _nothing_ran(exposure_name, section_id, wanted, error)
-        return _walk(section, wanted, redo)
+        reports = _walk(section, wanted, redo)
+        try:
+            _patient(lambda: release_replaced(section))
+        except Exception:  # the next walk of the section tries again
+            log.exception("objects keep what %s/%s no longer shows", exposure_name, section_id)
+        return reports
 
 
 def _walk(section: Section, wanted: list[Step], redo: bool) -> list[StepReport]:
@@ -101,7 +118,7 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
                 f"its {step.name} has not been made under the present settings",
                 cure=f"process it through {step.name} first",
             )
-        made = step.make(section)
+        made = _patient(lambda: step.make(section))
         return _done(section, step, made, version, start, past)
     except Exception as error:
         outcome = Outcome.STOPPED if isinstance(error, Stop) else Outcome.FAILED
@@ -112,7 +129,7 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
         undecided = not version and isinstance(error, UserError)
         if not only_load and not (undecided and past is not None):
             try:
-                _judged(section, step, report, _record(section, report, past))
+                _judged(section, step, report, _patient(lambda: _record(section, report, past)))
             except Exception:  # the report says what went wrong first
                 log.exception("the outcome of %s/%s", section.exposure.name, section.section)
         return report
@@ -128,6 +145,16 @@ def data_version(section: Section, step: Step) -> str:
         [section.versions[name] for name in step.needs],
         list(step.uses(section)),
     )
+
+
+def _patient(work: Callable[[], T]) -> T:
+    """Do what writes to the database, and do it again if others were in its way."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return work()
+        except DatabaseBusyError as error:
+            log.warning("trying again: %s", error.message)
+    return work()
 
 
 def _past(section: Section, step: Step) -> StepOutcome | None:
@@ -159,7 +186,8 @@ def _done(
         path=made.path,
         bitflag=made.bitflag,
     )
-    return _judged(section, step, report, _record(section, report, past))
+    changed = _patient(lambda: _record(section, report, past))
+    return _judged(section, step, report, changed)
 
 
 def _judged(section: Section, step: Step, report: StepReport, changed: set[str]) -> StepReport:

@@ -1,9 +1,24 @@
 """What the products share: provenance, natural keys, places on the sky and names of files."""
 
-from collections.abc import Iterable
+import json
+import uuid
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, ClassVar, Self, TypeVar
 
-from sqlalchemy import ColumnElement, ForeignKey, Select, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Select,
+    TextClause,
+    Uuid,
+    false,
+    func,
+    null,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column, validates
 
 from seechange_core.frames import WcsSolution
@@ -137,8 +152,6 @@ def existing(session: Session, row: AnyProduct) -> AnyProduct | None:
 
 #: Of smaller cones few cells do: the rows next to them cost less than finding thinner rims.
 _SMALL_DEG = 1 / 60
-#: More rows than this are looked up by their place again, not by their keys.
-_MANY = 20_000
 
 
 def in_cone(
@@ -148,16 +161,62 @@ def in_cone(
     radius_deg: float,
 ) -> ColumnElement[bool]:
     """Make the condition that a HEALPix column lies in a cone, or just outside of it."""
+    ranges = _ranges(ra, dec, radius_deg)
+    return or_(false(), *(healpix.between(low, high - 1) for low, high in ranges))
+
+
+def _ranges(ra: float, dec: float, radius_deg: float) -> list[tuple[int, int]]:
+    """Return the ranges of the HEALPix index that hold a cone."""
     small = radius_deg < _SMALL_DEG
-    ranges = cell_ranges(*cells_near(ra, dec, radius_deg)) if small else cone_ranges(ra, dec, radius_deg)
-    return in_ranges(healpix, ranges)
+    return cell_ranges(*cells_near(ra, dec, radius_deg)) if small else cone_ranges(ra, dec, radius_deg)
 
 
-def in_ranges(
-    column: InstrumentedAttribute[int] | InstrumentedAttribute[int | None], ranges: Iterable[tuple[int, int]]
-) -> ColumnElement[bool]:
-    """Make the condition that a column lies in one of some half-open ranges."""
-    return or_(false(), *(column.between(low, high - 1) for low, high in ranges))
+def ids_in_ranges(
+    session: Session, kind: type[AnyLocated], ranges: Sequence[tuple[int, int]]
+) -> list[uuid.UUID]:
+    """Return the keys of the rows of a table of places that lie in half-open ranges of its HEALPix column.
+
+    One statement, the same for any number of ranges, goes through the ranges and looks each up in the index:
+    given them as conditions, SQLite, which has no statistics of a table, reads all of it if they are many.
+    """
+    engine = session.get_bind().dialect.name
+    statement = _look_up(kind.__tablename__, engine, "id").columns(id=Uuid())
+    return list(session.scalars(statement, _given(ranges, engine)))
+
+
+def _given(ranges: Sequence[tuple[int, int]], engine: str) -> dict[str, Any]:
+    low, high = [r[0] for r in ranges], [r[1] - 1 for r in ranges]
+    if engine == "postgresql":
+        return {"low": low, "high": high}
+    return {"ranges": json.dumps(list(zip(low, high, strict=True)))}
+
+
+@cache
+def _look_up(table: str, engine: str, columns: str) -> TextClause:
+    """Select columns of the rows of a table that lie in ranges of its HEALPix column, see `_given`."""
+    ranges, low, high = (
+        "json_each(:ranges) AS r",
+        "json_extract(r.value, '$[0]')",
+        "json_extract(r.value, '$[1]')",
+    )
+    if engine == "postgresql":
+        ranges = "unnest(CAST(:low AS bigint[]), CAST(:high AS bigint[])) AS r(low, high)"
+        low, high = "r.low", "r.high"
+    # SQLite keeps the order of a cross join; and what has a limit it works out by itself.
+    most, place = (f"LIMIT {2**62}", "main.") if engine == "sqlite" else ("", "")
+    return text(
+        f'SELECT t.{columns} FROM {ranges} CROSS JOIN {place}"{table}" AS t '  # "references" is a word of SQL
+        f"WHERE t.healpix BETWEEN {low} AND {high} {most}"
+    )
+
+
+def unindexed(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
+    """Return a column that cannot be null as an expression for which no index is looked up.
+
+    For conditions beside keys: from a handful of keys on, SQLite, which has no statistics of a table, would
+    rather go by the index of `is_bad` or a provenance, through all the rows there are.
+    """
+    return func.coalesce(column, null())
 
 
 def rows_in_cone(
@@ -165,8 +224,8 @@ def rows_in_cone(
 ) -> list[AnyLocated]:
     """Run a query for rows of one table of places, keeping those in a cone, or just outside of it.
 
-    The cone comes first, by itself: SQLite, which has no statistics of a table, would rather read half of it
-    by the index of a condition such as `is_bad` than take the narrow ranges of the place.
+    SQLite would rather read half of the table by the index of a condition such as `is_bad` than take the
+    narrow ranges of the place. There, the query is given what lies in these under the name of the table.
 
     Parameters
     ----------
@@ -178,11 +237,10 @@ def rows_in_cone(
         The cone, ICRS deg.
     """
     kind: type[AnyLocated] = query.column_descriptions[0]["entity"]
-    near = in_cone(kind.healpix, ra, dec, radius_deg)
-    ids = list(session.scalars(select(kind.id).where(near).limit(_MANY + 1)))
-    if len(ids) > _MANY:
-        return list(session.scalars(query.where(near)))
-    return list(session.scalars(query.where(kind.id.in_(ids)))) if ids else []
+    if session.get_bind().dialect.name != "sqlite":
+        return list(session.scalars(query.where(in_cone(kind.healpix, ra, dec, radius_deg))))
+    near = _look_up(kind.__tablename__, "sqlite", "*").columns().cte(kind.__tablename__)
+    return list(session.scalars(query.add_cte(near), _given(_ranges(ra, dec, radius_deg), "sqlite")))
 
 
 def overlapping(session: Session, query: Select[AnyFootprint], corners: Corners) -> list[AnyFootprint]:

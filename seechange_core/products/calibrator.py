@@ -184,8 +184,3 @@ def frames_of(session: Session, calibrator_id: uuid.UUID) -> dict[uuid.UUID, str
         columns.calibrator_id == calibrator_id
     )
     return {row[0]: row[1] for row in session.execute(query.order_by(columns.exposure_id))}
-
-
-def frame_ids(session: Session, calibrator_id: uuid.UUID) -> list[uuid.UUID]:
-    """Return the ids of the exposures that went into a calibrator."""
-    return [i for i, reason in frames_of(session, calibrator_id).items() if not reason]

@@ -5,7 +5,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from seechange_core.errors import UserError
-from seechange_core.numerics.sky import polygon_contains, separation
+from seechange_core.numerics.sky import separation
 from seechange_core.products.base import in_cone
 from seechange_core.products.exposure import Exposure
 
@@ -36,35 +36,6 @@ def exposures_near(
     distance = separation(ra, dec, there[:, 0], there[:, 1])
     order = np.argsort(distance, kind="stable")
     return [rows[i] for i in order if distance[i] <= radius_deg]
-
-
-def exposures_covering(
-    session: Session,
-    ra: float,
-    dec: float,
-    query: Select[Exposure] | None = None,
-    reach_deg: float = 10.0,
-) -> list[Exposure]:
-    """Return the exposures whose nominal footprint holds a position, those centred nearest first.
-
-    Exposures without a footprint (their camera's orientation or size is not known) are not among them;
-    nor are gaps between sections thought of.
-
-    Parameters
-    ----------
-    session, ra, dec, query
-        As for `exposures_near`.
-    reach_deg
-        No camera sees farther from where its telescope points.
-    """
-    return [row for row in exposures_near(session, ra, dec, reach_deg, query) if _covers(row, ra, dec)]
-
-
-def _covers(exposure: Exposure, ra: float, dec: float) -> bool:
-    if not exposure.footprint:
-        return False
-    corners_ra, corners_dec = zip(*exposure.footprint, strict=True)
-    return bool(polygon_contains(corners_ra, corners_dec, ra, dec))
 
 
 def _check(ra: float, dec: float, radius_deg: float) -> None:

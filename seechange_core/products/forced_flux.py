@@ -4,8 +4,8 @@ import uuid
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import CheckConstraint, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import CheckConstraint, String, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from seechange_core.frames import Float, ForcedFluxes
 from seechange_core.products.base import Detail, link
@@ -14,8 +14,10 @@ from seechange_core.products.object import Object
 from seechange_core.products.photometric import magnitude
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.storage.orm import Base
+from seechange_core.storage.rows import insert_or_update_many
 
 FORCED_KINDS = ("image", "difference")
+#: An upper limit is this many times the error of the flux.
 LIMIT_SIGMA = 5.0
 
 
@@ -51,7 +53,9 @@ class ForcedFlux(Detail, Base):
     usable_fraction: Mapped[float] = mapped_column(
         doc="Fraction of the PSF's light on usable pixels, 0 to 1."
     )
-    zp: Mapped[float] = mapped_column(doc="Zero point of the image at x, y: mag of one electron.")
+    zp: Mapped[float] = mapped_column(
+        doc="Zero point at x, y, mag of one electron: of the image; of a difference, its references'."
+    )
     zp_err: Mapped[float] = mapped_column(doc="1-sigma error of zp, mag; common to all objects in the image.")
     mag: Mapped[float | None] = mapped_column(doc="zp - 2.5 log10(flux); None where flux is not positive.")
     mag_err: Mapped[float | None] = mapped_column(doc="1-sigma error of mag from flux_err alone, mag.")
@@ -85,7 +89,8 @@ def make_forced_fluxes(
     provenance_id
         Of the forced photometry.
     """
-    zp = zero_point.solution().zp_at(forced.x, forced.y)
+    solution = image.zero_point(zero_point.solution())
+    zp = solution.zp_at(forced.x, forced.y)
     mag, mag_err = magnitude(forced.flux, forced.flux_err, zp)
     limit, _ = magnitude(LIMIT_SIGMA * forced.flux_err, np.zeros(len(forced)), zp)
     columns = forced.columns()
@@ -102,7 +107,7 @@ def make_forced_fluxes(
             mjd_mid=image.mjd_mid,
             bjd_tdb=bjd_tdb[i],
             zp=zp[i],
-            zp_err=zero_point.zp_err,
+            zp_err=solution.zp_err,
             mag=mag[i],
             mag_err=mag_err[i],
             limiting_mag=limit[i],
@@ -110,3 +115,27 @@ def make_forced_fluxes(
         )
         for i, found in enumerate(objects)
     ]
+
+
+def save_forced_fluxes(session: Session, rows: Sequence[ForcedFlux]) -> int:
+    """Save fluxes of one image, but for those of objects that were merged into others as they were measured.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    rows
+        New rows, not added to the session.
+
+    Returns
+    -------
+    int
+        How many were saved.
+    """
+    ids = sorted({row.object_id for row in rows})
+    # Who merges objects waits until these rows are there.
+    living = select(Object.id).where(Object.id.in_(ids)).order_by(Object.id)
+    there = set(session.scalars(living.with_for_update(read=True, key_share=True)))
+    kept = [row for row in rows if row.object_id in there]
+    insert_or_update_many(session, kept, ForcedFlux.NATURAL_KEY)
+    return len(kept)

@@ -127,6 +127,6 @@ def find_objects(
     """
     query = select(Object) if query is None else query
     rows = rows_in_cone(session, query, ra, dec, radius_arcsec / 3600)
-    distances = [float(separation(ra, dec, row.ra, row.dec)) * 3600 for row in rows]
-    pairs = [(row, d) for row, d in zip(rows, distances, strict=True) if d <= radius_arcsec]
+    distances = separation(ra, dec, [row.ra for row in rows], [row.dec for row in rows]) * 3600
+    pairs = [(row, d) for row, d in zip(rows, distances.tolist(), strict=True) if d <= radius_arcsec]
     return sorted(pairs, key=lambda pair: pair[1])

@@ -7,7 +7,7 @@ from typing import Any, Self
 from sqlalchemy import CheckConstraint, ColumnElement, String, UniqueConstraint, and_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from seechange_core.products.base import Detail, link, save
+from seechange_core.products.base import Detail, link, save, unindexed
 from seechange_core.storage.orm import Base, JsonDict, now
 
 STATUSES = ("done", "stopped", "failed")
@@ -72,8 +72,8 @@ def made_by(image: Any, product: Any, step: str) -> ColumnElement[bool]:
     return and_(
         StepOutcome.exposure_id == image.exposure_id,
         StepOutcome.section_id == image.section_id,
-        StepOutcome.step == step,
+        unindexed(StepOutcome.step) == step,  # else SQLite goes through all outcomes of that step
         StepOutcome.provenance_id == product.provenance_id,
-        StepOutcome.status == "done",
+        unindexed(StepOutcome.status) == "done",
         StepOutcome.data_version == product.data_version,
     )

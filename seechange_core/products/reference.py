@@ -158,7 +158,6 @@ def find_references(
     *,
     instrument: str,
     band: str,
-    ref_set: str | None = None,
     provenance_id: str | None = None,
 ) -> list[Reference]:
     """Return the good references that overlap a piece of sky, the newest first.
@@ -171,8 +170,8 @@ def find_references(
         Of the piece of sky.
     instrument, band
         Of the references; `band` is the short name of the filter.
-    ref_set, provenance_id
-        Only those of that set and processing, if given.
+    provenance_id
+        Only those of that processing, if given.
 
     Returns
     -------
@@ -182,8 +181,6 @@ def find_references(
     query = select(Reference).where(
         Reference.instrument == instrument, Reference.filter == band, Reference.bitflag == 0
     )
-    if ref_set is not None:
-        query = query.where(Reference.ref_set == ref_set)
     if provenance_id is not None:
         query = query.where(Reference.provenance_id == provenance_id)
     return overlapping(session, query.order_by(Reference.id.desc()), corners)

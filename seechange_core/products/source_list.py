@@ -4,9 +4,10 @@ import uuid
 from functools import partial
 
 import numpy as np
-from sqlalchemy import BigInteger, CheckConstraint, String
+from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from seechange_core.flags import QualityFlag
 from seechange_core.frames import Depth, Detections, Sources, ZeroPointSolution
 from seechange_core.products.base import FileProduct, link
 from seechange_core.products.place import Place
@@ -95,3 +96,8 @@ class SourceList(FileProduct, Base):
         """Read the detections of a difference. Raises what `read` does."""
         path = archive.find(self.file, checksum=self.checksum)
         return to_table(Detections, read_fits(path, ("detections",))[0]["detections"], path)
+
+
+def not_too_dense() -> ColumnElement[bool]:
+    """Make the condition that a list of detections is no crowd of false ones, see `QualityFlag.TOO_DENSE`."""
+    return SourceList.bitflag.bitwise_and(int(QualityFlag.TOO_DENSE)) == 0

@@ -8,17 +8,26 @@ from scipy.spatial import cKDTree
 from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, String, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, aliased, mapped_column, validates
 
-from seechange_core.numerics.sky import bounding_cone, chord, healpix_of, unit_vectors
-from seechange_core.products.base import in_cone, link
+from seechange_core.frames import Float
+from seechange_core.numerics.sky import (
+    bounding_cone,
+    cell_ranges,
+    cells_near,
+    chord,
+    healpix_of,
+    unit_vectors,
+)
+from seechange_core.products.base import ids_in_ranges, in_cone, link
 from seechange_core.products.object import Object
 from seechange_core.storage.orm import Base, Identified
 
 #: What can be said of exposures and their sections, and of objects; the last takes back what was said before.
 OF_EXPOSURES, OF_OBJECTS, UNDO = ("bad", "good"), ("real", "bogus"), "undo"
 WORDS = (*OF_EXPOSURES, *OF_OBJECTS, UNDO)
-#: An object this near to the place that was judged is what was judged, whatever it is called by now.
+#: The object nearest to the place that was judged, and no further away than this, is what was judged:
+#: whatever it is called by now.
 SAME_PLACE_ARCSEC = 1.0
-#: Names of so many objects fit into a query.
+#: So many names or keys fit into a query.
 _FEW = 500
 
 
@@ -99,42 +108,70 @@ def not_called_bad(
 
 
 def verdicts_on(session: Session, found: Object) -> list[Verdict]:
-    """Return all that was said of an object or of its place, in the order of time."""
-    near = in_cone(Verdict.healpix, found.ra, found.dec, SAME_PLACE_ARCSEC / 3600)
-    query = select(Verdict).where(or_(Verdict.object_name == found.name, near))
-    rows = list(session.scalars(query.order_by(Verdict.created_at, Verdict.id)))
-    hits = match_verdicts(rows, [found])
-    return [row for row, hit in zip(rows, hits, strict=True) if hit]
+    """Return all that was said of an object, in the order of time."""
+    rows = _said_near(session, [found])
+    hits = judged(session, rows)
+    return [row for row, objects in zip(rows, hits, strict=True) if found.id in {o.id for o in objects}]
 
 
-def match_verdicts(rows: Sequence[Verdict], objects: Sequence[Object]) -> list[list[int]]:
-    """Return for each verdict the indices of the objects it is about: of its name, or at its place."""
-    if not rows or not objects:
+def judged(session: Session, rows: Sequence[Verdict]) -> list[list[Object]]:
+    """Return for each verdict the objects that it is about, one of each processing at most.
+
+    That is the nearest one to the place that was judged; if none is there, the one of the name.
+    """
+    if not rows:
+        return []
+    radius_deg = SAME_PLACE_ARCSEC / 3600
+    ra, dec = (np.array([getattr(row, c) for row in rows], float) for c in ("ra", "dec"))
+    ids = ids_in_ranges(session, Object, cell_ranges(*cells_near(ra, dec, radius_deg)))
+    names = sorted({row.object_name for row in rows if row.object_name is not None})
+    objects: dict[uuid.UUID, Object] = {}
+    for column, values in ((Object.id, ids), (Object.name, names)):
+        for start in range(0, len(values), _FEW):
+            some = session.scalars(select(Object).where(column.in_(values[start : start + _FEW])))
+            objects |= {row.id: row for row in some}
+    return _nearest(rows, ra, dec, list(objects.values()))
+
+
+def _nearest(rows: Sequence[Verdict], ra: Float, dec: Float, objects: Sequence[Object]) -> list[list[Object]]:
+    if not objects:
         return [[] for _ in rows]
     tree = cKDTree(unit_vectors([o.ra for o in objects], [o.dec for o in objects]))
-    places = unit_vectors(*(np.array([getattr(row, c) for row in rows], float) for c in ("ra", "dec")))
+    places = unit_vectors(ra, dec)
     near = tree.query_ball_point(places, float(chord(SAME_PLACE_ARCSEC / 3600)))
-    named: dict[str | None, list[int]] = {}
-    for i, found in enumerate(objects):
-        named.setdefault(found.name, []).append(i)
-    return [sorted({*there, *named.get(row.object_name, [])}) for row, there in zip(rows, near, strict=True)]
+    named: dict[str | None, list[Object]] = {}
+    for found in objects:
+        named.setdefault(found.name, []).append(found)
+    hits = []
+    for row, place, there in zip(rows, places, near, strict=True):
+        there.sort(key=lambda i: (float(np.sum((tree.data[i] - place) ** 2)), str(objects[i].id)))
+        chosen: dict[str, Object] = {}
+        for found in (*(objects[i] for i in there), *named.get(row.object_name, ())):
+            chosen.setdefault(found.provenance_id, found)
+        hits.append(list(chosen.values()))
+    return hits
+
+
+def _said_near(
+    session: Session, objects: Sequence[Object], *conditions: ColumnElement[bool]
+) -> list[Verdict]:
+    """Return what was said of the places and names of objects, in the order of time."""
+    ra, dec, radius = bounding_cone([o.ra for o in objects], [o.dec for o in objects])
+    query = select(Verdict).where(Verdict.exposure_id.is_(None), *conditions)
+    if len(objects) <= _FEW:  # of many, all that people ever said is no more
+        near = in_cone(Verdict.healpix, ra, dec, radius + SAME_PLACE_ARCSEC / 3600)
+        query = query.where(or_(near, Verdict.object_name.in_([o.name for o in objects])))
+    return list(session.scalars(query.order_by(Verdict.created_at, Verdict.id)))
 
 
 def standing_on(session: Session, objects: Sequence[Object]) -> dict[uuid.UUID, Verdict]:
     """Return what holds of each of these objects, by its id; those that nobody judged are left out."""
     if not objects:
         return {}
-    ra, dec, radius = bounding_cone([o.ra for o in objects], [o.dec for o in objects])
-    query = select(Verdict).where(Verdict.counts.is_(True), Verdict.exposure_id.is_(None))
-    if len(objects) <= _FEW:  # of many, all that people ever said is no more
-        near = in_cone(Verdict.healpix, ra, dec, radius + SAME_PLACE_ARCSEC / 3600)
-        query = query.where(or_(near, Verdict.object_name.in_([o.name for o in objects])))
-    rows = list(session.scalars(query.order_by(Verdict.created_at, Verdict.id)))
-    return {
-        objects[i].id: row
-        for row, hits in zip(rows, match_verdicts(rows, objects), strict=True)
-        for i in hits
-    }
+    rows = _said_near(session, objects, Verdict.counts.is_(True))
+    wanted = {o.id for o in objects}
+    hits = zip(rows, judged(session, rows), strict=True)
+    return {found.id: row for row, about in hits for found in about if found.id in wanted}
 
 
 def apply_verdicts(session: Session, objects: Sequence[Object]) -> None:

@@ -5,6 +5,7 @@ An engine belongs to one process and one URL. Sessions are short: none is held w
 
 import atexit
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from seechange_core.errors import SettingsError
+from seechange_core.errors import DatabaseBusyError, SettingsError
 from seechange_core.settings import Settings, get_settings
 
 BUSY_TIMEOUT_S = 60.0
+#: PostgreSQL's codes of a session that was ended because it and others waited for each other.
+_GAVE_WAY = frozenset(("40P01", "40001"))
 #: File systems whose locks SQLite's write-ahead log cannot rely on.
 NETWORK_FILE_SYSTEMS = frozenset(
     (
@@ -76,13 +80,34 @@ def open_session(settings: Settings | str | None = None, *, read_only: bool = Fa
     read_only
         Refuse writes. On SQLite, only such a session leaves writers alone: any other takes the
         write lock from its first statement, so that it can never be overtaken between a look and a write.
+
+    Raises
+    ------
+    DatabaseBusyError
+        If others wrote all the time, or two waited for each other and this one gave way: what the block did
+        is rolled back and may be done again.
     """
     engine = get_engine(settings)
     if read_only:
         engine = engine.execution_options(postgresql_readonly=True, read_only=True)
-    with Session(engine, expire_on_commit=False) as session:
-        yield session
-        session.commit()
+    try:
+        with Session(engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+    except OperationalError as error:
+        if not (words := _in_the_way(error.orig)):
+            raise
+        raise DatabaseBusyError(words, cure="run again, with fewer --jobs if it stays so") from error
+
+
+def _in_the_way(error: BaseException | None) -> str:
+    """Say what others did so that this session could not go on; empty if it was something else."""
+    if isinstance(error, sqlite3.OperationalError):
+        busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return f"others have been writing to the database for {BUSY_TIMEOUT_S:.0f} s" if busy else ""
+    if getattr(error, "pgcode", None) in _GAVE_WAY:
+        return "this and another session waited for each other in the database"
+    return ""
 
 
 def dispose_engines() -> None:

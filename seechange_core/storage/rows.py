@@ -14,6 +14,8 @@ Row = TypeVar("Row", bound=Base)
 
 #: What an update in place leaves as it was.
 KEPT = frozenset({"id", "created_at"})
+#: Values of so many rows fit into a statement: SQLite takes 32,766.
+_ROWS_AT_ONCE = 500
 
 
 def get_or_insert(session: Session, row: Row, unique: Sequence[str]) -> tuple[Row, bool]:
@@ -44,10 +46,35 @@ def insert_or_update(session: Session, row: Row, unique: Sequence[str]) -> Row:
 
     Parameters are those of `get_or_insert`. Returns the row in the session.
     """
-    statement = _insert(session, type(row)).values(_values(row))
+    _upsert(session, [row], unique)
+    return _present(session, row, unique)
+
+
+def insert_or_update_many(session: Session, rows: Sequence[Row], unique: Sequence[str]) -> None:
+    """Insert rows of one table, or give those that are there their values, always in the same order.
+
+    So two sessions that write some of the same rows wait for each other, and never each for the other.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    rows
+        New rows, not added to the session, no two of which are the same.
+    unique
+        The columns of the unique constraint that tells rows apart; none of them may be null.
+    """
+    ordered = sorted(rows, key=lambda row: tuple(str(getattr(row, name)) for name in unique))
+    for start in range(0, len(ordered), _ROWS_AT_ONCE):
+        _upsert(session, ordered[start : start + _ROWS_AT_ONCE], unique)
+
+
+def _upsert(session: Session, rows: Sequence[Row], unique: Sequence[str]) -> None:
+    kind = type(rows[0])
+    statement = _insert(session, kind).values([_values(row) for row in rows])
     columns = {
         c.name: statement.excluded[c.name]
-        for c in _mapper(type(row)).local_table.columns
+        for c in _mapper(kind).local_table.columns
         if c.name not in KEPT and c.name not in unique
     }
     session.execute(
@@ -55,7 +82,6 @@ def insert_or_update(session: Session, row: Row, unique: Sequence[str]) -> Row:
         if columns
         else statement.on_conflict_do_nothing(index_elements=list(unique))
     )
-    return _present(session, row, unique)
 
 
 def take_turns(session: Session, name: str) -> None:

@@ -169,7 +169,9 @@ def _transients(settings: Settings, epoch: Epoch, truth: TruthRows, measured: Fl
         raise ValueError("an epoch without a difference")
     frame = epoch.difference.read_subtraction(Archive(settings))
     params = settings.params(ForceParams, "force", epoch.exposure.instrument)
-    forced = measure_difference(frame, epoch.rows.wcs.solution(), truth.ra, truth.dec, params)
+    forced = measure_difference(
+        frame.image, frame.psf, epoch.rows.wcs.solution(), truth.ra, truth.dec, params
+    )
     # Ours and the truth's fluxes differ by the zero points: theirs counts all light, ours what the PSF holds.
     # These are means over the section, as the patches of clouds are in the electrons of both.
     true_flux = truth.flux_e * 10 ** (0.4 * (epoch.rows.zero_point.zp - truth.zp))

@@ -139,9 +139,14 @@ def build_master(settings, instrument, kind, night, section, band=None, redo=Fal
 def reference_reports(
     settings, instrument, region, band, leave_one_out=False, redo=False, nights=None, without=(), use=False
 ):
+    taken = {"frame": "e1/0", "fwhm_arcsec": 1.0, "verdict": "used"}
+    left_out = [
+        {"frame": f"e{n}", "verdict": f"seeing 1.{n} arcsec, at most 1.10 allowed"} for n in range(2, 8)
+    ]
     made = StepReport(
-        region, band, "reference", Outcome.DONE, code_version="code-reference", data_version=region
-    )
+        region, band, "reference", Outcome.DONE, code_version="code-reference", data_version=region,
+        table=(taken, *left_out),
+    )  # fmt: skip
     yield replace(made, metrics={LEFT_TO_LEAVE_OUT: 1}) if leave_one_out else made
     if leave_one_out:
         fate = Outcome(plan(settings).get("leave_one_out", ["done"])[0])
@@ -168,7 +173,7 @@ def exposures(settings, names=None, *, with_bad=False):
     return [Exposure(name) for name in names or known]
 
 
-def references_wanted(settings, instrument):
+def references_wanted(settings, instrument, exposures=None):
     return [("r1", "r"), ("r2", "r"), ("r2", "g")]
 
 

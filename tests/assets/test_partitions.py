@@ -44,8 +44,9 @@ def parents(graph, instance, child, key, parent):
         ("image", "e1|2", "flat", ["n1_r|2"]),
         ("flat", "n1_r|2", "dark", ["n1|2", "n2|2"]),
         ("dark", "n1|2", "bias", ["n1|2"]),
-        ("subtraction", "e1|2", "reference", ["r|p1", "r|p2"]),
-        ("reference", "r|p1", "image", ["e1|0", "e1|1", "e1|2", "e1|3"]),
+        # Which are used is chosen by a query: to list all keys there are would take seconds at each run.
+        ("subtraction", "e1|2", "reference", []),
+        ("reference", "r|p1", "image", []),
     ],
 )
 def test_every_edge_between_sets_maps_to_keys_that_exist(settings, child, key, parent, expected):

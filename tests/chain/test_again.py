@@ -143,6 +143,8 @@ def test_only_the_step_asked_for_is_redone(own):
 def test_what_was_built_is_told_whatever_comes_after_it(started, monkeypatch):
     """One of the references without each image fails by somebody else's error; one image has nothing left."""
     ((region, band),) = chain.references_wanted(started.settings, "demo")
+    some = [chain.references_wanted(started.settings, "demo", n) for n in (started.science[:1], ["none"], [])]
+    assert some == [[(region, band)], [], []]
     measure, made = references.measure_coadd, []
 
     def second_breaks(*args):

@@ -15,11 +15,18 @@ from true_orbits import orbits_of_asteroids
 from seechange_assets.cli import run
 from seechange_core import chain
 from seechange_core.chain import Selection
+from seechange_core.chain.kinds import KINDS, Neighbour, kind_of, surrounding
 from seechange_core.errors import NotFoundError
+from seechange_core.flags import QualityFlag
 from seechange_core.numerics.sky import offset, separation
+from seechange_core.products.exposure import Exposure
+from seechange_core.products.forced_flux import ForcedFlux
+from seechange_core.products.image import Image as ImageRow
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object
+from seechange_core.products.source_list import SourceList
 from seechange_core.settings import KnownSettings, Settings
+from seechange_core.stages.associate import AssociateParams
 from seechange_core.storage.engine import open_session
 from seechange_core.storage.orm import new_id
 
@@ -43,10 +50,10 @@ def test_each_thing_is_listed_once_the_best_first(processed):
     good = processed.rows(select(Measurement).where(Measurement.is_bad.is_(False)))
     assert {row.measurement_id for row in rows} <= {m.id for m in good}
     assert {row.object for row in rows} == {o.name for o in processed.rows(select(Object))}
-    evidence = [abs(row.score) * row.n_epochs**0.5 for row in rows]
-    assert evidence == sorted(evidence, reverse=True)
-    real = [truth_near(processed, row) for row in rows]
-    assert all(real[:8])
+    order = [(KINDS.index(row.kind), -abs(row.score) * row.n_epochs**0.5) for row in rows]
+    assert order == sorted(order)
+    strongest = sorted(rows, key=lambda row: -abs(row.score) * row.n_epochs**0.5)
+    assert all(truth_near(processed, row) for row in strongest[:8])
     for night in {row.night for row in rows}:
         tonight = chain.candidates(processed.settings, night, selection=Selection(min_epochs=1))
         assert {row.night for row in tonight} == {night}
@@ -79,6 +86,102 @@ def test_selections_leave_out_what_they_say(processed, changes):
     assert chosen == [row for row in every if tests[name](row)] and len(chosen) < len(every)
 
 
+def test_kinds_say_what_was_put_there(processed):
+    """Transients came where nothing was or in the core of a galaxy; variables are stars of the reference."""
+    rows = [row for row in chain.all_candidates(processed.settings) if abs(row.score) > 8]
+    truth = processed.truth.objects
+    stars = truth[truth["kind"] == "variable"]
+    seen = set()
+    for row in rows:
+        put = truth_near(processed, row)
+        seen.add((put, row.kind))
+        if put == "transient":
+            assert row.score > 0 and row.kind in ("new", "brightened")
+        elif put == "variable":
+            assert row.kind in ("faded" if row.score < 0 else "brightened", "variable")
+            star = stars[np.argmin(separation(row.ra, row.dec, stars["ra"], stars["dec"]))]
+            amplitude = star["amplitude_mag"]
+            assert row.change_mag is not None and np.sign(row.change_mag) == -np.sign(row.score)
+            assert abs(row.change_mag) < 2.1 * amplitude + 0.1  # from one extreme to the other
+    assert ("transient", "new") in seen and {k for put, k in seen if put == "variable"} - {"new"}
+
+
+def test_a_kind_follows_from_signs_and_place():
+    params = AssociateParams(n_sigma=5.0, min_radius_arcsec=0.3, radius_arcsec=1.0)
+    star, galaxy = Neighbour(0.5, "star", 18.0), Neighbour(3.0, "galaxy", 20.0)
+    beside = surrounding(star, galaxy, 0.5, 0.05, params)
+    assert beside.at_place is None and beside.words() == "galaxy 20.0 at 3.0″"
+    upon = surrounding(star, galaxy, 10**0.4 - 1, 0.15, params)
+    assert upon.at_place == star and upon.change_mag == pytest.approx(-1.0)
+    assert upon.words() == "by 1.00 mag, star 18.0"
+    assert surrounding(star, None, -1.2, None, params).words() == "star 18.0"
+    assert surrounding(Neighbour(1.1, "star", 18.0), None, 1.0, None, params).at_place is None
+    still = {"moves": False, "in_table": False}
+    assert kind_of([9.0, 8.0], beside, **still) == "new" and kind_of([9.0], upon, **still) == "brightened"
+    assert kind_of([-9.0], beside, **still) == kind_of([-9.0, -5.0], upon, **still) == "faded"
+    assert kind_of([-9.0, 6.0], upon, **still) == "variable"
+    assert kind_of([9.0], beside, moves=False, in_table=True) == "variable"
+    assert kind_of([9.0], beside, moves=True, in_table=True) == "mover"
+
+
+def test_exposures_that_could_not_have_shown_it_do_not_count_against_it(own):
+    """All of a night could have shown the brightest; one whose depth or place is too bright could not."""
+    row = next(r for r in chain.all_candidates(own.settings) if r.n_epochs >= 2 and r.kind == "new")
+    assert row.n_possible == row.n_epochs
+    others = [name for name in own.science[2:] if name != row.exposure]
+
+    def possible():
+        rows = chain.all_candidates(own.settings)
+        return {r.n_possible for r in rows if r.object == row.object}, rows
+
+    with open_session(own.settings) as session:
+        found = session.scalars(select(Object).where(Object.name == row.object)).one()
+        measured = session.scalars(select(Measurement).where(Measurement.object_id == found.id)).all()
+        for one in measured:
+            one.is_bad = one.id != row.measurement_id
+        nights = {e.name: e.night for e in session.scalars(select(Exposure))}
+    n_same = sum(nights[name] == row.night for name in others) + 1
+    assert possible()[0] == {n_same} and n_same > 1
+    assert row.object not in {
+        r.object for r in chain.candidates(own.settings, selection=Selection(unconfirmed=True))
+    }
+    with open_session(own.settings) as session:
+        query = (
+            select(ForcedFlux)
+            .join(ImageRow, ImageRow.id == ForcedFlux.image_id)
+            .join(Exposure, Exposure.id == ImageRow.exposure_id)
+        )
+        for flux in session.scalars(
+            query.where(ForcedFlux.object_id == found.id, Exposure.name != row.exposure)
+        ):
+            flux.flux_err = 10 ** (0.4 * (flux.zp - row.mag)) / 4.0  # it would be seen at 4 sigma there
+    assert possible()[0] == {1}
+    listed = chain.candidates(own.settings, selection=Selection(unconfirmed=True))
+    assert row.object in {r.object for r in listed}
+    assert row.object not in {r.object for r in chain.candidates(own.settings)}
+
+
+def test_what_a_bad_subtraction_shows_is_no_candidate_and_that_is_said(own, capsys):
+    rows = chain.all_candidates(own.settings)
+    name = rows[0].exposure
+    assert chain.too_dense_sections(own.settings) == []
+    with open_session(own.settings) as session:
+        query = select(SourceList).join(ImageRow, ImageRow.id == SourceList.image_id)
+        query = query.join(Exposure, Exposure.id == ImageRow.exposure_id)
+        for listed in session.scalars(query.where(Exposure.name == name, SourceList.content == "detections")):
+            listed.bitflag |= int(QualityFlag.TOO_DENSE)
+    assert chain.too_dense_sections(own.settings) == [(name, "0"), (name, "1")]
+    assert chain.too_dense_sections(own.settings, "1999-01-01") == []
+    left = chain.all_candidates(own.settings)
+    assert name not in {row.exposure for row in left}
+    assert {row.object for row in left} >= {row.object for row in rows if row.exposure != name}
+    one = next(row for row in rows if row.exposure != name and row.n_epochs > 1)
+    now = next(row for row in left if row.object == one.object)
+    assert now.n_possible < one.n_possible
+    assert run(["candidates", "--min-epochs", "1"]) == 0
+    assert "all of 2 sections that show too much (too_dense in `show`; qual" in capsys.readouterr().err
+
+
 def test_known_variables_are_marked_and_listed_last(processed, tmp_path):
     """The variable stars, and two of the things that changed most, listed as such."""
     best = {row.object for row in chain.all_candidates(processed.settings)[:2]}
@@ -91,39 +194,74 @@ def test_known_variables_are_marked_and_listed_last(processed, tmp_path):
     )
     settings = known(processed, variables=(tmp_path / "vsx.csv",))
     rows = chain.all_candidates(settings)
-    kinds = [row.kind for row in rows]
-    assert kinds == sorted(kinds) and {"new", "variable"} == set(kinds)
     listed = [row.object in best or truth_near(processed, row) == "variable" for row in rows]
-    assert listed == [k == "variable" for k in kinds]
+    assert listed == [row.known != "" for row in rows] == sorted(listed)
+    assert all(row.kind == "variable" for row in rows if row.known)
     assert rows[-1].known.startswith("V") and rows[-1].known.endswith("″)")
 
 
 def test_a_known_minor_planet_is_marked_where_it_is_predicted_then(processed, tmp_path):
-    """Two orbits: one through the best candidate at that very time, one through the place a day before."""
-    best = chain.all_candidates(processed.settings)[0]
-    site = chain.exposures(processed.settings, [best.exposure])[0].site
-    per_year = 30e3 * 24 * 365.25
-    passing = {"ra": best.ra, "dec": best.dec, "pmra": per_year, "pmdec": 0.0, "epoch_mjd": best.mjd_mid}
-    orbits = orbits_of_asteroids([passing, {**passing, "epoch_mjd": best.mjd_mid - 1}], site)
-    names = {"a": "a_au", "e": "e", "i": "incl_deg", "node": "node_deg", "peri": "peri_deg"}
-    columns = {theirs: getattr(orbits, ours) for theirs, ours in names.items()}
-    columns |= {"ma": orbits.mean_anomaly_deg, "epoch": orbits.epoch_mjd, "name": ["tonight", "yesterday"]}
-    Table(columns).write(tmp_path / "orbits.fits")
-    settings = known(processed, movers=(tmp_path / "orbits.fits",))
-    rows = [row for row in chain.all_candidates(settings, best.night) if row.known]
-    assert best.object in {row.object for row in rows} and {row.kind for row in rows} == {"mover"}
-    assert {row.known for row in rows} == {"tonight (0.0″)"}
-    (seen_then,) = chain.identify.known_movers(settings, sightings(best, site))
+    """Orbits through what was seen once, at that very time and a day before; and through what stays there."""
+    rows = chain.all_candidates(processed.settings)
+    once = next(row for row in rows if row.n_sightings == 1 and row.score > 0)
+    stays = next(row for row in rows if row.n_epochs > 1 and row.score > 0)
+    site = chain.exposures(processed.settings, [once.exposure])[0].site
+    orbits = orbits_of_asteroids([through(once), through(once, -1.0), through(stays)], site)
+    settings = known(processed, movers=(orbit_table(tmp_path, orbits, ["tonight", "yesterday", "other"]),))
+    marked = [row for row in chain.all_candidates(settings) if row.known]
+    assert [(row.object, row.known, row.kind) for row in marked] == [(once.object, "tonight (0.0″)", "mover")]
+    (seen_then,) = chain.identify.known_movers(settings, sightings(once, site))
     assert seen_then is not None and seen_then.apart_arcsec < 0.05
     old = settings.model_copy(update={"known": settings.known.model_copy(update={"mover_max_days": 0.1})})
-    assert chain.identify.known_movers(old, sightings(best, site, later=1.0)) == [None]
+    assert chain.identify.known_movers(old, sightings(once, site, later=1.0)) == [None]
 
 
-def sightings(row, site, later=0.0):
-    """Make one sighting of a candidate."""
+def test_what_stands_still_or_is_of_another_brightness_is_no_minor_planet(processed, tmp_path):
+    """A planet that moves by 30 arcsec an hour to the east, half an hour, and a wide radius around it."""
+    row = chain.all_candidates(processed.settings)[0]
+    site = chain.exposures(processed.settings, [row.exposure])[0].site
+    orbits = orbits_of_asteroids([through(row)], site)
+    settings = known(
+        processed, movers=(orbit_table(tmp_path, orbits, ["it"], H=[15.0]),), mover_radius_arcsec=40.0
+    )
+
+    def names(moved_arcsec, mag=np.nan, steady=False, same=True):
+        there = sightings(row, site, n=2)
+        there.mjd_mid[1] += 0.5 / 24
+        there.ra[1] += moved_arcsec / 3600 / np.cos(np.deg2rad(row.dec))
+        there.mag[:], there.steady[:], there.thing[1] = mag, steady, 0 if same else 1
+        return [entry is not None for entry in chain.identify.known_movers(settings, there)]
+
+    assert names(15.0) == names(14.0) == [True, True]
+    assert names(0.0) == names(20.0) == names(-15.0) == [False, False]
+    assert names(0.0, same=False) == [True, True]  # its motion was not seen
+    assert names(15.0, steady=True) == [False, False]
+    (said,) = chain.identify.known_movers(settings, sightings(row, site))
+    v = float(said.words.split()[2])
+    assert names(15.0, v + 1.5) == names(15.0, v - 1.5) == [True, True]
+    assert names(15.0, v + 2.5) == names(15.0, v - 2.5) == [False, False]
+
+
+def through(row, days=0.0):
+    """Return what passes through the place of a candidate, by 30 arcsec an hour to the east."""
+    per_year = 30e3 * 24 * 365.25
+    return {"ra": row.ra, "dec": row.dec, "pmra": per_year, "pmdec": 0.0, "epoch_mjd": row.mjd_mid + days}
+
+
+def orbit_table(folder, orbits, labels, **more):
+    """Write orbits as a table."""
+    names = {"a": "a_au", "e": "e", "i": "incl_deg", "node": "node_deg", "peri": "peri_deg"}
+    columns = {theirs: getattr(orbits, ours) for theirs, ours in names.items()}
+    columns |= {"ma": orbits.mean_anomaly_deg, "epoch": orbits.epoch_mjd, "name": labels, **more}
+    Table(columns).write(folder / "orbits.fits")
+    return folder / "orbits.fits"
+
+
+def sightings(row, site, later=0.0, n=1):
+    """Make sightings of a candidate, each in an exposure of its own."""
     return chain.identify.Sightings(
-        np.zeros(1, int), np.array([row.mjd_mid + later]), np.array([row.ra]), np.array([row.dec]),
-        np.array([np.nan]), [site],
+        np.arange(n), np.full(n, row.mjd_mid + later), np.full(n, row.ra), np.full(n, row.dec),
+        np.full(n, np.nan), [site] * n, np.full(n, 0.05), np.zeros(n, int), np.zeros(n, bool),
     )  # fmt: skip
 
 
@@ -140,7 +278,8 @@ def test_what_moves_between_two_exposures_is_one_candidate(own):
     assert row.rate_arcsec_h == pytest.approx(expected, rel=0.05)
     assert row.angle_deg == pytest.approx(90, abs=5)
     rows = chain.all_candidates(own.settings)
-    assert {r.kind for r in rows[rows.index(row) :]} == {"mover"}  # after all that is new and stands still
+    assert {r.kind for r in rows[: rows.index(row)]} <= {"new", "brightened"}
+    assert not {"new", "brightened"} & {r.kind for r in rows[rows.index(row) :]}
     assert sum(moving.isdisjoint(r.members) for r in rows) == len(rows) - 1
 
 

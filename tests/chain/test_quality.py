@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from seechange_core import chain
 from seechange_core.catalogs.importer import import_table
-from seechange_core.chain import quality, references
+from seechange_core.chain import quality, references, steps_image
 from seechange_core.chain.quality import meanings
 from seechange_core.flags import QualityFlag
 from seechange_core.products import Image, Psf, SourceList, WorldCoordinates, ZeroPoint
@@ -19,6 +19,7 @@ from seechange_core.products.outcome import StepOutcome
 from seechange_core.settings import use_settings
 from seechange_core.simulate.section import simulate_section
 from seechange_core.simulate.survey import make_world
+from seechange_core.stages.extract import extract
 from seechange_core.stages.judge import TYPICAL_EXTINCTION_MAG
 from seechange_core.storage.engine import open_session
 
@@ -109,12 +110,15 @@ def test_a_bright_sky_is_flagged_by_the_limit_of_the_settings(started):
     assert good["image"].bitflag == 0 and good["image"].data_version != report["image"].data_version
 
 
-def test_too_few_and_too_many_sources_are_what_the_settings_expect(started):
+def test_too_few_and_too_many_sources_are_what_the_settings_expect(started, monkeypatch):
+    """Under other limits the sources are judged again, and not found again."""
     name = take(started, 1)
     steps = THROUGH_ZERO_POINT[:3]
     found = started.walk(name, SECTION, steps)["source_list"]
     n = int(found.metrics["n_sources"])
     assert found.bitflag == 0
+    looks = []
+    monkeypatch.setattr(steps_image, "extract", lambda *given: looks.append(given) or extract(*given))
     for limits, flag in (
         ({"min_sources": n + 1}, QualityFlag.TOO_FEW_SOURCES),
         ({"max_crowding": 0.5 * n * found.metrics["fwhm_pix"] ** 2 / 512**2}, QualityFlag.TOO_MANY_SOURCES),
@@ -126,6 +130,14 @@ def test_too_few_and_too_many_sources_are_what_the_settings_expect(started):
             "exposure": "loaded", "image": "loaded", "source_list": "done",
         }  # fmt: skip
         assert report["source_list"].bitflag == flag
+        assert not looks
+        own = {k: v for k, v in report["source_list"].metrics.items() if k not in ("seconds", "peak_mb")}
+        assert own == pytest.approx({k: found.metrics[k] for k in own}, rel=1e-9) and len(own) > 5
+        assert report["source_list"].data_version != found.data_version
+    finer = started.changed(extract={"detection_sigma": 6.0})
+    with use_settings(finer):
+        fewer = started.walk(name, SECTION, steps, settings=finer)["source_list"]
+    assert len(looks) == 1 and fewer.metrics["n_sources"] < n
 
 
 def test_a_wrong_catalog_stops_the_section_with_a_reason_that_is_a_flag(started):

@@ -137,14 +137,14 @@ def test_candidates_are_looked_for_around_the_region_only(started):
 
 def test_a_section_on_several_regions_gets_one_reference_of_theirs(own):
     """Slivers of regions have too few stars for a reference; where too much is missing, it says how much."""
-    small = own.changed(reference={"region_size_deg": 0.05})
+    small = own.changed(reference={"region_size_deg": 0.05, "min_images": 2})
     name, nights = own.science[4], [chain.exposures(own.settings)[0].night]
     with use_settings(small):
         wanted = chain.references_wanted(small, "demo")
         built = [chain.build_reference(small, "demo", *one, nights=nights)[0] for one in wanted]
         assert {str(r.outcome) for r in built} <= {"done", "stopped"}
         assert own.outcomes(name, "0", settings=small) == from_subtraction_on("done")
-    strict = own.changed(reference={"region_size_deg": 0.05}, subtract={"min_coverage": 1.0})
+    strict = own.changed(reference={"region_size_deg": 0.05, "min_images": 2}, subtract={"min_coverage": 1.0})
     with use_settings(strict):
         report = own.walk(name, "0", settings=strict)["subtraction"]
     assert (str(report.outcome), report.reason) == ("stopped", "no_reference")

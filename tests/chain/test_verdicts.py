@@ -1,7 +1,10 @@
 """A person's word: what it changes, that it sticks, and that it can be taken back."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from measured_sky import one
 from small_survey import STEP_NAMES, Survey
 
 from seechange_core import chain
@@ -11,6 +14,7 @@ from seechange_core.errors import NotFoundError, UserError
 from seechange_core.products.object import Object
 from seechange_core.settings import use_settings
 from seechange_core.storage.engine import open_session
+from seechange_core.storage.rows import take_turns
 
 EVERY = Selection(min_epochs=1)
 THROUGH_MEASUREMENT = STEP_NAMES[: STEP_NAMES.index("measurement") + 1]
@@ -138,3 +142,38 @@ def test_what_makes_no_sense_is_refused(own):
     assert chain.verdict_history(own.settings, science) == []
     with open_session(own.settings, read_only=True) as session:
         assert not any(row.is_bad for row in session.query(Object))
+
+
+def test_a_word_on_one_object_is_none_on_its_neighbour(sky):
+    """A supernova 0.7 arcsec from a dipole of its host's nucleus."""
+    for number in range(3):
+        sky.measure(one(number, 0.0, err=0.02))
+        sky.measure(one(number, 0.7, err=0.02, section=1))
+    nucleus, nova = (name for _, name in sorted((row[1], row[0]) for row in sky.objects()))
+
+    def bogus():
+        with open_session(sky.settings, read_only=True) as session:
+            return {row.name for row in session.query(Object) if row.is_bad}
+
+    assert mark(sky.settings, nucleus, "bogus", "a dipole").n_objects == 1
+    assert bogus() == {nucleus}
+    mark(sky.settings, nova, "real", "a supernova")
+    sky.measure(one(3, 0.7, err=0.02))
+    assert bogus() == {nucleus}
+    assert [row.counts for row in chain.verdict_history(sky.settings, nucleus)] == [True]
+    mark(sky.settings, nova, "undo", "who knows")
+    mark(sky.settings, nucleus, "undo", "who knows")
+    assert bogus() == set()
+
+
+def test_a_word_waits_for_objects_that_are_being_made(sky):
+    sky.measure(one(0, 0.0))
+    ((name, *_),) = sky.objects()
+    with ThreadPoolExecutor(1) as pool:
+        with open_session(sky.settings) as session:
+            take_turns(session, "objects")
+            session.query(Object).count()  # on SQLite the first statement takes the turn
+            said = pool.submit(mark, sky.settings, name, "bogus", "a ghost")
+            with pytest.raises(TimeoutError):
+                said.result(timeout=0.5)
+        assert said.result(timeout=60).n_objects == 1

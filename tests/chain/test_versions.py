@@ -89,7 +89,7 @@ def test_an_instruments_own_parameter_is_used_for_it(own):
 
 
 def test_another_way_to_force_fluxes_counts_no_epoch_twice(own):
-    newer = own.changed(force={"min_usable_fraction": 0.3})
+    newer = own.changed(force={"min_usable_fraction": 0.2})
     found = own.rows(select(Object).where(Object.n_sightings > 1))[0]
     before = object_light_curve(own.settings, found.name)
     for name in own.science[2:]:

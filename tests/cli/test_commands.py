@@ -95,9 +95,13 @@ def test_a_bug_is_called_a_bug(settings, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("seechange: bug: ZeroDivisionError: division by zero (")
 
 
-def test_building_references(settings, capsys):
+def test_building_references_tells_what_was_left_out_and_why(settings, capsys):
     assert run(["reference", "build", "--filter", "r", "-j", "2"]) == 0
-    assert capsys.readouterr().out == "2 references: 2 done\n"
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "2 references: 2 done"
+    assert len(others) == 2
+    assert others[0].startswith("left out: e2, e3, e4, e5 and 2 more of reference r")
+    assert others[0].endswith(": seeing 1.2 arcsec, at most 1.10 allowed (the first of them)")
 
 
 def test_versions_of_references_are_listed_and_one_is_used(settings, monkeypatch, capsys):

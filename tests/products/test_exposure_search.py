@@ -11,7 +11,7 @@ from seechange_core import Exposure
 from seechange_core.errors import UserError
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.numerics.sky import healpix_of
-from seechange_core.products.exposure_search import exposures_covering, exposures_near
+from seechange_core.products.exposure_search import exposures_near
 
 PLACES = [
     (0.001, 12.0),
@@ -87,23 +87,12 @@ def sky(session):
 
 def test_searches_find_what_brute_force_finds(session, sky):
     names, places = list(sky), SkyCoord(list(sky.values()), unit="deg")
-    camera = get_instrument_instance("demo")
-    x0, x1, y0, y1 = extent(camera)
-    covered = 0
     for ra, dec in PLACES:
         here = SkyCoord(ra, dec, unit="deg")
         apart = here.separation(places).deg
         for radius in (0.02, 0.3, 30.0):
             truth = [names[i] for i in np.argsort(apart, kind="stable") if apart[i] <= radius]
             assert [row.name for row in exposures_near(session, ra, dec, radius)] == truth
-        holds = set()
-        for i in np.flatnonzero(apart < 5):
-            x, y = mosaic_wcs(*sky[names[i]], camera).world_to_pixel(here)
-            if x0 <= x <= x1 and y0 <= y <= y1:
-                holds.add(names[i])
-        assert {row.name for row in exposures_covering(session, ra, dec)} == holds
-        covered += len(holds)
-    assert covered > 10
 
 
 def test_a_search_can_be_narrowed(session, sky):

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from sqlalchemy.exc import IntegrityError
 
 from seechange_core.errors import FileDamagedError
-from seechange_core.frames import SubtractionFrame
+from seechange_core.frames import CommonStars, SubtractionFrame, ZeroPointSolution
 from seechange_core.products.base import save
 from seechange_core.products.image import Image, parent_ids, set_parents
 from seechange_core.settings import use_settings
@@ -51,6 +53,9 @@ def test_a_difference_comes_back_the_same(archive, sample):
     row.write_subtraction(archive, frame, sample.place)
     sample.same(row.read_subtraction(archive), frame)
     sample.same(row.read(archive), image)
+    opened, psf = row.open_subtraction(archive)
+    np.testing.assert_array_equal(opened.data[2:5, :], image.data[2:5])
+    sample.same(psf, frame.psf)
     assert row.reference_coverage == 0.875
     np.testing.assert_array_equal(row.score, frame.score)
     np.testing.assert_array_equal(row.psf, frame.psf.coefficients)
@@ -64,6 +69,30 @@ def test_a_difference_keeps_its_dipoles_if_it_has_any(archive, sample):
     row.write_subtraction(archive, frame, sample.place)
     assert "translient" in row.components
     np.testing.assert_array_equal(row.read_subtraction(archive).translient, dipoles)
+
+
+def test_a_difference_keeps_its_registration_and_its_zero_point(archive, sample):
+    image, change = sample.image(), (0.05, -0.01, 0.002)
+    stars = CommonStars(40, 0.1, -1.2, 0.01, 0.02, 1.05, 0.002, 0.003)
+    frame = SubtractionFrame(
+        image, image.data, sample.psf(), image.data, 1.0,
+        common_stars=stars, zp_change_mag=change, zp_err=0.01,
+    )  # fmt: skip
+    row = fresh(type="difference")
+    row.write_subtraction(archive, frame, sample.place)
+    again = row.read_subtraction(archive)
+    assert (again.common_stars, again.zp_change_mag, again.zp_err) == (stars, change, 0.01)
+    assert again.image.header == image.header
+    new = ZeroPointSolution(25.0, 0.05, "r", spatial_mag=(0.02, 0.0, 0.1, 0.0, 0.0), shape=(11, 21))
+    x, y = np.array([0.0, 10.0, 20.0]), np.array([0.0, 5.0, 0.0])
+    solution = row.zero_point(new)
+    expected = 0.05 - 0.01 * np.array([-1, 0, 1]) + 0.002 * np.array([-1, 0, -1])
+    assert solution.zp_at(x, y) - new.zp_at(x, y) == pytest.approx(expected)
+    assert solution.zp_err == 0.01
+    unmatched = replace(frame, common_stars=CommonStars(), zp_change_mag=(), zp_err=np.nan)
+    row.write_subtraction(archive, unmatched, sample.place)
+    assert row.read_subtraction(archive).common_stars.n_stars == 0
+    assert (row.zp_change_mag, row.zp_err) == (None, None) and row.zero_point(new) is new
 
 
 def test_arrays_and_header_are_loaded_when_looked_at(archive, sample):

@@ -52,7 +52,6 @@ def test_references_are_found_by_place_filter_and_set(session, make, reference):
     at = [[150.0, 2.0]]
     what = {"instrument": "demo", "band": "r"}
     assert [r.id for r in find_references(session, at, **what)] == [other.id, second.id, first.id]
-    assert [r.id for r in find_references(session, at, **what, ref_set="main")] == [second.id, first.id]
     assert find_references(session, at, **what, provenance_id="none") == []
     assert len(find_references(session, at, **what, provenance_id=make.provenance_id)) == 3
     assert find_references(session, [[10.0, 2.0]], **what) == []

@@ -6,6 +6,7 @@ from sqlalchemy.exc import IntegrityError
 
 from seechange_core.numerics.sky import offset
 from seechange_core.products import Image, Object
+from seechange_core.products.provenance import record_provenance
 from seechange_core.products.verdict import (
     Verdict,
     apply_verdicts,
@@ -14,16 +15,17 @@ from seechange_core.products.verdict import (
     standing_on,
     verdicts_on,
 )
+from seechange_core.provenance import ProvenanceKey
 
 
 def said(word, **changes):
     return Verdict(word=word, reason="because", said_by="Ada", **changes)
 
 
-def put(session, make, name, ra, dec):
+def put(session, name, ra, dec, provenance_id):
     ra, dec = float(ra), float(dec)
     row = Object(
-        name=name, ra=ra, dec=dec, ra_err_arcsec=0.1, dec_err_arcsec=0.1, provenance_id=make.provenance_id
+        name=name, ra=ra, dec=dec, ra_err_arcsec=0.1, dec_err_arcsec=0.1, provenance_id=provenance_id
     )
     session.add(row)
     session.flush()
@@ -48,27 +50,36 @@ def test_sections_that_are_called_bad_are_left_out(session, make):
     }  # fmt: skip
 
 
-def test_objects_are_known_by_their_place_and_by_their_name(session, make):
-    """Across RA 0; what lies 3 arcsec away is something else, unless it has the name."""
+def test_objects_are_known_by_their_place_or_else_by_their_name(session, make):
+    """Across RA 0: of each processing the nearest; what lies 3 arcsec away only has the name in common."""
+    mine, other = make.provenance_id, record_provenance(session, ProvenanceKey("measurement", "other")).id
     place = (0.00001, -89.0)
-    same, other = (
-        put(session, make, "same", *place),
-        put(session, make, "other", *offset(*place, 0, 3 / 3600)),
+    same, beside, far = (
+        put(session, name, *offset(*place, 0, north / 3600), mine)
+        for name, north in (("same", 0.1), ("beside", -0.4), ("far", 3))
     )
-    again = put(session, make, "again", *offset(*place, -0.5 / 3600, 0))
+    again = put(session, "again", *offset(*place, -0.5 / 3600, 0), other)
     session.add(said("bogus", object_name="same", ra=place[0], dec=place[1]))
     session.flush()
-    apply_verdicts(session, [same, other, again])
-    assert [row.is_bad for row in (same, other, again)] == [True, False, True]
-    assert again.bad_reason == "because" and other.bad_reason is None
+    objects = [same, beside, far, again]
+    apply_verdicts(session, objects)
+    assert [row.is_bad for row in objects] == [True, False, False, True]
+    apply_verdicts(session, [beside])  # also if nobody asks about the nearest one
+    assert not beside.is_bad and verdicts_on(session, beside) == []
+    assert again.bad_reason == "because" and far.bad_reason is None
+    assert [v.word for v in verdicts_on(session, again)] == ["bogus"]
     same.name = "before"
     session.flush()
-    other.name = "same"
-    apply_verdicts(session, [same, other])
-    assert same.is_bad and other.is_bad
-    assert [v.word for v in verdicts_on(session, again)] == ["bogus"]
+    far.name = "same"
+    apply_verdicts(session, objects)
+    assert [row.is_bad for row in objects] == [True, False, False, True]
+    for row in (same, beside):
+        row.dec += 2 / 3600
+    session.flush()
+    apply_verdicts(session, objects)
+    assert [row.is_bad for row in objects] == [False, False, True, True]
     many = [Object(name=f"o{i}", ra=10.0 + i / 100, dec=5.0) for i in range(600)]
-    assert set(standing_on(session, [*many, same])) == {same.id}
+    assert set(standing_on(session, [*many, again])) == {again.id}
     assert standing_on(session, []) == {}
 
 

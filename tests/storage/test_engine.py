@@ -1,13 +1,15 @@
 import multiprocessing
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from seechange_core.errors import SettingsError
+from seechange_core.errors import DatabaseBusyError, SettingsError
 from seechange_core.products import CatalogRelease
 from seechange_core.settings import Settings
+from seechange_core.storage import engine
 from seechange_core.storage.engine import (
     file_system_of,
     get_engine,
@@ -15,6 +17,7 @@ from seechange_core.storage.engine import (
     open_session,
     refuse_network_file_system,
 )
+from seechange_core.storage.rows import take_turns
 
 MOUNTS = """\
 /dev/vda1 / ext4 rw 0 0
@@ -149,6 +152,41 @@ def test_reading_does_not_wait_for_a_writer(settings):
         session.add(release("a"))
         session.flush()
         assert count(settings) == 0
+
+
+def test_who_cannot_write_is_told_that_others_are_in_the_way(settings, monkeypatch):
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.2)
+    with open_session(settings) as first, ThreadPoolExecutor(1) as pool:
+        first.execute(text("SELECT 1"))
+        with pytest.raises(DatabaseBusyError, match=r"others have been writing.*run again"):
+            pool.submit(_select_one, settings).result()
+    _select_one(settings)
+
+
+def _select_one(settings):
+    with open_session(settings) as session:
+        session.execute(text("SELECT 1"))
+
+
+def test_of_two_that_wait_for_each_other_one_is_told_and_may_try_again(postgresql_database):
+    both_wait = threading.Barrier(2)
+
+    def write(first, second):
+        with open_session(postgresql_database) as session:
+            take_turns(session, first)
+            both_wait.wait(timeout=30)
+            take_turns(session, second)
+            return "done"
+
+    def attempt(*names):
+        try:
+            return write(*names)
+        except DatabaseBusyError as error:
+            return error.message
+
+    with ThreadPoolExecutor(2) as pool:
+        told = sorted(pool.map(attempt, "ab", "ba"))
+    assert told == ["done", "this and another session waited for each other in the database"]
 
 
 def test_writers_that_look_first_take_turns(database):
