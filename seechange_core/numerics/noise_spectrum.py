@@ -30,28 +30,29 @@ def cardinal_transfer(f: npt.NDArray[np.floating]) -> Float:
 
 @cache
 def _covariance_table() -> Float:
-    """Tabulate the 1-d covariance: (phase, lag), phases i / 16, lags from -16 to 16 in steps of 1 / 16."""
+    """Tabulate the 1-d covariance: (lag, phase), lags from -16 to 16 in steps of 1 / 16, phases i / 16."""
     impulse = np.zeros(129)
     impulse[64] = 1
     steps = np.arange(-40 * _PHASES, 40 * _PHASES + 1)
     eta = map_coordinates(impulse, [64 + steps / _PHASES], order=5)
-    table = np.empty((_PHASES, 2 * _TABLE_REACH * _PHASES + 1))
+    table = np.empty((2 * _TABLE_REACH * _PHASES + 1, _PHASES))
     whole = np.arange(-20, 21) * _PHASES + 40 * _PHASES
     for phase in range(_PHASES):
         first = eta[whole + phase]
         for n, lag in enumerate(range(-_TABLE_REACH * _PHASES, _TABLE_REACH * _PHASES + 1)):
             shifted = whole + phase + lag
             inside = (shifted >= 0) & (shifted < len(eta))
-            table[phase, n] = first[inside] @ eta[shifted[inside]]
+            table[n, phase] = first[inside] @ eta[shifted[inside]]
     return table
 
 
 def _lookup(lags: Float) -> Float:
-    """Interpolate the table linearly: (n_phases, n_lags)."""
+    """Interpolate the table linearly: (n_lags, n_phases)."""
     table = _covariance_table()
-    u = np.clip((lags + _TABLE_REACH) * _PHASES, 0, table.shape[1] - 1.001)
+    u = np.clip((lags + _TABLE_REACH) * _PHASES, 0, len(table) - 1.001)
     i = u.astype(int)
-    return np.asarray(table[:, i] * (1 - (u - i)) + table[:, i + 1] * (u - i))
+    share = (u - i)[:, None]
+    return np.asarray(table[i] * (1 - share) + table[i + 1] * share)
 
 
 def warped_noise_power(
@@ -80,11 +81,17 @@ def warped_noise_power(
     counts = np.bincount(bins[0] * _PHASES + bins[1], minlength=_PHASES**2)
     histogram = counts.reshape(_PHASES, _PHASES) / px.size
     jacobian = grid.jacobian(float(np.mean(x)), float(np.mean(y)))
-    lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
-    lag_y, lag_x = (a.ravel() for a in np.meshgrid(lag, lag, indexing="ij"))
-    tau_x, tau_y = jacobian @ np.array([lag_x, lag_y], float)
-    covariance = np.sum(_lookup(tau_x) * (histogram @ _lookup(tau_y)), axis=0)
+    tau_x, tau_y = jacobian @ _lags()
+    covariance = np.sum(_lookup(tau_x) * (_lookup(tau_y) @ histogram.T), axis=1)
     return _to_power(covariance / covariance.sum(), side)
+
+
+@cache
+def _lags() -> Float:
+    """Return every lag of two target pixels, x and y, (2, n_lags)."""
+    lag = np.arange(-_REACH, _REACH + 1, dtype=float)
+    lag_y, lag_x = np.meshgrid(lag, lag, indexing="ij")
+    return np.array([lag_x.ravel(), lag_y.ravel()])
 
 
 @cache
@@ -104,7 +111,7 @@ def coadd_noise_power(side: int, pixel_ratio: float = PIXEL_RATIO) -> Float32:
         (side, side // 2 + 1), 1 at frequency 0.
     """
     lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
-    line = _lookup(pixel_ratio * lag.astype(float)).mean(axis=0)
+    line = _lookup(pixel_ratio * lag.astype(float)).mean(axis=1)
     covariance = np.outer(line, line).ravel()
     power = _to_power(covariance / covariance.sum(), side)
     power.flags.writeable = False

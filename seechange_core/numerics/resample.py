@@ -78,10 +78,9 @@ class CoordinateGrid:
 
     def jacobians(self, x: Float, y: Float) -> Float:
         """Return those of many target pixels, (n, 2, 2)."""
-        right, left = self.at(x + 8, y), self.at(x - 8, y)
-        above, below = self.at(x, y + 8), self.at(x, y - 8)
-        along_x, along_y = np.subtract(right, left), np.subtract(above, below)
-        return np.moveaxis(np.array([along_x, along_y]), (0, 1, 2), (2, 1, 0)) / 16
+        u, v = self.at(np.concatenate([x + 8, x - 8, x, x]), np.concatenate([y, y, y + 8, y - 8]))
+        right, left, above, below = np.array([u, v]).reshape(2, 4, -1).transpose(1, 0, 2)
+        return np.moveaxis(np.array([right - left, above - below]), (0, 1, 2), (2, 1, 0)) / 16
 
     def part(self, around: Box) -> tuple["CoordinateGrid", tuple[slice, slice]]:
         """Return the grid of a smaller box, widened to begin at a node, and which nodes it has."""

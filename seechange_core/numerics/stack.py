@@ -16,6 +16,8 @@ _SATURATED = int(PixelFlag.SATURATED)
 _OUTSIDE = int(PixelFlag.OUT_OF_BOUNDS)
 _GROW = 0.35
 """Around a clipped pixel, this fraction of the tolerance is enough: interpolation spreads hits."""
+_ROWS = 16
+"""Rows whose medians are found at a time."""
 _GROW_PIX = 2
 
 
@@ -142,31 +144,45 @@ def stack_median(data: Sequence[Float32], weight: Sequence[Float32]) -> Float32:
         (H, W) float32 of each image; weight 0 where unusable.
     """
     out = np.empty(data[0].shape, np.float32)
-    for row in range(len(out)):
-        _medians(np.stack([d[row] for d in data]), np.stack([w[row] for w in weight]), out[row])
+    for row in range(0, len(out), _ROWS):
+        rows = slice(row, row + _ROWS)
+        _medians(np.stack([d[rows] for d in data]), np.stack([w[rows] for w in weight]), out[rows])
     return out
 
 
 @njit(cache=True, nogil=True)
 def _medians(data: Float32, weight: Float32, out: Float32) -> None:
-    n, width = data.shape
-    ordered = np.empty(n, np.float32)
-    for x in range(width):
-        count = 0
+    """Fill the medians of a few rows, ordering all pixels of a row at once; edits `data`."""
+    n, rows, width = data.shape
+    counts = np.empty(width, np.int64)
+    for y in range(rows):
+        counts[:] = 0
         for i in range(n):
-            if weight[i, x] <= 0:
-                continue
-            k = count
-            while k > 0 and ordered[k - 1] > data[i, x]:
-                ordered[k] = ordered[k - 1]
-                k -= 1
-            ordered[k] = data[i, x]
-            count += 1
-        out[x] = 0
-        if count == 2:
-            out[x] = ordered[0]
-        elif count > 0:
-            out[x] = np.float32(0.5) * (ordered[(count - 1) // 2] + ordered[count // 2])
+            for x in range(width):
+                if weight[i, y, x] > 0:
+                    counts[x] += 1
+                else:
+                    data[i, y, x] = np.inf
+        for last in range(n - 1, 0, -1):
+            for i in range(last):
+                _order(data[i, y], data[i + 1, y])
+        for x in range(width):
+            count = counts[x]
+            if count == 2:
+                out[y, x] = data[0, y, x]
+            elif count > 0:
+                out[y, x] = np.float32(0.5) * (data[(count - 1) // 2, y, x] + data[count // 2, y, x])
+            else:
+                out[y, x] = 0
+
+
+@njit(cache=True, nogil=True)
+def _order(low: Float32, high: Float32) -> None:
+    """Exchange the values of two rows where the first one's is larger."""
+    for x in range(low.size):
+        a, b = low[x], high[x]
+        low[x] = a if a < b else b
+        high[x] = b if a < b else a
 
 
 def find_outliers(data: Float32, weight: Float32, median: Float32, tolerance: Tolerance) -> Bool:
@@ -193,7 +209,7 @@ def find_outliers(data: Float32, weight: Float32, median: Float32, tolerance: To
     return np.asarray(_keep(data, weight, median, t.n_sigma, t.peak, t.slope, t.photons), bool)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _keep(
     data: Float32,
     weight: Float32,
@@ -206,6 +222,7 @@ def _keep(
     height, width = data.shape
     excess = np.zeros((height, width), np.float32)
     keep = np.ones((height, width), np.bool_)
+    near = (_GROW * n_sigma) ** 2
     for y in range(height):
         for x in range(width):
             w = weight[y, x]
@@ -213,9 +230,10 @@ def _keep(
                 continue
             m = median[y, x]
             distance = abs(data[y, x] - m)
-            sigma = np.sqrt(1 / w + photons * max(m, np.float32(0)))
-            if distance < _GROW * n_sigma * sigma:
+            # Most pixels are near: they are passed without a division or root.
+            if distance * distance * w < near * (1 + w * photons * max(m, np.float32(0))):
                 continue
+            sigma = np.sqrt(1 / w + photons * max(m, np.float32(0)))
             high, low = _extremes(median, y, x)
             limit = n_sigma * sigma + peak * max(high, np.float32(0)) + slope * (high - low)
             excess[y, x] = distance / limit

@@ -25,7 +25,10 @@ _HEAD = 64
 #: Lengths of scale bars, arcsec.
 _BARS = (1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 300)
 #: Colours of words about what a candidate is.
-COLORS = {"new": BLUE, "mover": ORANGE, "variable": PURPLE, "real": GREEN, "bogus": VERMILION}
+COLORS = {
+    **{"new": BLUE, "brightened": GREEN, "mover": ORANGE, "faded": PURPLE, "variable": PURPLE},
+    **{"real": GREEN, "bogus": VERMILION},
+}
 _GREY, _PALE, _EMPTY = "#6b7280", "#d1d5db", (44, 52, 70)
 #: Beyond so many sigma brightness is compressed, as asinh does; a stretch shows this much at least.
 _SOFT_SIGMA, _LEAST_SIGMA = 3.0, 8.0
@@ -38,7 +41,7 @@ class Card:
     Attributes
     ----------
     name, kind
-        Its name; new, mover or variable.
+        Its name, and what it is.
     facts
         What is said beside the kind: score, epochs, ...
     brightness

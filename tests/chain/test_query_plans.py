@@ -12,7 +12,7 @@ from seechange_core.products.object import find_objects
 from seechange_core.storage.engine import open_session
 
 #: Each of these has a good part of the survey under one value.
-WIDE = ("_is_bad", "_provenance_id", "_outcomes_step", "_outcomes_status", "SCAN measurements", "SCAN objects")
+WIDE = ("_is_bad", "_provenance_id", "_outcomes_step", "_outcomes_status", "SCAN measurements", "SCAN t")
 
 
 class Plans:

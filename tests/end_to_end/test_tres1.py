@@ -4,32 +4,24 @@ Runs where ``SEECHANGE_REAL_DATA`` names a folder with ``tres1/`` and ``catalogs
 """
 
 import os
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from scipy.optimize import least_squares
-from sqlalchemy import select
 
 from seechange_assets.cli import run
 from seechange_core import chain
 from seechange_core.chain.light_curves import all_epochs
-from seechange_core.products.exposure import Exposure
-from seechange_core.products.reference import Reference
 from seechange_core.settings import Settings, load_settings, use_settings
-from seechange_core.storage.engine import dispose_engines, open_session
+from seechange_core.storage.engine import dispose_engines
 
 ROOT = Path(os.environ.get("SEECHANGE_REAL_DATA", "/nowhere"))
 YAML = Path(__file__).parents[2] / "docs" / "tres1.yaml"
 TARGET = 286.0409, 36.6325
-#: HJD (UTC) 2456095.677 from the planet's ephemeris. BJD (TDB) is 66.2 s later, as TT - UTC was then, and
-#: heliocentre and barycentre differ by less than 4 s more.
-MID_TRANSIT = 2456095.677 + 66.2 / 86400
-#: From first to last contact, and from first to second: known far better than 27 lights can tell.
-DURATION_D, INGRESS_D = 0.1042, 0.0128
+sys.path.append(str(Path(__file__).parents[2]))
 #: Each light needs a reference without it. A reference of the deepest 6 needs 6 more that leave one out; of
 #: all 27 lights it would be 27: a minute of work more.
 REFERENCE_IMAGES = 6
@@ -82,41 +74,6 @@ def ensemble(night) -> chain.EnsembleZeroPoints:
     return chain.ensemble_at(night, *TARGET)
 
 
-@dataclass
-class Transit:
-    """A trapezoid on a sloping line, fitted by least squares; its errors are those the scatter shows."""
-
-    depth: float
-    depth_err: float
-    middle: float
-    middle_err: float
-
-
-def fit_transit(bjd: np.ndarray, light: np.ndarray, error: np.ndarray) -> Transit:
-    time = bjd - MID_TRANSIT
-
-    def pulls(p):
-        depth, middle, level, slope = p
-        inside = np.clip((DURATION_D / 2 - np.abs(time - middle)) / INGRESS_D, 0, 1)
-        return (light - level - slope * time + depth * inside) / error
-
-    # The corners of a trapezoid make local minima: start from several mid-times.
-    starts = [(0.02, middle, np.median(light), 0.0) for middle in np.linspace(-0.02, 0.02, 9)]
-    scale = (0.01, 0.01, 0.01, 0.1)
-    fits = [least_squares(pulls, start, x_scale=scale, diff_step=1e-4) for start in starts]
-    best = min(fits, key=lambda fit: fit.cost)
-    covariance = np.linalg.inv(best.jac.T @ best.jac) * 2 * best.cost / (len(time) - 4)
-    errors = np.sqrt(np.diag(covariance))
-    return Transit(best.x[0], errors[0], MID_TRANSIT + best.x[1], errors[1])
-
-
-def in_reference(settings: Settings) -> set[str]:
-    """Names of the exposures that the reference contains."""
-    query = select(Exposure.name).join(Reference, Reference.left_out_exposure_id == Exposure.id)
-    with open_session(settings, read_only=True) as session:
-        return set(session.scalars(query))
-
-
 def test_every_light_has_a_wcs_and_a_zero_point(night):
     epochs = all_epochs(night, "image")
     assert len(epochs) == 27
@@ -140,29 +97,21 @@ def test_the_ensemble_is_steady_to_a_few_millimagnitudes(ensemble):
 
 
 def test_the_transit_is_there_on_images_and_on_differences(night, ensemble):
-    curves = {
-        on: ensemble.apply(chain.position_light_curve(night, *TARGET, on), on)
-        for on in ("image", "difference")
-    }
-    scale = {on: 10 ** (-0.4 * curve.zp) for on, curve in curves.items()}
-    star = np.median(curves["image"].flux * scale["image"])
-    light, error = {}, {}
-    for on, curve in curves.items():
-        assert len(curve) == 27
-        assert np.isfinite(curve.flux).all()
-        assert (curve.flux_err > 0).all()
-        light[on], error[on] = curve.flux * scale[on] / star, curve.flux_err * scale[on] / star
-    # What is left out of a mean of n moves away from it by n / (n - 1).
-    left_out = np.isin(curves["difference"].exposure, list(in_reference(night)))
-    assert left_out.sum() == REFERENCE_IMAGES
-    light["difference"] *= np.where(left_out, 1 - 1 / REFERENCE_IMAGES, 1.0)
-    found = {on: fit_transit(curves[on].bjd_tdb, light[on], error[on]) for on in curves}
-    for transit in found.values():
-        assert 0.015 < transit.depth < 0.03
-        assert transit.depth > 4 * transit.depth_err
-        assert abs(transit.middle - MID_TRANSIT) < 0.01
+    from benchmarks import transit
+
+    known = transit.EPHEMERIDES["tres1"]
+    curves = {on: transit.light_of(night, known, ensemble, on) for on in transit.KINDS}
+    for bjd, light, error in curves.values():
+        assert len(bjd) == 27
+        assert np.isfinite(light).all()
+        assert (error > 0).all()
+    found = {on: transit.fit_transit(known, *curve) for on, curve in curves.items()}
+    for fit in found.values():
+        assert 0.015 < fit.depth < 0.03
+        assert fit.depth > 4 * fit.depth_err
+        assert abs(fit.middle - known.middle) < 0.01
     # The same photons, measured in two ways.
-    assert np.corrcoef(light["image"], light["difference"])[0, 1] > 0.8
+    assert np.corrcoef(curves["image"][1], curves["difference"][1])[0, 1] > 0.8
     assert abs(found["image"].depth - found["difference"].depth) < 0.005
 
 
