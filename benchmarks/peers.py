@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seechange_core.pool import keep_freed_memory
+
 #: One core each: who uses more would be compared by the wrong figure.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
@@ -75,6 +77,7 @@ def timed_each(
 
 
 def _call(function: Callable[..., Any], each: Sequence[Sequence[Any]], warm: bool) -> list[Any]:
+    keep_freed_memory()  # as the pipeline's own workers do
     if warm:
         function(*each[-1])
     results = []

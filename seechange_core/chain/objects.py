@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from seechange_core.chain.neighbourhood import KEYS_AT_ONCE, Member, Places, age, neighbourhood, objects_of
 from seechange_core.chain.section import Section
 from seechange_core.numerics.sky import separation
-from seechange_core.products.base import save
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import NAME_CELL_ARCSEC, Object, ObjectAlias, object_name
@@ -30,7 +29,7 @@ from seechange_core.products.verdict import apply_verdicts
 from seechange_core.stages.associate import AssociateParams, associate, mean_place
 from seechange_core.storage.engine import open_session
 from seechange_core.storage.orm import new_id
-from seechange_core.storage.rows import take_turns
+from seechange_core.storage.rows import insert_or_update_many, take_turns
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +49,7 @@ def assign_objects(section: Section, measurements: Sequence[Measurement]) -> int
         take_turns(session, "objects")
         provenance_id = section.provenance_id("measurement")
         touched = _forget(session, _with_objects(section), provenance_id)
-        for measured in measurements:
-            save(session, measured, replace=True)
+        insert_or_update_many(session, measurements, Measurement.NATURAL_KEY)
         touched += [(row.ra, row.dec) for row in measurements if not row.is_bad]
         return regroup(session, provenance_id, touched, section.params(AssociateParams, "associate"))
 
@@ -152,8 +150,9 @@ def regroup(session: Session, provenance_id: str, places: Places, params: Associ
     objects = objects_of(session, provenance_id, members, everywhere, link_arcsec)
     groups = _groups(members, params)
     owners, n_new = _owners(session, provenance_id, groups, objects)
+    _hand_over(session, owners, groups)
     for found, group in zip(owners, groups, strict=True):
-        _settle(session, found, group)
+        _settle(found, group)
     _release(session, owners, groups)
     _retire(session, objects, owners, groups)
     _rename(session, objects, owners, _names([g[0] for g in groups], params.name_pattern))
@@ -234,10 +233,16 @@ def _new_object(session: Session, provenance_id: str, group: Sequence[Member]) -
     return row
 
 
-def _settle(session: Session, found: Object, group: Sequence[Member]) -> None:
-    """Give an object its measurements, and bring its position, count and dates up to them."""
-    moved = [m for m in group if m.object_id != found.id]
-    _point(session, [m.id for m in moved], [m.sighting_id for m in moved], found.id)
+def _hand_over(session: Session, owners: Sequence[Object], groups: Sequence[list[Member]]) -> None:
+    """Give objects the measurements and sightings that are theirs now and were not: all at once, by keys."""
+    pairs = [(m, o.id) for o, group in zip(owners, groups, strict=True) for m in group if m.object_id != o.id]
+    if pairs:
+        session.execute(update(Measurement), [{"id": m.id, "object_id": owner} for m, owner in pairs])
+        session.execute(update(Sighting), [{"id": m.sighting_id, "object_id": owner} for m, owner in pairs])
+
+
+def _settle(found: Object, group: Sequence[Member]) -> None:
+    """Bring an object's position, count and dates up to its measurements."""
     columns = (np.array([getattr(m, n) for m in group], float) for n in ("ra", "dec", "err_arcsec"))
     place = mean_place(*columns)
     found.ra, found.dec = place.ra, place.dec

@@ -186,7 +186,8 @@ class SubtractionFrame:
     image
         Difference, electrons of the new image; `weight` is 1 / its full variance (sources included).
     score
-        (H, W) float32, matched-filtered, in sigma; NaN-free, 0 where unusable.
+        (H, W) float32, matched-filtered, in sigma; NaN-free, 0 where unusable, except on lost pixels around
+        which most of a source is seen.
     psf
         PSF of the difference: a source of flux F appears as F times it.
     reference

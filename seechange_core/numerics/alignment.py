@@ -13,6 +13,7 @@ from seechange_core.numerics.noise_spectrum import coadd_noise_power, warped_noi
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_field import warp_stamps
 from seechange_core.numerics.resample import (
+    STEP_PIX,
     CoordinateGrid,
     Prepared,
     Warped,
@@ -108,6 +109,24 @@ class Member:
         np.divide(warped.weight, scale, out=warped.weight)
         return warped, grid.box, scale
 
+    def reached(self) -> Box | None:
+        """Return the part of the box that its pixels reach, from node to node of the grid; None for none."""
+        if self.source is None:
+            return None
+        (height, width), cut, grid = self.source.weight.shape, self.source.box, self.grid
+        touched = np.ones((grid.x.shape[0] - 1, grid.x.shape[1] - 1), bool)
+        for nodes, size in ((grid.x - cut.x0, width), (grid.y - cut.y0, height)):
+            corners = np.array([nodes[:-1, :-1], nodes[1:, :-1], nodes[:-1, 1:], nodes[1:, 1:]])
+            touched &= (corners.max(axis=0) >= -1) & (corners.min(axis=0) <= size)
+        i, j = np.flatnonzero(touched.any(axis=1)), np.flatnonzero(touched.any(axis=0))
+        if not len(i):
+            return None
+        y0, x0 = grid.box.y0, grid.box.x0
+        y1, x1 = y0 + STEP_PIX * int(i[-1] + 1), x0 + STEP_PIX * int(j[-1] + 1)
+        return Box(
+            y0 + STEP_PIX * int(i[0]), min(y1, grid.box.y1), x0 + STEP_PIX * int(j[0]), min(x1, grid.box.x1)
+        )
+
     def moved(self, shift: Shift, flux_ratio: float) -> "Member":
         """Return it with its sources displaced by a shift and its fluxes multiplied."""
         dx, dy = shift.at(*self.grid.target)
@@ -148,6 +167,14 @@ class Aligned:
     def usable(self) -> Bool:
         """(h, w): where the reference can be subtracted."""
         return np.asarray((self.weight > 0) & (self.flags & np.uint16(UNUSABLE) == 0), bool)
+
+    def on(self, box: Box) -> "Aligned":
+        """Return it in the middle of nothing, on a larger box."""
+        larger, own = _nothing(box), self.box
+        part = slice(own.y0 - box.y0, own.y1 - box.y0), slice(own.x0 - box.x0, own.x1 - box.x0)
+        for name in ("data", "weight", "flags", "photon_variance", "choice"):
+            getattr(larger, name)[part] = getattr(self, name)
+        return replace(larger, members=self.members)
 
     def member_at(self, rows: slice, columns: slice) -> int:
         """Tell which member gives most of a patch; -1 if none does."""
@@ -229,24 +256,33 @@ def stitch(members: Sequence[Member], box: Box) -> Aligned:
     outside = np.uint16(_OUTSIDE)
     whole: Aligned | None = None
     for member in members:
-        warped, _, scale = member.read()
+        reached = member.reached()
+        if reached is None:
+            continue
+        warped, part, scale = member.read(reached)
         photons = scale / np.float32(member.image.image.gain)
         if whole is None:
             inside = warped.flags & outside == 0
             photons = np.where(inside, photons, np.float32(0))
             choice = np.where(inside, 0, -1).astype(np.int8)
-            whole = Aligned(warped.data, warped.weight, warped.flags, photons, choice, (), box)
+            first = Aligned(warped.data, warped.weight, warped.flags, photons, choice, (), part)
+            whole = first if part == box else first.on(box)
             kept.append(member)
-        elif _take_better(
-            whole.data, whole.weight, whole.flags, whole.photon_variance, whole.choice,
+            continue
+        at = slice(part.y0 - box.y0, part.y1 - box.y0), slice(part.x0 - box.x0, part.x1 - box.x0)
+        if _take_better(
+            whole.data[at], whole.weight[at], whole.flags[at], whole.photon_variance[at], whole.choice[at],
             warped.data, warped.weight, warped.flags, photons, len(kept),
         ):  # fmt: skip
             kept.append(member)
-    if whole is None:
-        zero = np.zeros(box.shape, np.float32)
-        nothing = np.full(box.shape, outside, np.uint16)
-        whole = Aligned(zero, zero, nothing, zero, np.full(box.shape, -1, np.int8), (), box)
-    return replace(whole, members=tuple(replace(m, source=None) for m in kept))
+    return replace(whole or _nothing(box), members=tuple(replace(m, source=None) for m in kept))
+
+
+def _nothing(box: Box) -> Aligned:
+    """Return a reference that has no pixel."""
+    data, weight, photons = np.zeros((3, *box.shape), np.float32)
+    flags = np.full(box.shape, _OUTSIDE, np.uint16)
+    return Aligned(data, weight, flags, photons, np.full(box.shape, -1, np.int8), (), box)
 
 
 @njit(cache=True, nogil=True)

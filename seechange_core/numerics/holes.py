@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Bool, Flags, Float32, PsfModel
@@ -97,6 +98,41 @@ def _hot_holes(new: Plane, ref: Plane) -> tuple[Bool, Bool]:
     holes, at_rim = np.zeros(saturated.shape, bool), np.zeros(saturated.shape, bool)
     holes[at], at_rim[at] = both[pieces.which], (both & rim)[pieces.which]
     return holes, at_rim
+
+
+def mostly_seen(usable: Bool, lost: Bool, psf: Float32) -> Bool:
+    """Return the lost pixels around which a matched filter keeps more than half of what it knows of a source.
+
+    Parameters
+    ----------
+    usable, lost
+        (H, W).
+    psf
+        (size, size) stamp, size odd.
+
+    Returns
+    -------
+    Bool
+        (H, W): where the sum of the squared PSF over usable pixels is more than half of that over all.
+    """
+    out = np.zeros(lost.shape, np.bool_)
+    _mostly_seen(usable, lost, np.square(psf, dtype=np.float32), float(0.5 * np.sum(psf**2)), out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _mostly_seen(usable: Bool, lost: Bool, power: Float32, least: float, out: Bool) -> None:
+    (height, width), half = usable.shape, power.shape[0] // 2
+    for y in range(height):
+        for x in range(width):
+            if not lost[y, x] or usable[y, x]:
+                continue
+            seen = np.float32(0)
+            for v in range(max(0, y - half), min(height, y + half + 1)):
+                for u in range(max(0, x - half), min(width, x + half + 1)):
+                    if usable[v, u]:
+                        seen += power[v - y + half, u - x + half]
+            out[y, x] = seen > least
 
 
 def moved_psf(psf: PsfModel, margin: int) -> PsfModel:

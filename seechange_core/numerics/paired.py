@@ -199,15 +199,15 @@ class Planes:
     ) -> "Planes":
         """Count as noise, in score and variance, what static light leaves, as measured on these planes."""
         factor = excess_variance(self.score, self.light, self.sigma(), usable, hot, thin, fwhm_pix, default)
-        score, variance = _noisier(factor, self.score, self.variance)
-        return replace(self, score=score, variance=variance)
+        score = _noisier(self.score, self.variance, factor)
+        return replace(self, score=score, variance=factor)
 
     def sigma(self) -> Float32:
         """Return the noise of a point-source flux at each pixel, electrons."""
         return _sigma(self.variance, self.sharpness)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _without(
     level: Float32, difference: Float32, score: Float32, variance: Float32, sharpness: Float32, usable: Bool
 ) -> tuple[Float32, Float32]:
@@ -222,18 +222,18 @@ def _without(
     return left, scored
 
 
-@njit(cache=True, nogil=True)
-def _noisier(factor: Float32, score: Float32, variance: Float32) -> tuple[Float32, Float32]:
-    """Return score and variance where the variance is larger by a factor."""
-    scored, full = np.empty_like(score), np.empty_like(variance)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _noisier(score: Float32, variance: Float32, factor: Float32) -> Float32:
+    """Return the score where the variance is larger by a factor, which becomes that variance, in place."""
+    scored = np.empty_like(score)
     for y in range(factor.shape[0]):
         for x in range(factor.shape[1]):
             scored[y, x] = score[y, x] / np.sqrt(factor[y, x])
-            full[y, x] = variance[y, x] * factor[y, x]
-    return scored, full
+            factor[y, x] *= variance[y, x]
+    return scored
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sigma(variance: Float32, sharpness: Float32) -> Float32:
     out = np.empty_like(variance)
     for y in range(out.shape[0]):

@@ -177,8 +177,7 @@ def _block_max(light, parts, part, step):  # type: ignore[no-untyped-def]  # noq
         for x in range(light.shape[1]):
             if parts[y, x] == part:
                 u = x // step
-                if light[y, x] > out[v, u]:
-                    out[v, u] = light[y, x]
+                out[v, u] = max(out[v, u], light[y, x])
     return out
 
 

@@ -122,7 +122,7 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _filters(
     psf_new: Complex, psf_ref: Complex, power: Float32, var_new: np.float32, var_ref: np.float32, out: Complex
 ) -> Float32:
@@ -169,7 +169,7 @@ def _exchange(image_hat: Complex, old: Complex, wanted: Complex, side: int) -> F
     return np.asarray(irfft2(_exchanged(image_hat, old, wanted), (side, side)), np.float32)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _exchanged(image_hat: Complex, old: Complex, wanted: Complex) -> Complex:
     """Divide by one transfer, regularised, and multiply by another."""
     least, gain = np.float32(_RESTORE**2), np.float32(1 + _RESTORE**2)
@@ -274,7 +274,7 @@ def _spectra(
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _normalise(
     score: Float32,
     variance: Float32,

@@ -211,7 +211,7 @@ def _typical_variance(weight: Float32, usable: Bool, default: float) -> float:
     return float(1 / np.median(sample)) if sample.size > 50 else default
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _variance(weight: Float32, sky: float, model: Float32, photons: Float32, floor: float) -> Float32:
     """Sky variance where the pixel is known, plus the photon noise of light that stands out."""
     least, base = np.float32(2 * np.sqrt(floor)), np.float32(sky)

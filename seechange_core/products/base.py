@@ -216,7 +216,7 @@ def unindexed(column: InstrumentedAttribute[Any]) -> ColumnElement[Any]:
     For conditions beside keys: from a handful of keys on, SQLite, which has no statistics of a table, would
     rather go by the index of `is_bad` or a provenance, through all the rows there are.
     """
-    return column
+    return func.coalesce(column, null())
 
 
 def rows_in_cone(

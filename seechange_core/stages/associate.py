@@ -39,7 +39,8 @@ def associate(ra: Float, dec: Float, err_arcsec: Float, params: AssociateParams)
     In the order of precision, a measurement that matches none of the objects before it is the head of a new
     one; at the end each belongs to the nearest head that it matches. Within the limits of `AssociateParams`
     this is nearest-neighbour association of everything with the best-placed sighting of each object, and it
-    depends on what was measured alone: not on the order in which it came.
+    depends on what was measured alone: not on the order in which it came. Nothing is assumed to move: what
+    does so by more than the limits, before or after its best-placed sighting, is several objects.
 
     Parameters
     ----------

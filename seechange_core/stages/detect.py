@@ -101,7 +101,11 @@ def _single(x: Float, y: Float, score: Float, radius: float) -> Bool:
 def _measured(sub: SubtractionFrame, params: DetectParams, peaks: Peaks) -> Detections:
     fwhm, score = sub.psf.fwhm_pix, peaks.value
     start = climb(sub.score, sub.image.weight, peaks, max(1, round(fwhm / 2)))
-    reach = np.where(_beside_mask(sub.score, peaks), max(fwhm, _MAX_SHIFT_PIX), _MAX_SHIFT_PIX)
+    reach = np.where(
+        _beside_mask(sub.image.weight, peaks) | _beside_mask(sub.score, peaks),
+        max(fwhm, _MAX_SHIFT_PIX),
+        _MAX_SHIFT_PIX,
+    )
     free = _fit(sub, params, start.x, start.y, score, reach)
     moved = np.hypot(free.x - start.x, free.y - start.y)
     good = np.isfinite(free.flux) & np.isfinite(free.x_err) & (moved < reach) & (free.flux * score > 0)
@@ -121,10 +125,10 @@ def _measured(sub: SubtractionFrame, params: DetectParams, peaks: Peaks) -> Dete
     )
 
 
-def _beside_mask(score: Float32, peaks: Peaks) -> Bool:
-    """Tell which peaks have an unscored pixel among their neighbours."""
+def _beside_mask(plane: Float32, peaks: Peaks) -> Bool:
+    """Tell which peaks have a pixel without score, or without weight, among their neighbours or are one."""
     offset = np.arange(-1, 2)
-    boxes = score[peaks.y[:, None, None] + offset[:, None], peaks.x[:, None, None] + offset]
+    boxes = plane[peaks.y[:, None, None] + offset[:, None], peaks.x[:, None, None] + offset]
     return np.asarray(np.any(boxes == 0, axis=(1, 2)), bool)
 
 

@@ -31,9 +31,11 @@ from seechange_core.numerics.alignment import (
 from seechange_core.numerics.background import level_map
 from seechange_core.numerics.difference_scale import zero_point_change
 from seechange_core.numerics.growth import grown
+from seechange_core.numerics.holes import mostly_seen
 from seechange_core.numerics.impossible_light import impossible_light
 from seechange_core.numerics.kernel_planes import kernel_planes
 from seechange_core.numerics.paired import Canvas, Errors, Paired, Planes, inner_of, make_plan
+from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_field import fit_field
 from seechange_core.numerics.registration import (
     Registration,
@@ -55,6 +57,8 @@ _MILLI = 1e-3
 _UNMEASURED_SHIFT = 6.0
 _THIN = 0.5
 """Share of its usual weight below which a reference counts as one of few images."""
+_BRIDGEABLE = PixelFlag.BAD_PIXEL | PixelFlag.COSMIC_RAY
+"""What is lost in small pieces, and can be predicted from around."""
 _DARK_SIGMA = 10.0
 """Static light up to this significance doesn't keep a change from being told from a particle's track."""
 
@@ -271,36 +275,46 @@ def _frame(
         flags[planes.hits] |= np.uint16(PixelFlag.COSMIC_RAY)
     # Beyond the reference's edge the new image itself was filled in, and a transient there with it.
     beyond = (ref_flags & np.uint16(PixelFlag.OUT_OF_BOUNDS)) > 0
-    usable &= ~grown(beyond, int(np.ceil(new.psf.fwhm_pix)))
+    within = ref_usable & ~grown(beyond, int(np.ceil(new.psf.fwhm_pix)))
+    usable &= within
     hot = pair.hot()[inner]
+    seen = usable | (_bridged(new, usable) & within & (planes.variance > 0))
     if params.background_mesh_pix:
-        planes = planes.levelled(usable, params.background_mesh_pix).without_row_streaks(usable, hot)
+        planes = planes.levelled(seen, params.background_mesh_pix).without_row_streaks(seen, hot)
     default = max(errors.kernel, planes.kernel_error)
-    scored = usable & ~grown(hot, params.grow_saturated_pix)
+    scored = seen & ~grown(hot, params.grow_saturated_pix)
     planes = planes.with_star_errors(scored, hot, _thin(pair), new.psf.fwhm_pix, default)
     tracks = _tracks(pair, planes, scored)
     flags[tracks] |= np.uint16(PixelFlag.COSMIC_RAY)
     usable, scored = usable & ~tracks, scored & ~tracks
     difference, score, variance = planes.difference, planes.score, planes.variance
-    zero = np.float32(0)
-    image = replace(
-        new.image,
-        data=np.where(usable, difference, zero),
-        weight=np.where(usable, 1 / np.where(usable, variance, np.float32(1)), zero),
-        flags=flags,
-        resamplings=0,
-    )
+    # These planes are ours alone: their pixels are masked in place.
+    weight = np.divide(1, variance, out=variance, where=usable)
+    for plane, kept in ((difference, usable), (weight, usable), (score, scored)):
+        plane[~kept] = 0
+    image = replace(new.image, data=difference, weight=weight, flags=flags, resamplings=0)
     psf = fit_field(
         planes.stamps, pair.plan.x, pair.plan.y, new.image.shape, 3,
         new.psf.n_stars, max(default, new.psf.floor),
     )  # fmt: skip
+    zero = np.float32(0)
     reference = np.where(ref_usable, pair.aligned.data[inner], zero)
     return SubtractionFrame(
-        image, np.where(scored, score, zero), psf, reference, _coverage(pair.canvas, pair.aligned),
+        image, score, psf, reference, _coverage(pair.canvas, pair.aligned),
         np.where(ref_usable, pair.aligned.weight[inner], zero), ref_flags.copy(),
         None if planes.translient is None else np.where(scored, planes.translient, zero),
         _common_stars(registration, errors, params), *zero_point_change(pair, planes, registration),
     )  # fmt: skip
+
+
+def _bridged(new: CalibratedImage, usable: Bool) -> Bool:
+    """Return lost pixels that have a score, for most of a source's light there is seen beside them.
+
+    Without, a source on a bad column or in the way of a ray is two, one on either side, or none.
+    """
+    flags, bridgeable = new.image.flags & np.uint16(UNUSABLE), np.uint16(_BRIDGEABLE)
+    lost = (flags > 0) & (flags & ~bridgeable == 0)
+    return mostly_seen(usable, lost, evaluate(new.psf, *new.psf.centre)[0])
 
 
 def _common_stars(

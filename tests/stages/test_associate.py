@@ -102,3 +102,14 @@ def test_a_pattern_of_names_must_tell_places_apart():
     for pattern in ("obj%Y", "obj%Q%a", "x/%a"):
         with pytest.raises(SettingsError, match=r"associate\.name_pattern"):
             AssociateParams.checked({"name_pattern": pattern}, "associate")
+
+
+def test_a_star_that_moves_is_one_object_for_as_long_as_the_documentation_says():
+    """By 0.2 arcsec a year, seen every two months with errors of 10 mas: three years and no more."""
+    for years, n_objects in ((2.9, 1), (5.0, 3)):
+        t = np.arange(-years / 2, years / 2, 1 / 6)
+        ra, dec = offset(40.0, -30.0, 0.2 * t / 3600, 0.0 * t)
+        err = np.where(np.abs(t) < 0.1, 0.009, 0.01)  # the best in the middle
+        assert len(np.unique(associate(ra, dec, err, AssociateParams()))) == n_objects
+    wide = AssociateParams(min_radius_arcsec=0.6)
+    assert len(np.unique(associate(ra, dec, err, wide))) == 1

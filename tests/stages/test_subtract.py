@@ -4,6 +4,7 @@ import pytest
 from seechange_core.errors import NoReference
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Box, WcsSolution
+from seechange_core.numerics.peaks import local_maxima
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_fit import fit
 from seechange_core.stages.subtract import SubtractParams, subtract
@@ -191,12 +192,42 @@ def test_masked_pixels_are_left_out_and_hurt_no_neighbour(make_sky, make_wcs):
         new, image=replace(frame, data=data, weight=np.where(holes, np.float32(0), frame.weight), flags=flags)
     )
     sub, whole = subtract(pitted, [ref], SubtractParams()), subtract(new, [ref], SubtractParams())
-    assert np.all(sub.score[holes] == 0)
+    bridged = holes & (sub.score != 0)
+    assert np.count_nonzero(bridged) > 500
+    assert np.std(sub.score[bridged]) == pytest.approx(1, abs=0.15)
     assert np.all(sub.image.weight[holes] == 0)
     assert np.all(np.isfinite(sub.image.data))
     extra = (sub.score == 0) & ~holes & (whole.score != 0)
     assert extra.mean() < 1e-3
     assert np.abs(sub.score).max() < 5.7
+
+
+def test_a_source_behind_a_ray_or_a_bad_column_is_one_peak(make_sky, make_wcs):
+    sky = make_sky(seed=7, n_transients=30)
+    new = sky.image(4.6, transients=True)
+    ref = sky.image(4.0, make_wcs(sky.side, **DITHER), zp=24.8, gain=5.0)
+    y, x = np.rint(sky.ty).astype(int), np.rint(sky.tx).astype(int)
+    struck = np.zeros(new.image.shape, bool)
+    for k in range(len(x)):
+        struck[max(0, y[k] - 12) : y[k] + 13, x[k]] = True
+    frame = new.image
+    flags = np.where(struck, np.uint16(PixelFlag.COSMIC_RAY), np.uint16(0))
+    flags[:, x[0]] = np.where(struck[:, x[0]], np.uint16(PixelFlag.BAD_PIXEL), flags[:, x[0]])
+    hit = replace(frame, data=np.where(struck, np.float32(6e4), frame.data), flags=flags)
+    hit = replace(hit, weight=np.where(struck, np.float32(0), frame.weight))
+    sub, whole = (subtract(image, [ref], SubtractParams()) for image in (replace(new, image=hit), new))
+    assert np.all(sub.image.weight[struck] == 0)
+    inner = (np.minimum(x, y) > 15) & (np.maximum(x, y) < sky.side - 16)
+    tested = 0
+    for v, u in zip(y[inner], x[inner], strict=True):
+        best = whole.score[v - 1 : v + 2, u - 1 : u + 2].max()
+        if best < 12:
+            continue
+        found = local_maxima(sub.score[v - 12 : v + 13, u - 12 : u + 13], max(5.0, 0.1 * best))
+        assert len(found.x) == 1
+        assert 0.6 * best < found.value[0] < 1.1 * best
+        tested += 1
+    assert tested > 5
 
 
 def test_stitches_two_references_into_one(make_sky, make_wcs):
