@@ -51,8 +51,8 @@ class ReferenceParams(Params):
         gt=0,
     )
     min_inputs: int = param(
-        1,
-        "Leave out pixels that fewer images reach: of two, a hit on one can be clipped, of one it can't",
+        2,
+        "Leave out pixels that fewer images reach, unless it has fewer: a hit on the only one can't be clipped",
         ge=1,
     )
     clip_sigma: float = param(4.0, "Clip pixels so far from the median of the stack", unit="sigma", gt=0)
@@ -244,7 +244,7 @@ def _result(
 ) -> CoaddResult:
     """Make the coadd of the sums over some inputs."""
     best = max(inputs, key=_depth)
-    data, weight, flags = sums.mean(params.min_inputs)
+    data, weight, flags = sums.mean(min(params.min_inputs, len(used)))
     images = [inputs[i].image for i in used]
     scales = np.array([_scale(inputs[i], best.zero_point.zp) for i in used])
     boosts = np.array([stack.inputs[i].boost for i in used])
