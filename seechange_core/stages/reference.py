@@ -52,7 +52,7 @@ class ReferenceParams(Params):
     )
     min_inputs: int = param(
         2,
-        "Leave out pixels that fewer images reach, unless it has fewer: a hit on the only one can't be clipped",
+        "Leave out pixels that fewer images reach, if it has more: a hit on the only one stays",
         ge=1,
     )
     clip_sigma: float = param(4.0, "Clip pixels so far from the median of the stack", unit="sigma", gt=0)
