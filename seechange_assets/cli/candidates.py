@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seechange_assets.cli.output import as_dict, print_json, print_table
+from seechange_assets.cli.output import as_dict, check_night, print_json, print_table
 from seechange_assets.cli.tables import TableFormat, write_columns
 from seechange_core.errors import UserError
 
@@ -95,7 +95,7 @@ def candidates(
     )  # fmt: skip
     every = chain.all_candidates(settings, night)
     if night is not None and not every:
-        _check_night(night, {row.night for row in chain.exposures(settings)})
+        check_night(night, {row.night for row in chain.exposures(settings)})
     chosen = [row for row in every if selection.takes(row)]
     rows = chosen[:limit]
     form = TableFormat.JSON if as_json else form
@@ -111,19 +111,6 @@ def candidates(
         for path in write_sheet(settings, rows, sheet, title):
             typer.echo(f"drawn: {path}", err=True)
     return 0
-
-
-def _check_night(night: str, known: set[str]) -> None:
-    """Refuse what is no date; of a night without exposures, say on standard error which nights there are."""
-    from datetime import date
-
-    try:
-        date.fromisoformat(night)
-    except ValueError:
-        raise UserError(f"--night {night} is no date", cure="write YYYY-MM-DD") from None
-    if night not in known:
-        last = ", ".join(sorted(known)[-3:]) or "none"
-        typer.echo(f"no exposures are of the night of {night}; the last nights are {last}", err=True)
 
 
 def _tell_left_out(

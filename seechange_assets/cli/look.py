@@ -182,6 +182,11 @@ def lightcurve(
     if name is None and on is Photometry.DIFFERENCE:
         target = _nearest(settings, target, radius_arcsec)
     curve = _curve(settings, target, on, quiet_before)
+    if not len(curve):
+        typer.echo(
+            f"{target.label}: no flux was forced there (process does, but for what is marked bogus)",
+            err=True,
+        )
     for line in chain.notes_on_references(curve):
         typer.echo(line, err=True)
     if ensemble:

@@ -7,11 +7,14 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import typer
 from tqdm import tqdm
+
+from seechange_core.errors import UserError
 
 if TYPE_CHECKING:  # the chain imports all numerics, which `--help` can do without
     from seechange_core.chain import StepReport
@@ -178,7 +181,7 @@ def summarize(reports: Iterable["StepReport"], unit: str, as_json: bool) -> int:
         _print_counts("master", [deciding(group) for (master, *_), group in tasks.items() if master])
         _print_counts(unit, [deciding(group) for (master, *_), group in tasks.items() if not master])
         if not tasks:
-            typer.echo("nothing to do")
+            typer.echo("nothing to do (seechange show says what there is)")
     fates = [deciding(group) for group in tasks.values()]
     if not as_json:
         _print_left_out([fate for fate in fates if fate.outcome == "done"])
@@ -240,3 +243,14 @@ def _message(report: "StepReport") -> str:
 
 def _without_preview(report: "StepReport") -> dict[str, Any]:
     return {name: value for name, value in as_dict(report).items() if name != "preview"}
+
+
+def check_night(night: str, known: set[str]) -> None:
+    """Refuse what is no date; of a night without exposures, say on standard error which nights there are."""
+    try:
+        date.fromisoformat(night)
+    except ValueError:
+        raise UserError(f"--night {night} is no date", cure="write YYYY-MM-DD") from None
+    if night not in known:
+        last = ", ".join(sorted(known)[-3:]) or "none"
+        typer.echo(f"no exposures are of the night of {night}; the last nights are {last}", err=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seechange_assets.cli.output import Progress, as_dict, print_json, print_table, summarize
+from seechange_assets.cli.output import Progress, as_dict, check_night, print_json, print_table, summarize
 
 Jobs = Annotated[
     int, typer.Option("--jobs", "-j", min=0, help="Sections worked on at once; 0: one per core.")
@@ -87,7 +87,11 @@ def build(
     Example: seechange reference build --filter r --leave-one-out
     """
     from seechange_assets.survey import build_references
+    from seechange_core import chain
+    from seechange_core.settings import get_settings
 
+    for one in night or ():
+        check_night(one, {row.night for row in chain.exposures(get_settings())})
     with Progress("reference") as progress:
         reports = build_references(
             instrument=instrument, regions=region, band=band, leave_one_out=leave_one_out,

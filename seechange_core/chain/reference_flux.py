@@ -237,13 +237,17 @@ def notes_on_references(curve: LightCurveTable) -> list[str]:
                 f"{what}{_amount(curve.select(np.flatnonzero(held)[told]))} the object had there are added"
             )
         else:
-            lines.append(f"{what}no epoch before tells the flux it had there, and fluxes are counted from it")
+            lines.append(
+                f"{what}no epoch before tells the flux it had there, and fluxes are counted from it "
+                "(--quiet-before MJD says until when it did not shine)"
+            )
     return lines
 
 
 def _amount(curve: LightCurveTable) -> str:
     """Say how much the references held: in microjansky, or where these mean nothing in electrons."""
-    physical = float(np.median(curve.microjansky(curve.in_reference_flux)))
-    if np.isfinite(physical):
-        return f"the {physical:.3g} uJy"
-    return f"the {float(np.median(curve.in_reference_flux)):.4g} electrons"
+    held, unit = curve.microjansky(curve.in_reference_flux), "uJy"
+    if not np.isfinite(held).all():
+        held, unit = curve.in_reference_flux, "electrons"
+    least, most = f"{np.min(held):.3g}", f"{np.max(held):.3g}"
+    return f"the {least} {unit}" if least == most else f"the {least} to {most} {unit} (by epoch)"

@@ -256,3 +256,15 @@ def test_a_database_without_tables_has_a_cure(tmp_path, capsys):
     with use_settings(fresh):
         assert run(["candidates"]) == 1
     assert "no tables yet (run: seechange init)" in capsys.readouterr().err
+
+
+def test_a_night_that_is_no_date_is_refused(settings, capsys):
+    assert run(["reference", "build", "--night", "2026-02-30"]) == 1
+    error = capsys.readouterr().err
+    assert "--night 2026-02-30 is no date" in error
+    assert "YYYY-MM-DD" in error
+
+
+def test_a_night_without_exposures_is_told(settings, capsys):
+    run(["reference", "build", "--night", "2019-01-01"])
+    assert "no exposures are of the night of 2019-01-01; the last nights are" in capsys.readouterr().err

@@ -172,3 +172,9 @@ def test_raw_files_may_be_named_from_where_one_is(settings, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path / "raw")
     assert run(["ingest", "../x.fits"]) == 1
     assert seen == [tmp_path / "x.fits"]
+
+
+def test_a_light_curve_without_epochs_says_so(asked, capsys):
+    asked.table = asked.table.select(np.empty(0, int))
+    assert run([*PLACE, "--format", "csv"]) == 0
+    assert "obj2026aaa: no flux was forced there (process does" in capsys.readouterr().err
