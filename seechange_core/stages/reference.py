@@ -52,7 +52,7 @@ class ReferenceParams(Params):
     )
     min_inputs: int = param(
         2,
-        "Leave out pixels that fewer images reach, if it has more: a hit on the only one stays",
+        "Leave out pixels that fewer images reach, where typically two more do: a hit on a single one stays",
         ge=1,
     )
     clip_sigma: float = param(4.0, "Clip pixels so far from the median of the stack", unit="sigma", gt=0)
@@ -244,7 +244,7 @@ def _result(
 ) -> CoaddResult:
     """Make the coadd of the sums over some inputs."""
     best = max(inputs, key=_depth)
-    data, weight, flags = sums.mean(min(params.min_inputs, len(used)))
+    data, weight, flags = sums.mean(params.min_inputs)
     images = [inputs[i].image for i in used]
     scales = np.array([_scale(inputs[i], best.zero_point.zp) for i in used])
     boosts = np.array([stack.inputs[i].boost for i in used])
