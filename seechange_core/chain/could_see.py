@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from seechange_core.chain.choice import not_marked_bad
 from seechange_core.frames import Depth
+from seechange_core.products.base import unindexed
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
@@ -102,7 +103,7 @@ def _depths(
             .join(StepOutcome, made_by(Image, SourceList, "detections"))
             .where(
                 SourceList.image_id.in_(images[start : start + _CHUNK]),
-                SourceList.provenance_id.in_(provenance_ids),
+                unindexed(SourceList.provenance_id).in_(provenance_ids),
                 not_too_dense(),
             )
         )

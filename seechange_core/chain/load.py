@@ -18,7 +18,7 @@ from seechange_core.frames import (
     ZeroPointSolution,
 )
 from seechange_core.products.background import Background
-from seechange_core.products.base import FileProduct
+from seechange_core.products.base import KEYS_AT_ONCE, FileProduct, unindexed
 from seechange_core.products.image import Image
 from seechange_core.products.outcome import StepOutcome, made_by
 from seechange_core.products.psf import Psf
@@ -27,9 +27,6 @@ from seechange_core.products.source_list import SourceList
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.storage.archive import Archive
-
-#: So many keys fit into a query.
-_KEYS_AT_ONCE = 10_000
 
 
 def image(section: Section) -> ImageFrame:
@@ -146,14 +143,14 @@ def zero_points_of(
     """
     news = [row.new_image_id for row in differences]
     found: dict[uuid.UUID | None, uuid.UUID] = {}
-    for start in range(0, len(news), _KEYS_AT_ONCE):
+    for start in range(0, len(news), KEYS_AT_ONCE):
         query = (
             select(ZeroPoint.image_id, ZeroPoint.id)
             .join(Image, Image.id == ZeroPoint.image_id)
             .join(StepOutcome, made_by(Image, ZeroPoint, "zero_point"))
             .where(
-                ZeroPoint.image_id.in_(news[start : start + _KEYS_AT_ONCE]),
-                ZeroPoint.provenance_id.in_(provenance_ids),
+                ZeroPoint.image_id.in_(news[start : start + KEYS_AT_ONCE]),
+                unindexed(ZeroPoint.provenance_id).in_(provenance_ids),
             )
         )
         found |= {row[0]: row[1] for row in session.execute(query)}

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seechange_core.numerics.sky import cell_ranges, cells_near, chord, unit_vectors
-from seechange_core.products.base import ids_in_ranges, unindexed
+from seechange_core.products.base import KEYS_AT_ONCE, ids_in_ranges, unindexed
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object
@@ -20,8 +20,6 @@ from seechange_core.products.sighting import Sighting
 from seechange_core.products.source_list import SourceList, not_too_dense
 from seechange_core.products.verdict import not_called_bad
 
-#: Keys in one query.
-KEYS_AT_ONCE = 10_000
 #: Taken where a fit gave no error of the position.
 _UNKNOWN_ERR_ARCSEC = 1.0
 

@@ -15,9 +15,10 @@ import numpy as np
 from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
-from seechange_core.chain.neighbourhood import KEYS_AT_ONCE, Member, Places, age, neighbourhood, objects_of
+from seechange_core.chain.neighbourhood import Member, Places, age, neighbourhood, objects_of
 from seechange_core.chain.section import Section
 from seechange_core.numerics.sky import separation
+from seechange_core.products.base import KEYS_AT_ONCE
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import NAME_CELL_ARCSEC, Object, ObjectAlias, object_name

@@ -8,9 +8,9 @@ import numpy as np
 from sqlalchemy import Row, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from seechange_core.chain.neighbourhood import KEYS_AT_ONCE
 from seechange_core.frames import Bool, Float
 from seechange_core.numerics.sky import polygon_contains, separation
+from seechange_core.products.base import KEYS_AT_ONCE
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
 from seechange_core.products.object import Object

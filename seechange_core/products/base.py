@@ -150,6 +150,8 @@ def existing(session: Session, row: AnyProduct) -> AnyProduct | None:
 # --- The sky ------------------------------------------------------------------------------------
 
 
+#: Keys in one query.
+KEYS_AT_ONCE = 10_000
 #: Of smaller cones few cells do: the rows next to them cost less than finding thinner rims.
 _SMALL_DEG = 1 / 60
 

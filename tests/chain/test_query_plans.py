@@ -1,13 +1,19 @@
 """What is asked of SQLite goes by keys and places, however many rows the survey has."""
 
+from uuid import uuid4
+
 import numpy as np
 import pytest
 from measured_sky import Batch
 from sqlalchemy import event, select
 
+from seechange_core.chain import could_see
+from seechange_core.chain.could_see import Looked, exposures_that_could
+from seechange_core.chain.load import zero_points_of
 from seechange_core.chain.seen import seen_by
 from seechange_core.numerics.sky import offset
-from seechange_core.products import Exposure, Measurement, Object
+from seechange_core.products import Exposure, Image, Measurement, Object
+from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.object import find_objects
 from seechange_core.storage.engine import open_session
 
@@ -59,4 +65,17 @@ def test_thirty_rows_in_a_cone_are_read_by_their_keys(sky):
         assert len(session.execute(query.where(Measurement.object_id.in_(ids))).all()) == 60
         assert len(session.execute(query.where(Exposure.night == "2026-11-22")).all()) == 60
         assert len(plans.asked) == n_asked + 3
+        assert plans.wide() == []
+
+
+def test_depths_and_zero_points_of_some_images_are_read_by_their_keys(sky, monkeypatch):
+    if not sky.settings.database_url.startswith("sqlite"):
+        pytest.skip("others have statistics of their tables")
+    flux = ForcedFlux(object_id=uuid4(), x=1.0, y=1.0, flux_err=1.0, zp=25.0)
+    monkeypatch.setattr(could_see, "_fluxes", lambda *_: {uuid4(): (uuid4(), [flux]) for _ in range(30)})
+    looked = {flux.object_id: Looked(20.0, "r", frozenset())}
+    with open_session(sky.settings) as session, Plans(session) as plans:
+        assert exposures_that_could(session, looked, [sky.provenance_id]) == {}
+        assert zero_points_of(session, [Image(new_image_id=uuid4()) for _ in range(30)], ["z"]) == {}
+        assert len(plans.asked) == 2
         assert plans.wide() == []
