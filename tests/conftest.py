@@ -57,6 +57,15 @@ def postgresql_database(postgresql_server: str) -> Iterator[str]:
 
 
 @pytest.fixture(params=ENGINES)
+def bare_database(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Settings]:
+    """Settings whose database has no tables; the test runs on each engine."""
+    if request.param == "sqlite":
+        yield settings
+        return
+    yield settings.model_copy(update={"database_url": request.getfixturevalue("postgresql_database")})
+
+
+@pytest.fixture(params=ENGINES)
 def database(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Settings]:
     """Settings whose database has all tables and no rows; the test runs on each engine."""
     url = request.getfixturevalue(f"_{request.param}_tables")

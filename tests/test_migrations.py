@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,6 @@ from seechange_core.storage.orm import Base
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(params=("sqlite", "postgresql"))
-def empty(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Settings]:
-    """Settings whose database has no tables."""
-    if request.param == "sqlite":
-        yield settings
-        return
-    yield settings.model_copy(update={"database_url": request.getfixturevalue("postgresql_database")})
-
-
 def tables(settings: Settings) -> set[str]:
     return set(inspect(get_engine(settings)).get_table_names()) - {"alembic_version"}
 
@@ -39,22 +29,22 @@ def differences(connection: Connection) -> list[object]:
     return compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
 
 
-def test_up_agrees_with_the_models_and_down_leaves_nothing(empty):
+def test_up_agrees_with_the_models_and_down_leaves_nothing(bare_database):
     for _ in range(2):
-        migrate.upgrade(empty)
-        assert tables(empty) == set(Base.metadata.tables)
-        assert migrate.is_at_head(empty)
-        migrate.check_database(empty)
-        with get_engine(empty).connect() as connection:
+        migrate.upgrade(bare_database)
+        assert tables(bare_database) == set(Base.metadata.tables)
+        assert migrate.is_at_head(bare_database)
+        migrate.check_database(bare_database)
+        with get_engine(bare_database).connect() as connection:
             assert differences(connection) == []
-        migrate.downgrade(empty, "base")
-        assert tables(empty) == set()
+        migrate.downgrade(bare_database, "base")
+        assert tables(bare_database) == set()
 
 
-def test_constraints_agree_with_the_models(empty):
+def test_constraints_agree_with_the_models(bare_database):
     """What autogenerate does not compare: checks, primary keys and what happens on deletion."""
-    migrate.upgrade(empty)
-    found = inspect(get_engine(empty))
+    migrate.upgrade(bare_database)
+    found = inspect(get_engine(bare_database))
     for name, table in Base.metadata.tables.items():
         checks = {str(c.name) for c in table.constraints if type(c).__name__ == "CheckConstraint"}
         assert {c["name"] for c in found.get_check_constraints(name)} == checks
@@ -63,19 +53,19 @@ def test_constraints_agree_with_the_models(empty):
             (c["constrained_columns"][0], c["options"].get("ondelete")) for c in found.get_foreign_keys(name)
         }
         assert rules == {(key.parent.name, key.ondelete) for key in table.foreign_keys}
-    migrate.downgrade(empty, "base")
+    migrate.downgrade(bare_database, "base")
 
 
-def test_upgrading_again_keeps_the_rows(empty):
+def test_upgrading_again_keeps_the_rows(bare_database):
     from seechange_core.products import Provenance
 
-    migrate.upgrade(empty)
-    with open_session(empty) as session:
+    migrate.upgrade(bare_database)
+    with open_session(bare_database) as session:
         session.add(Provenance(id="a" * 20, process="image", code_version="1", parameters={}))
-    migrate.upgrade(empty)
-    with open_session(empty, read_only=True) as session:
+    migrate.upgrade(bare_database)
+    with open_session(bare_database, read_only=True) as session:
         assert session.get(Provenance, "a" * 20) is not None
-    migrate.downgrade(empty, "base")
+    migrate.downgrade(bare_database, "base")
 
 
 CHANGE = """
@@ -102,13 +92,13 @@ def downgrade():
 
 
 @pytest.fixture
-def changed(empty, tmp_path, monkeypatch):
+def changed(bare_database, tmp_path, monkeypatch):
     """Give a function that adds a migration to a copy of the folder, on a database with rows that refer."""
     from seechange_core.products.provenance import record_provenance
     from seechange_core.provenance import ProvenanceKey
 
-    migrate.upgrade(empty)
-    with open_session(empty) as session:
+    migrate.upgrade(bare_database)
+    with open_session(bare_database) as session:
         upstream = record_provenance(session, ProvenanceKey("image", "1"))
         record_provenance(session, ProvenanceKey("source_list", "1", upstreams=(upstream.id,)))
     folder = tmp_path / "alembic"
@@ -118,10 +108,10 @@ def changed(empty, tmp_path, monkeypatch):
 
     def change(then: str = "") -> Settings:
         (folder / "versions" / "0002.py").write_text(CHANGE.format(head=head, then=then))
-        return empty
+        return bare_database
 
     yield change
-    migrate.downgrade(empty, "base")
+    migrate.downgrade(bare_database, "base")
 
 
 def rows(settings: Settings) -> int:
@@ -154,10 +144,10 @@ def test_a_migration_that_fails_changes_nothing(changed):
     assert migrate.is_at_head(settings)
 
 
-def test_a_database_that_is_not_ready_is_refused(empty):
+def test_a_database_that_is_not_ready_is_refused(bare_database):
     with pytest.raises(UserError, match="seechange init"):
-        migrate.check_database(empty)
-    assert not migrate.is_at_head(empty)
+        migrate.check_database(bare_database)
+    assert not migrate.is_at_head(bare_database)
 
 
 def test_upgrade_makes_the_folders(settings):

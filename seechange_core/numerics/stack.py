@@ -88,6 +88,12 @@ class StackSums:
             self.flux, self.weight, self.noise, self.covered, self.saturated,
         )  # fmt: skip
 
+    @property
+    def depth(self) -> float:
+        """How many images a typical pixel has: sections side by side don't add up; 1 if there is none."""
+        reached = self.covered[self.covered > 0]
+        return float(np.median(reached)) if reached.size else 1.0
+
     def mean(self, min_inputs: int = 1) -> tuple[Float32, Float32, Flags]:
         """Return the average, its weight and its flags (SATURATED where half of the images are).
 
@@ -98,9 +104,9 @@ class StackSums:
         flags[2 * self.saturated >= np.maximum(self.covered, 1)] |= np.uint16(PixelFlag.SATURATED)
         empty = self.weight <= 0
         flags[empty & (flags == 0)] |= np.uint16(PixelFlag.NO_DATA)
-        reached = self.covered[self.covered > 0]
-        typical = int(np.median(reached)) if reached.size else 1
-        flags[self.covered < max(1, min(min_inputs, typical - 2))] = np.uint16(PixelFlag.OUT_OF_BOUNDS)
+        flags[self.covered < max(1, min(min_inputs, int(self.depth) - 2))] = np.uint16(
+            PixelFlag.OUT_OF_BOUNDS
+        )
         safe = np.where(empty, np.float32(1), self.weight)
         data = np.where(empty, np.float32(0), self.flux / safe)
         weight = np.where(flags > 0, np.float32(0), safe * safe / np.where(empty, np.float32(1), self.noise))

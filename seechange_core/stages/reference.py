@@ -256,7 +256,7 @@ def _result(
         weight=weight,
         flags=flags,
         exposure_time_s=best.image.exposure_time_s,
-        gain=float(shares.sum() ** 2 / np.sum(shares**2 * photons)) * _depth_of(sums) / len(used),
+        gain=float(shares.sum() ** 2 / np.sum(shares**2 * photons)) * sums.depth / len(used),
         saturation_e=float(np.min(scales * [image.saturation_e for image in images])),
         resamplings=1,
     )
@@ -295,9 +295,3 @@ def _depth(image: CalibratedImage) -> tuple[float, str]:
     """Rank by limiting magnitude; an unknown one counts as the shallowest."""
     limit = image.zero_point.limiting_mag
     return (limit if np.isfinite(limit) else -np.inf), image.label
-
-
-def _depth_of(sums: StackSums) -> float:
-    """Return how many images a typical pixel has: sections side by side don't add up."""
-    reached = sums.covered[sums.covered > 0]
-    return float(np.median(reached)) if reached.size else 1.0

@@ -10,31 +10,22 @@ from seechange_core.chain import mark
 from seechange_core.products import Background, Object, ObjectAlias, Psf, Reference, ZeroPoint
 from seechange_core.products.image import image_parents
 from seechange_core.products.reference import ReferenceUse
-from seechange_core.settings import Settings, use_settings
+from seechange_core.settings import use_settings
 from seechange_core.storage import migrate
 from seechange_core.storage.engine import get_engine, open_session
 
 
-@pytest.fixture(params=("sqlite", "postgresql"))
-def empty(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Settings]:
-    """Settings whose database has no tables."""
-    if request.param == "sqlite":
-        yield settings
-        return
-    yield settings.model_copy(update={"database_url": request.getfixturevalue("postgresql_database")})
-
-
 @pytest.fixture
-def filled(empty) -> Iterator[Sky]:
+def filled(bare_database) -> Iterator[Sky]:
     """A database at head with what 0004 brought: aliases, verdicts, references without an image."""
-    migrate.upgrade(empty)
-    with use_settings(empty):
-        sky = Sky(empty)
+    migrate.upgrade(bare_database)
+    with use_settings(bare_database):
+        sky = Sky(bare_database)
         for number, east in ((200, 0.25), (1, -0.25)):  # the earlier one renames the object
             sky.measure(one(number, east))
         ((name, *_),) = sky.objects()
-        mark(empty, name, "bogus", "a ghost", by="Ada")
-        with open_session(empty) as session:
+        mark(bare_database, name, "bogus", "a ghost", by="Ada")
+        with open_session(bare_database) as session:
             session.add(
                 ObjectAlias(
                     object_id=session.scalars(select(Object.id)).one(), name="obj2019zz", how="renamed"
@@ -47,7 +38,7 @@ def filled(empty) -> Iterator[Sky]:
             )
             put_references(session, sky)
         yield sky
-    migrate.downgrade(empty, "base")
+    migrate.downgrade(bare_database, "base")
 
 
 def put_references(session, sky) -> None:
