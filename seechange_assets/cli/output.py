@@ -252,5 +252,6 @@ def check_night(night: str, known: set[str]) -> None:
     except ValueError:
         raise UserError(f"--night {night} is no date", cure="write YYYY-MM-DD") from None
     if night not in known:
-        last = ", ".join(sorted(known)[-3:]) or "none"
-        typer.echo(f"no exposures are of the night of {night}; the last nights are {last}", err=True)
+        last = ", ".join(sorted(known)[-3:])
+        there = f"the last nights are {last}" if last else "there are none yet (seechange ingest)"
+        typer.echo(f"no exposures are of the night of {night}; {there}", err=True)

@@ -171,7 +171,10 @@ def _for_people(table: "Table") -> "Table":
 
 def _magnitude(row: "Row", name: str) -> str:
     """Spell a magnitude or its error: below 3 sigma the limit, and where nothing was measured a dash."""
-    snr = row["flux_ujy"] / row["flux_err_ujy"]
+    if not math.isfinite(row["zp"]):
+        return "-"
+    # In electrons: magnitudes without a physical zero have no microjansky.
+    snr = (row["flux"] + row["in_reference_flux"]) / math.hypot(row["flux_err"], row["in_reference_flux_err"])
     if snr <= -DETECTION_SIGMA:
         return "faded"
     if snr >= DETECTION_SIGMA:

@@ -178,3 +178,16 @@ def test_a_light_curve_without_epochs_says_so(asked, capsys):
     asked.table = asked.table.select(np.empty(0, int))
     assert run([*PLACE, "--format", "csv"]) == 0
     assert "obj2026aaa: no flux was forced there (process does" in capsys.readouterr().err
+
+
+def test_magnitudes_without_a_physical_zero_are_printed_too(asked, capsys):
+    """They have no microjansky; what is seen is seen nevertheless."""
+    assert run(PLACE) == 0
+    physical = capsys.readouterr().out
+    asked.table = replace(asked.table, quality=np.full(3, int(QualityFlag.RELATIVE)))
+    assert run(PLACE) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "22.5000" in shown[3]
+    assert "22.5000" in physical
+    assert "> 24.2" not in shown[3]
+    assert "> " in shown[4]
