@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from seechange_core.numerics.mean_place import Place
 from seechange_core.numerics.sky import cell_ranges, cells_near, chord, unit_vectors
 from seechange_core.products.base import KEYS_AT_ONCE, ids_in_ranges, unindexed
 from seechange_core.products.image import Image
@@ -38,6 +39,11 @@ class Member:
     dec: float
     err_arcsec: float
     mjd: float
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.ra, self.dec, self.err_arcsec)
 
 
 def neighbourhood(session: Session, provenance_id: str, places: Places, link_arcsec: float) -> list[Member]:
@@ -73,14 +79,20 @@ def age(row: Member) -> tuple[float, float, float]:
 
 
 def _measured_in(session: Session, provenance_id: str, ranges: Sequence[tuple[int, int]]) -> Iterable[Member]:
-    """Yield the good measurements that count, in ranges of the sky.
+    """Yield the measurements that count in ranges of the sky."""
+    return counting(session, provenance_id, Measurement.id, ids_in_ranges(session, Measurement, ranges))
+
+
+def counting(
+    session: Session, provenance_id: str, key: InstrumentedAttribute[uuid.UUID], keys: Sequence[uuid.UUID]
+) -> Iterable[Member]:
+    """Yield the good measurements that count, by some key of theirs.
 
     Those of lists that a newer one of the same section has replaced do not, nor those of exposures that
     someone called bad, nor those of lists so dense that most must be false.
     """
     m = Measurement
-    ids = ids_in_ranges(session, Measurement, ranges)
-    for k in range(0, len(ids), KEYS_AT_ONCE):
+    for k in range(0, len(keys), KEYS_AT_ONCE):
         query = (
             select(m.id, m.sighting_id, m.object_id, m.ra, m.dec, m.position_err_arcsec, m.mjd_mid)
             .join(Sighting, Sighting.id == Measurement.sighting_id)
@@ -88,15 +100,15 @@ def _measured_in(session: Session, provenance_id: str, ranges: Sequence[tuple[in
             .join(Image, Image.id == SourceList.image_id)
             .join(StepOutcome, made_by(Image, SourceList, "detections"))
             .where(
-                Measurement.id.in_(ids[k : k + KEYS_AT_ONCE]),
+                key.in_(keys[k : k + KEYS_AT_ONCE]),
                 unindexed(Measurement.provenance_id) == provenance_id,
                 unindexed(Measurement.is_bad).is_(False),
                 not_called_bad(Image.exposure_id, Image.section_id),
                 not_too_dense(),
             )
         )
-        for key, sighting, owner, ra, dec, err, mjd in session.execute(query):
-            yield Member(key, sighting, owner, ra, dec, err or _UNKNOWN_ERR_ARCSEC, mjd)
+        for row, sighting, owner, ra, dec, err, mjd in session.execute(query):
+            yield Member(row, sighting, owner, ra, dec, err or _UNKNOWN_ERR_ARCSEC, mjd)
 
 
 def objects_of(

@@ -8,15 +8,17 @@ sections and exposures finish nor a re-run of everything changes what the object
 import logging
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
+from seechange_core.chain.joining import grow, joining, new_members, take_sums
 from seechange_core.chain.neighbourhood import Member, Places, age, neighbourhood, objects_of
 from seechange_core.chain.section import Section
+from seechange_core.numerics.mean_place import PlaceSums
 from seechange_core.numerics.sky import separation
 from seechange_core.products.base import KEYS_AT_ONCE
 from seechange_core.products.image import Image
@@ -27,7 +29,7 @@ from seechange_core.products.provenance import Provenance
 from seechange_core.products.sighting import Sighting
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.verdict import apply_verdicts
-from seechange_core.stages.associate import AssociateParams, associate, mean_place
+from seechange_core.stages.associate import AssociateParams, associate
 from seechange_core.storage.engine import open_session
 from seechange_core.storage.orm import new_id
 from seechange_core.storage.rows import insert_or_update_many, take_turns
@@ -51,8 +53,25 @@ def assign_objects(section: Section, measurements: Sequence[Measurement]) -> int
         provenance_id = section.provenance_id("measurement")
         touched = _forget(session, _with_objects(section), provenance_id)
         insert_or_update_many(session, measurements, Measurement.NATURAL_KEY)
-        touched += [(row.ra, row.dec) for row in measurements if not row.is_bad]
-        return regroup(session, provenance_id, touched, section.params(AssociateParams, "associate"))
+        params = section.params(AssociateParams, "associate")
+        members = new_members(session, provenance_id, measurements)
+        owners = joining(session, provenance_id, members, params)
+        touched += [(m.ra, m.dec) for m in members if m.id not in owners]
+        n_new, regrouped = regroup(session, provenance_id, touched, params)
+        _join(session, owners, [m for m in members if m.id in owners and m.id not in regrouped])
+        return n_new
+
+
+def _join(session: Session, owners: Mapping[uuid.UUID, Object], members: Sequence[Member]) -> None:
+    """Give objects that stay what they are the new measurements that join them."""
+    gained: dict[uuid.UUID, list[Member]] = defaultdict(list)
+    for member in members:
+        gained[owners[member.id].id].append(member)
+    grown = list({owners[m.id].id: owners[m.id] for m in members}.values())
+    groups = [gained[row.id] for row in grown]
+    _hand_over(session, grown, groups)
+    grow(grown, groups)
+    apply_verdicts(session, grown)
 
 
 def regroup_exposure(session: Session, exposure_id: uuid.UUID) -> None:
@@ -133,46 +152,49 @@ def _forget(
     return [(ra, dec) for *_, ra, dec in rows]
 
 
-def regroup(session: Session, provenance_id: str, places: Places, params: AssociateParams) -> int:
+def regroup(
+    session: Session, provenance_id: str, places: Places, params: AssociateParams
+) -> tuple[int, set[uuid.UUID]]:
     """Bring the objects around some places up to the measurements that there are now.
 
     The caller holds the turn named ``objects`` and calls this once for all measurements that came or went.
 
     Returns
     -------
-    int
-        How many objects are new.
+    n_new, regrouped
+        How many objects are new, and the ids of all measurements that were grouped.
     """
     if not places:
-        return 0
+        return 0, set()
     link_arcsec = max(params.radius_arcsec, NAME_CELL_ARCSEC)
     members = neighbourhood(session, provenance_id, places, link_arcsec)
     everywhere = [*places, *((m.ra, m.dec) for m in members)]
     objects = objects_of(session, provenance_id, members, everywhere, link_arcsec)
-    groups = _groups(members, params)
+    groups, heads = _groups(members, params)
     owners, n_new = _owners(session, provenance_id, groups, objects)
     _hand_over(session, owners, groups)
-    for found, group in zip(owners, groups, strict=True):
-        _settle(found, group)
+    for found, group, head in zip(owners, groups, heads, strict=True):
+        _settle(found, group, head)
     _release(session, owners, groups)
     _retire(session, objects, owners, groups)
     _rename(session, objects, owners, _names([g[0] for g in groups], params.name_pattern))
     apply_verdicts(session, owners)
     session.flush()
-    return n_new
+    return n_new, {m.id for m in members}
 
 
 # --- What it is to be -----------------------------------------------------------------------------
 
 
-def _groups(members: Sequence[Member], params: AssociateParams) -> list[list[Member]]:
-    """Group measurements: members and groups in the order of time."""
+def _groups(members: Sequence[Member], params: AssociateParams) -> tuple[list[list[Member]], list[Member]]:
+    """Group measurements, members and groups in the order of time; return the head of each group, too."""
     ra, dec, err = (np.array([getattr(m, n) for m in members], float) for n in ("ra", "dec", "err_arcsec"))
     heads = associate(ra, dec, err, params)
     groups: dict[int, list[Member]] = defaultdict(list)
     for head, member in zip(heads.tolist(), members, strict=True):
         groups[head].append(member)
-    return sorted(groups.values(), key=lambda group: age(group[0]))
+    order = sorted(groups, key=lambda head: age(groups[head][0]))
+    return [groups[head] for head in order], [members[head] for head in order]
 
 
 def _owners(
@@ -242,12 +264,9 @@ def _hand_over(session: Session, owners: Sequence[Object], groups: Sequence[list
         session.execute(update(Sighting), [{"id": m.sighting_id, "object_id": owner} for m, owner in pairs])
 
 
-def _settle(found: Object, group: Sequence[Member]) -> None:
+def _settle(found: Object, group: Sequence[Member], head: Member) -> None:
     """Bring an object's position, count and dates up to its measurements."""
-    columns = (np.array([getattr(m, n) for m in group], float) for n in ("ra", "dec", "err_arcsec"))
-    place = mean_place(*columns)
-    found.ra, found.dec = place.ra, place.dec
-    found.ra_err_arcsec, found.dec_err_arcsec = place.ra_err_arcsec, place.dec_err_arcsec
+    take_sums(found, PlaceSums(head.place).plus(m.place for m in group))
     found.n_sightings = len(group)
     found.first_mjd, found.last_mjd = group[0].mjd, group[-1].mjd
 
@@ -297,7 +316,7 @@ def _retire(
             g = min(heirs[row.id], key=lambda g: (-heirs[row.id][g], g))
             _merge(session, row, owners[g])
         elif row.id not in owning:
-            row.n_sightings = 0
+            row.n_sightings, row.place_sums = 0, None
 
 
 def _merge(session: Session, row: Object, heir: Object) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy import Row, Select, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Bool, Float
 from seechange_core.numerics.sky import polygon_contains, separation
 from seechange_core.products.base import KEYS_AT_ONCE
@@ -20,7 +21,6 @@ from seechange_core.products.object import Object
 TOO_LOW_SIGMA = 0.1
 #: Brighter light, such as a galaxy's in the reference, is not followed any closer.
 _MAX_SNR = 100.0
-_FWHM_PER_SIGMA = 2.3548200450309493
 
 
 def covered(corners: Sequence[Sequence[float]] | None, objects: Sequence[Object]) -> Bool:
@@ -138,5 +138,5 @@ def _moved(
 
 
 def _tolerance_arcsec(width_arcsec: Float | float, snr: Float | float) -> Float:
-    sigma = np.asarray(width_arcsec) / _FWHM_PER_SIGMA
+    sigma = np.asarray(width_arcsec) / FWHM_PER_SIGMA
     return np.asarray(2 * sigma * np.sqrt(TOO_LOW_SIGMA / np.clip(snr, 1.0, _MAX_SNR)), float)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from seechange_core.numerics.sky import healpix_of, separation
 from seechange_core.numerics.timing import mjd_to_iso
 from seechange_core.products.base import Detail, Located, link, rows_in_cone
-from seechange_core.storage.orm import Base, Identified
+from seechange_core.storage.orm import JSON_OR_NULL, Base, Identified, JsonDict
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 #: Nine letters tell all HEALPix cells of this order apart, 0.4 arcsec wide: closer than that is one object.
@@ -35,6 +35,10 @@ class Object(Detail, Located, Base):
     )
     last_mjd: Mapped[float | None] = mapped_column(
         index=True, doc="Middle of the exposure of its last sighting, MJD (UTC)."
+    )
+    place_sums: Mapped[JsonDict | None] = mapped_column(
+        JSON_OR_NULL,
+        doc="Its best-placed sighting, and the sums over all of them: see `PlaceSums`. NULL: not known.",
     )
     is_bad: Mapped[bool] = mapped_column(default=False, index=True, doc="Taken for bogus.")
     bad_reason: Mapped[str | None] = mapped_column(doc="Why it is taken for bogus.")

@@ -1,18 +1,14 @@
 """Tell which measurements are of one object, and where it is."""
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.spatial import cKDTree
 
 from seechange_core.frames import Float, Int
-from seechange_core.numerics.sky import chord, mean_position, separation, unit_vectors
+from seechange_core.numerics.mean_place import MeanPlace, Place, PlaceSums
+from seechange_core.numerics.sky import chord, separation, unit_vectors
 from seechange_core.params import Params, param
 
 CODE_VERSION = "2"
-
-#: Scatter beyond what the errors let expect by so many of its own standard deviations is believed.
-_SCATTER_SIGMA = 3.0
 
 
 class AssociateParams(Params):
@@ -76,41 +72,13 @@ def associate(ra: Float, dec: Float, err_arcsec: Float, params: AssociateParams)
     return head
 
 
-class MeanPlace(NamedTuple):
-    """Where an object is: ICRS deg, and 1-sigma errors on the sky towards east and north, arcsec."""
-
-    ra: float
-    dec: float
-    ra_err_arcsec: float
-    dec_err_arcsec: float
-
-
 def mean_place(ra: Float, dec: Float, err_arcsec: Float) -> MeanPlace:
-    """Average the positions of an object, each weighted by its error.
-
-    The error is that of the weighted mean, ``(sum 1 / err^2)^-1/2``. Where the positions scatter by far more
-    than their errors say (beyond 3 sigma of chi square), it grows with the scatter: times
-    ``(chi^2 / dof)^1/2`` (Birge 1932, Phys. Rev. 40, 207), towards east and north each on its own.
+    """Average the positions of an object, each weighted by its error; see `PlaceSums.mean`.
 
     Parameters
     ----------
     ra, dec, err_arcsec
         (n,) positions, ICRS deg, and their errors per axis; n > 0.
     """
-    order = np.lexsort((dec, ra, err_arcsec))  # the sums are the same to the last bit in any order
-    ra, dec, weight = ra[order], dec[order], err_arcsec[order] ** -2.0
-    mean_ra, mean_dec = mean_position(ra, dec, weight)
-    lon, lat = np.deg2rad(mean_ra), np.deg2rad(mean_dec)
-    east = np.array([-np.sin(lon), np.cos(lon), 0.0])
-    north = np.array([-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)])
-    shift = np.rad2deg(unit_vectors(ra, dec) - unit_vectors(mean_ra, mean_dec)) * 3600
-    formal = float(np.sum(weight) ** -0.5)
-    errors = [formal * _scatter(shift @ axis, weight) for axis in (east, north)]
-    return MeanPlace(mean_ra, mean_dec, *errors)
-
-
-def _scatter(shift: Float, weight: Float) -> float:
-    """Return by how much errors are too small for the scatter; 1 where that may be chance."""
-    dof = len(shift) - 1
-    chi2 = float(np.sum(weight * shift**2))
-    return float(np.sqrt(chi2 / dof)) if chi2 > dof + _SCATTER_SIGMA * np.sqrt(2 * dof) and dof else 1.0
+    places = [Place(*row) for row in np.stack([ra, dec, err_arcsec], axis=-1).tolist()]
+    return PlaceSums(min(places, key=lambda place: place.precision)).plus(places).mean()
