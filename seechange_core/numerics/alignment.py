@@ -13,7 +13,6 @@ from seechange_core.numerics.noise_spectrum import coadd_noise_power, warped_noi
 from seechange_core.numerics.psf import evaluate
 from seechange_core.numerics.psf_field import warp_stamps
 from seechange_core.numerics.resample import (
-    STEP_PIX,
     CoordinateGrid,
     Prepared,
     Warped,
@@ -21,6 +20,7 @@ from seechange_core.numerics.resample import (
     gather,
     prepare,
 )
+from seechange_core.numerics.spline_reading import STEP_PIX
 from seechange_core.numerics.star_cores import fill_cores
 
 _OUTSIDE = int(PixelFlag.OUT_OF_BOUNDS)
@@ -178,6 +178,8 @@ class Aligned:
 
     def member_at(self, rows: slice, columns: slice) -> int:
         """Tell which member gives most of a patch; -1 if none does."""
+        if len(self.members) == 1:
+            return 0 if (self.choice[rows, columns] == 0).any() else -1
         counts = np.bincount(self.choice[rows, columns].ravel() + 1, minlength=len(self.members) + 1)[1:]
         return int(np.argmax(counts)) if counts.any() else -1
 

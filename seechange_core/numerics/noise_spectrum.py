@@ -9,11 +9,13 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 from scipy.ndimage import map_coordinates
 
 from seechange_core.frames import Float, Float32
 from seechange_core.numerics.regions import PIXEL_RATIO
 from seechange_core.numerics.resample import CoordinateGrid
+from seechange_core.numerics.spline_reading import STEP_PIX
 
 _PHASES = 16
 _REACH = 8
@@ -46,15 +48,6 @@ def _covariance_table() -> Float:
     return table
 
 
-def _lookup(lags: Float) -> Float:
-    """Interpolate the table linearly: (n_lags, n_phases)."""
-    table = _covariance_table()
-    u = np.clip((lags + _TABLE_REACH) * _PHASES, 0, len(table) - 1.001)
-    i = u.astype(int)
-    share = (u - i)[:, None]
-    return np.asarray(table[i] * (1 - share) + table[i + 1] * share)
-
-
 def warped_noise_power(
     grid: CoordinateGrid, x: tuple[float, float], y: tuple[float, float], side: int
 ) -> Float32:
@@ -75,15 +68,58 @@ def warped_noise_power(
         (side, side // 2 + 1) as `scipy.fft.rfft2` orders them, 1 at frequency 0: relative to white
         noise of the variance 1 / `Warped.weight`.
     """
-    sx, sy = np.meshgrid(np.linspace(*x, _SAMPLES), np.linspace(*y, _SAMPLES))
-    px, py = grid.at(np.rint(sx.ravel()), np.rint(sy.ravel()))
-    bins = np.rint(px * _PHASES).astype(int) % _PHASES, np.rint(py * _PHASES).astype(int) % _PHASES
-    counts = np.bincount(bins[0] * _PHASES + bins[1], minlength=_PHASES**2)
-    histogram = counts.reshape(_PHASES, _PHASES) / px.size
-    jacobian = grid.jacobian(float(np.mean(x)), float(np.mean(y)))
-    tau_x, tau_y = jacobian @ _lags()
-    covariance = np.sum(_lookup(tau_x) * (_lookup(tau_y) @ histogram.T), axis=1)
-    return _to_power(covariance / covariance.sum(), side)
+    steps = np.arange(_SAMPLES) / (_SAMPLES - 1)
+    columns = (np.rint(x[0] + (x[1] - x[0]) * steps) - grid.box.x0) / STEP_PIX
+    rows = (np.rint(y[0] + (y[1] - y[0]) * steps) - grid.box.y0) / STEP_PIX
+    tau_x, tau_y = grid.jacobian((x[0] + x[1]) / 2, (y[0] + y[1]) / 2) @ _lags()
+    share = _shares(grid.x, grid.y, columns, rows)
+    return _to_power(_mean_covariance(share, tau_x, tau_y, _covariance_table()), side)
+
+
+@njit(cache=True, nogil=True)
+def _shares(grid_x: Float, grid_y: Float, columns: Float, rows: Float) -> Float:
+    """Say how often places, counted in nodes, fall on each fraction of a source pixel in y and x."""
+    share = np.zeros((_PHASES, _PHASES))
+    for v in rows:
+        i = min(max(int(v), 0), grid_x.shape[0] - 2)
+        for u in columns:
+            j = min(max(int(u), 0), grid_x.shape[1] - 2)
+            at_y, at_x = _between(grid_y, i, j, v - i, u - j), _between(grid_x, i, j, v - i, u - j)
+            share[int(np.rint(at_y * _PHASES)) % _PHASES, int(np.rint(at_x * _PHASES)) % _PHASES] += 1
+    return share / (len(rows) * len(columns))
+
+
+@njit(cache=True, nogil=True)
+def _between(nodes: Float, i: int, j: int, v: float, u: float) -> float:
+    lower = nodes[i, j] * (1 - u) + nodes[i, j + 1] * u
+    upper = nodes[i + 1, j] * (1 - u) + nodes[i + 1, j + 1] * u
+    return float(lower * (1 - v) + upper * v)
+
+
+@njit(cache=True, nogil=True)
+def _mean_covariance(share: Float, tau_x: Float, tau_y: Float, table: Float) -> Float:
+    """Return the covariance at every lag, averaged over the fractions of source pixels; their sum is 1."""
+    out, inner = np.empty(len(tau_x)), np.empty(_PHASES)
+    along_x, along_y = np.empty(_PHASES), np.empty(_PHASES)
+    for n in range(len(tau_x)):
+        _interpolate(table, tau_x[n], along_x)
+        _interpolate(table, tau_y[n], along_y)
+        inner[:] = 0
+        for j in range(_PHASES):
+            for i in range(_PHASES):
+                inner[i] += share[j, i] * along_y[j]
+        out[n] = np.sum(inner * along_x)
+    out /= out.sum()
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _interpolate(table: Float, lag: float, out: Float) -> None:
+    """Read the table at a lag, for all phases, linearly."""
+    u = min(max((lag + _TABLE_REACH) * _PHASES, 0.0), len(table) - 1.001)
+    i = int(u)
+    for phase in range(_PHASES):
+        out[phase] = table[i, phase] + (u - i) * (table[i + 1, phase] - table[i, phase])
 
 
 @cache
@@ -110,8 +146,11 @@ def coadd_noise_power(side: int, pixel_ratio: float = PIXEL_RATIO) -> Float32:
     Float32
         (side, side // 2 + 1), 1 at frequency 0.
     """
-    lag = np.arange(-_REACH, _REACH + 1, dtype=np.int64)
-    line = _lookup(pixel_ratio * lag.astype(float)).mean(axis=1)
+    lag = np.arange(-_REACH, _REACH + 1, dtype=float)
+    line, phases = np.empty(len(lag)), np.empty(_PHASES)
+    for n in range(len(lag)):
+        _interpolate(_covariance_table(), pixel_ratio * lag[n], phases)
+        line[n] = phases.mean()
     covariance = np.outer(line, line).ravel()
     power = _to_power(covariance / covariance.sum(), side)
     power.flags.writeable = False

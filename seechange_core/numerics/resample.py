@@ -13,11 +13,8 @@ from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import Bool, Box, Flags, Float, Float32, WcsSolution
 from seechange_core.numerics.inpaint import fill_unusable
 from seechange_core.numerics.spline import quintic_coefficients
+from seechange_core.numerics.spline_reading import STEP_PIX, read_spline
 
-STEP_PIX = 16
-"""Spacing of the grid on which both WCSs are evaluated; in between, coordinates are linear."""
-
-_UNUSABLE_BITS = int(UNUSABLE)
 _MARGIN = 16
 """Pixels around a cut-out of the source that the prefilter needs to forget its edge."""
 
@@ -220,7 +217,7 @@ def gather(prepared: Prepared | None, grid: CoordinateGrid) -> Warped:
     out_weight = np.zeros(shape, np.float32)
     out_flags = np.full(shape, PixelFlag.OUT_OF_BOUNDS, np.uint16)
     if prepared is not None:
-        _gather(
+        read_spline(
             prepared.coefficients, prepared.weight, prepared.flags, grid.x - prepared.box.x0,
             grid.y - prepared.box.y0, grid.area, out, out_weight, out_flags,
         )  # fmt: skip
@@ -300,86 +297,3 @@ def _taper(grid_x: Float, grid_y: Float, width: int, height: int, slope: float, 
             inside = min(x + 1, width - x, y + 1, height - y)
             # Never quite 0: where an input is the only one, it is as good as any.
             out[i, j] = min(1.0, max(1e-3, inside * slope))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _quintic(t: np.float32, w: Float32) -> None:
-    """Weights of the six taps floor - 2 ... floor + 3 at fraction t."""
-    t2 = t * t
-    w[5] = t * t2 * t2 * np.float32(1 / 120)
-    t2 -= t
-    t4 = t2 * t2
-    h = t - np.float32(0.5)
-    q = t2 * (t2 - np.float32(3))
-    w[0] = np.float32(1 / 24) * (np.float32(0.2) + t2 + t4) - w[5]
-    a = np.float32(1 / 24) * (t2 * (t2 - np.float32(5)) + np.float32(9.2))
-    b = np.float32(-1 / 12) * h * (q + np.float32(4))
-    w[2] = a + b
-    w[3] = a - b
-    a = np.float32(1 / 16) * (np.float32(1.8) - q)
-    b = np.float32(1 / 24) * h * (t4 - t2 - np.float32(5))
-    w[1] = a + b
-    w[4] = a - b
-
-
-@njit(cache=True, nogil=True)
-def _gather(
-    coef: Float32,
-    weight: Float32,
-    flags: Flags,
-    grid_x: Float,
-    grid_y: Float,
-    grid_area: Float,
-    out: Float32,
-    out_weight: Float32,
-    out_flags: Flags,
-) -> None:
-    """Interpolate every target pixel from the prefiltered source."""
-    height, width = coef.shape
-    wx = np.empty(6, np.float32)
-    wy = np.empty(6, np.float32)
-    for i in range(out.shape[0]):
-        row = i // STEP_PIX
-        fy = (i - row * STEP_PIX) / STEP_PIX
-        line_x = grid_x[row] * (1 - fy) + grid_x[row + 1] * fy
-        line_y = grid_y[row] * (1 - fy) + grid_y[row + 1] * fy
-        line_area = grid_area[row] * (1 - fy) + grid_area[row + 1] * fy
-        for j in range(out.shape[1]):
-            col = j // STEP_PIX
-            fx = (j - col * STEP_PIX) / STEP_PIX
-            x = line_x[col] + fx * (line_x[col + 1] - line_x[col])
-            y = line_y[col] + fx * (line_y[col + 1] - line_y[col])
-            if not (x >= -0.5 and y >= -0.5 and x < width - 0.5 and y < height - 0.5):
-                continue
-            area = line_area[col] + fx * (line_area[col + 1] - line_area[col])
-            nearest_x = int(x + 0.5)
-            nearest_y = int(y + 0.5)
-            out_flags[i, j] = flags[nearest_y, nearest_x]
-            if not out_flags[i, j] & _UNUSABLE_BITS:
-                out_weight[i, j] = weight[nearest_y, nearest_x] / area
-            x_low = int(np.floor(x))
-            y_low = int(np.floor(y))
-            _quintic(np.float32(x - x_low), wx)
-            _quintic(np.float32(y - y_low), wy)
-            total = np.float32(0)
-            if x_low >= 2 and x_low < width - 3 and y_low >= 2 and y_low < height - 3:
-                a, b, c = wx[0], wx[1], wx[2]
-                d, e, f = wx[3], wx[4], wx[5]
-                left = x_low - 2
-                for k in range(6):
-                    line = coef[y_low - 2 + k]
-                    part = (a * line[left] + b * line[left + 1]) + (c * line[left + 2] + d * line[left + 3])
-                    total += wy[k] * (part + (e * line[left + 4] + f * line[left + 5]))
-            else:
-                for k in range(6):
-                    v = _mirror(y_low - 2 + k, height)
-                    for m in range(6):
-                        total += wy[k] * wx[m] * coef[v, _mirror(x_low - 2 + m, width)]
-            out[i, j] = total * np.float32(area)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _mirror(k: int, n: int) -> int:
-    """Reflect an index about the first and last sample."""
-    k = abs(k)
-    return k if k < n else max(0, 2 * n - 2 - k)

@@ -86,6 +86,17 @@ class Tiling:
         line = np.concatenate([guard, rise, np.ones(self.core - 2 * self.ramp), rise[::-1], guard])
         return np.outer(line, line).astype(np.float32)
 
+    def taper(self) -> Float32:
+        """Return (side, side) factors that let a tile fall to nothing over the outer half of its guard.
+
+        Filters are as long as a tile: where a bright star is cut, they would carry the step all over it.
+        """
+        width = self.guard // 2
+        line = np.ones(self.side)
+        line[:width] = np.sin(0.5 * np.pi * (np.arange(width) + 0.5) / max(width, 1)) ** 2
+        line[self.side - width :] = line[:width][::-1]
+        return np.outer(line, line).astype(np.float32)
+
 
 class Mosaic:
     """Sums of windowed tiles over the image; what they have beyond it is dropped."""

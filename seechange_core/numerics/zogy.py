@@ -10,16 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from numba import njit
-from scipy.fft import irfft2, rfft2
+from scipy.fft import fft, irfft2, rfft, rfft2
 
 from seechange_core.frames import Float32
 
 Complex = npt.NDArray[np.complex64]
 
 _LEAST_TRANSFER = np.float32(3e-4)
-"""The reference's transfer is kept away from 0: where no light gets through, the new image's own white noise
-is left. Both PSFs vanish at high frequencies, and which one is smaller there is chance; the reference's noise
-there, which interpolation has all but removed, would be blown up by what is badly known of it."""
+"""Where less light gets through to the reference, its transfer goes over to this, and the new image's own
+white noise is left. Both PSFs vanish at high frequencies, and which one is smaller there is chance; the
+reference's noise there, which interpolation has all but removed, would be blown up by what is badly known of
+it. And what a model has there has phases at random: filters made of it would spread whatever is sharp, like
+the core of a saturated star that the edge of the patch cuts, over all of the patch."""
 _RESTORE = 0.02
 """Regularisation of the kernel that takes one PSF to the other, relative to a transfer of 1."""
 
@@ -76,18 +78,24 @@ class Kernels:
 
 
 def transfer(stamp: Float32, side: int) -> Complex:
-    """Return the Fourier transform of a centred stamp on a square patch of `side` pixels."""
+    """Return the Fourier transform of a centred stamp on a square patch of `side` pixels.
+
+    First along its own rows alone: the others are empty.
+    """
     half = stamp.shape[0] // 2
-    plane = np.zeros((side, side), np.float32)
-    plane[: half + 1, : half + 1] = stamp[half:, half:]
-    plane[: half + 1, side - half :] = stamp[half:, :half]
-    plane[side - half :, : half + 1] = stamp[:half, half:]
-    plane[side - half :, side - half :] = stamp[:half, :half]
-    return np.asarray(rfft2(plane))
+    rows = np.zeros((len(stamp), side), np.float32)
+    rows[:, : half + 1], rows[:, side - half :] = stamp[:, half:], stamp[:, :half]
+    hat = rfft(rows)
+    plane = np.zeros((side, side // 2 + 1), np.complex64)
+    plane[: half + 1], plane[side - half :] = hat[half:], hat[:half]
+    return np.asarray(fft(plane, axis=0, overwrite_x=True))
 
 
 def stamp_of(spectrum: Complex, side: int, size: int) -> Float32:
     """Return the central (size, size) stamp of a transfer function."""
+    if side % 4 == 0 and size < side // 2:
+        # On every other frequency what lies further out wraps around, beyond the stamp or next to nothing.
+        spectrum, side = spectrum[::2, ::2], side // 2
     at = np.arange(-(size // 2), size - size // 2) % side
     return np.ascontiguousarray(irfft2(spectrum, (side, side))[np.ix_(at, at)], np.float32)
 
@@ -107,7 +115,18 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
     ref, difference_new, difference_ref, score_new, score_ref, psf = filters = np.empty(
         (6, *psf_new.shape), np.complex64
     )
-    matched = _filters(psf_new, psf_ref, noise.power, np.float32(noise.new), np.float32(noise.ref), filters)
+    shares = np.empty((4, *psf_new.shape), np.float32)
+    scale, on_new, on_ref, matched = (plane.ravel() for plane in shares)
+    # Complex numbers are pairs of real ones in what is compiled, and loops short: many run at once.
+    new, out, one = _reals(psf_new), _reals(filters), np.float32(1)
+    _kept_from_zero(_reals(psf_ref), out[0])
+    variances = np.float32(noise.new), np.float32(noise.ref)
+    _shares(new, out[0], noise.power.ravel(), *variances, scale, on_new, on_ref, matched)
+    _times_real(out[0], scale, one, out[1])
+    _times_real(new, scale, one, out[2])
+    _times_real(new, on_new, -one, out[3])
+    _times_real(out[0], on_ref, -one, out[4])
+    _times(new, out[1], out[5])
     return Kernels(
         side=side,
         new=psf_new,
@@ -117,36 +136,63 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
         score_new=score_new,
         score_ref=score_ref,
         psf=psf,
-        flux_of_score=_sum_over_frequencies(matched, side) / side**2,
+        flux_of_score=_sum_over_frequencies(shares[3], side) / side**2,
         variance=noise.new + noise.ref,
     )
 
 
+def _reals(spectra: Complex) -> Float32:
+    """Return spectra as real and imaginary parts in turn: (n,) of one, (count, n) of several."""
+    return spectra.view(np.float32).reshape(*spectra.shape[:-2], -1)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _filters(
-    psf_new: Complex, psf_ref: Complex, power: Float32, var_new: np.float32, var_ref: np.float32, out: Complex
-) -> Float32:
-    """Fill the filters and return the power spectrum of a point source in S."""
-    one, tiny = np.float32(1), np.float32(1e-20)
-    matched = np.empty(power.shape, np.float32)
+def _kept_from_zero(ref: Float32, out: Float32) -> None:
+    """See `_LEAST_TRANSFER`."""
+    one, least = np.float32(1), _LEAST_TRANSFER
+    for k in range(len(ref) // 2):
+        re, im = ref[2 * k], ref[2 * k + 1]
+        power = re * re + im * im
+        share = power / (power + least * least)
+        out[2 * k], out[2 * k + 1] = re * share + least * (one - share), im * share
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shares(
+    new: Float32,
+    ref: Float32,
+    power: Float32,
+    var_new: np.float32,
+    var_ref: np.float32,
+    scale: Float32,
+    on_new: Float32,
+    on_ref: Float32,
+    matched: Float32,
+) -> None:
+    """Work out the real factors of the filters, and the power spectrum of a point source in S."""
     total = var_new + var_ref
-    for y in range(power.shape[0]):
-        for x in range(power.shape[1]):
-            new, ref = psf_new[y, x], psf_ref[y, x]
-            size = np.sqrt(ref.real**2 + ref.imag**2)
-            ref = ref * max(one, _LEAST_TRANSFER / max(size, np.float32(1e-12)))
-            power_new = new.real**2 + new.imag**2
-            power_ref = ref.real**2 + ref.imag**2
-            inverse = one / (var_new * power_ref + var_ref * power[y, x] * power_new + tiny * total)
-            scale = np.sqrt(inverse * total)
-            matched[y, x] = power_new * power_ref * inverse
-            out[0, y, x] = ref
-            out[1, y, x] = ref * scale
-            out[2, y, x] = new * scale
-            out[3, y, x] = np.conj(new) * (power_ref * inverse)
-            out[4, y, x] = np.conj(ref) * (power_new * inverse)
-            out[5, y, x] = new * ref * scale
-    return matched
+    tiny = np.float32(1e-20) * total
+    for k in range(len(power)):
+        power_new = new[2 * k] * new[2 * k] + new[2 * k + 1] * new[2 * k + 1]
+        power_ref = ref[2 * k] * ref[2 * k] + ref[2 * k + 1] * ref[2 * k + 1]
+        inverse = np.float32(1) / (var_new * power_ref + var_ref * power[k] * power_new + tiny)
+        scale[k] = np.sqrt(inverse * total)
+        on_new[k], on_ref[k] = power_ref * inverse, power_new * inverse
+        matched[k] = power_new * power_ref * inverse
+
+
+@njit(cache=True, nogil=True)
+def _times_real(a: Float32, by: Float32, sign: np.float32, out: Float32) -> None:
+    """Multiply with a real factor; conjugate if the sign is -1."""
+    for k in range(len(by)):
+        out[2 * k], out[2 * k + 1] = a[2 * k] * by[k], sign * a[2 * k + 1] * by[k]
+
+
+@njit(cache=True, nogil=True)
+def _times(a: Float32, b: Float32, out: Float32) -> None:
+    for k in range(len(a) // 2):
+        re, im = 2 * k, 2 * k + 1
+        out[re], out[im] = a[re] * b[re] - a[im] * b[im], a[re] * b[im] + a[im] * b[re]
 
 
 def _sum_over_frequencies(half: Float32, side: int) -> float:
@@ -211,7 +257,6 @@ def subtract_patch(
     kernels: Kernels,
     noise: Noise,
     shift_sigma: tuple[float, float],
-    ref_hat: Complex | None = None,
 ) -> PatchResult:
     """Subtract a patch and score every pixel of it.
 
@@ -225,19 +270,23 @@ def subtract_patch(
         Of this patch.
     shift_sigma
         Uncertainty of the registration in x and y, pixels (eqs. 30-33).
-    ref_hat
-        Transform of `ref`, if it is known.
     """
     side = kernels.side
-    new_hat, ref_hat = rfft2(new), rfft2(ref) if ref_hat is None else ref_hat
     # Fourier transforms of several planes at once: most of them are small, and calls cost, too.
     planes = np.zeros((4, side, side), np.float32)
     planes[0], planes[1] = var_new, var_ref
     _squared(kernels, noise, planes[2:])
-    spectra = _spectra(
-        new_hat, ref_hat, kernels.difference_new, kernels.difference_ref, kernels.score_new,
-        kernels.score_ref, rfft2(planes),
-    )  # fmt: skip
+    hats = _reals(np.asarray(rfft2(planes)))
+    n, r = _reals(np.asarray(rfft2(new))), _reals(np.asarray(rfft2(ref)))
+    score_new, score_ref = _reals(kernels.score_new), _reals(kernels.score_ref)
+    spectra = np.empty((4, *kernels.new.shape), np.complex64)
+    out = _reals(spectra)
+    _two_products(
+        n, _reals(kernels.difference_new), r, _reals(kernels.difference_ref), np.float32(-1), out[0]
+    )
+    _two_products(n, score_new, r, score_ref, np.float32(-1), out[1])
+    _times(r, score_ref, out[2])
+    _two_products(hats[0], hats[2], hats[1], hats[3], np.float32(1), out[3])
     difference, score, static, variance = irfft2(spectra, (side, side))
     # Rounding may take a very small variance below zero beside a very bright star.
     least = np.float32(1e-3 * kernels.flux_of_score)
@@ -249,29 +298,12 @@ def subtract_patch(
 
 
 @njit(cache=True, nogil=True)
-def _spectra(
-    new: Complex,
-    ref: Complex,
-    difference_new: Complex,
-    difference_ref: Complex,
-    score_new: Complex,
-    score_ref: Complex,
-    hats: Complex,
-) -> Complex:
-    """Return the transforms of the difference, S, its static part and its variance, (4, side, side // 2 + 1).
-
-    `hats` are those of both variances and of the squared filters that act on them.
-    """
-    out = np.empty((4, *new.shape), np.complex64)
-    for y in range(new.shape[0]):
-        for x in range(new.shape[1]):
-            n, r = new[y, x], ref[y, x]
-            static = r * score_ref[y, x]
-            out[0, y, x] = n * difference_new[y, x] - r * difference_ref[y, x]
-            out[1, y, x] = n * score_new[y, x] - static
-            out[2, y, x] = static
-            out[3, y, x] = hats[0, y, x] * hats[2, y, x] + hats[1, y, x] * hats[3, y, x]
-    return out
+def _two_products(a: Float32, b: Float32, c: Float32, d: Float32, sign: np.float32, out: Float32) -> None:
+    """Return a b + sign c d."""
+    for k in range(len(a) // 2):
+        re, im = 2 * k, 2 * k + 1
+        out[re] = a[re] * b[re] - a[im] * b[im] + sign * (c[re] * d[re] - c[im] * d[im])
+        out[im] = a[re] * b[im] + a[im] * b[re] + sign * (c[re] * d[im] + c[im] * d[re])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

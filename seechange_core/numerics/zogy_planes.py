@@ -76,6 +76,7 @@ class TiledSubtraction:
         self.struck = np.zeros(self.tiling.canvas_shape, bool)
         self.struck[pair.inner] = pair.new.image.flags & np.uint16(PixelFlag.COSMIC_RAY) > 0
         self.blur = _interpolation_blur(self.tiling.side)
+        self.taper = self.tiling.taper()
         self.typical_new = 1 / _median(self.canvas.weight, self.canvas.usable)
         self.typical_ref = 1 / _median(self.aligned.weight, self.ref_usable)
         self.photons_new = np.full((self.tiling.side,) * 2, 1 / pair.new.image.gain, np.float32)
@@ -154,24 +155,20 @@ class TiledSubtraction:
             ref = np.where(orphan, matched_to_ref(new, kernels), ref)
         ref_hat = np.asarray(rfft2(ref))
         model = matched_to_new(ref_hat, kernels)
-        weight_new, weight_ref = self.canvas.weight[span], self.aligned.weight[span]
+        # Of rows that lie side by side many pixels are read at once.
+        weight_new, weight_ref, photons_ref = (
+            np.ascontiguousarray(plane[span])
+            for plane in (self.canvas.weight, self.aligned.weight, self.aligned.photon_variance)
+        )
         var_new = _variance(weight_new, noise.new, model, self.photons_new, noise.ref)
-        var_ref = _variance(weight_ref, noise.ref, ref, self.aligned.photon_variance[span], noise.ref)
+        var_ref = _variance(weight_ref, noise.ref, np.ascontiguousarray(ref), photons_ref, noise.ref)
         new = self._mended(index, span, new, model, var_new)
+        new, ref = new * self.taper, ref * self.taper
         if self.dipoles:
             found = translient_patch(new, ref, var_new, var_ref, kernels, noise)
             for mosaic, values in zip(self.dipoles, found, strict=True):
                 mosaic.add(tile, values)
-        return subtract_patch(
-            new,
-            ref,
-            var_new,
-            var_ref,
-            kernels,
-            noise,
-            self.errors.shift_pix,
-            ref_hat,
-        )
+        return subtract_patch(new, ref, var_new, var_ref, kernels, noise, self.errors.shift_pix)
 
     def _mended(
         self, index: int, span: tuple[slice, slice], new: Float32, model: Float32, var_new: Float32
@@ -215,12 +212,13 @@ def _typical_variance(weight: Float32, usable: Bool, default: float) -> float:
 def _variance(weight: Float32, sky: float, model: Float32, photons: Float32, floor: float) -> Float32:
     """Sky variance where the pixel is known, plus the photon noise of light that stands out."""
     least, base = np.float32(2 * np.sqrt(floor)), np.float32(sky)
+    zero, one = np.float32(0), np.float32(1)
     out = np.empty(weight.shape, np.float32)
     for y in range(weight.shape[0]):
         for x in range(weight.shape[1]):
             w, light = weight[y, x], model[y, x]
-            variance = np.float32(1) / w if w > 0 else base
-            out[y, x] = variance + light * photons[y, x] if light > least else variance
+            variance = one / w if w > 0 else base
+            out[y, x] = variance + (light * photons[y, x] if light > least else zero)
     return out
 
 

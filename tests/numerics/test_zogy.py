@@ -50,6 +50,30 @@ def test_difference_and_score_of_pure_noise_have_unit_width(new, ref):
         assert power[(frequency >= low) & (frequency < low + 0.1)].mean() == pytest.approx(1, abs=0.06)
 
 
+@pytest.mark.parametrize(("new", "ref"), [(4.0, 5.0), (5.0, 4.0)])
+def test_a_bright_star_cut_by_the_edge_of_a_patch_does_not_ring_through_it(new, ref):
+    """PSFs as measured have noise where no light gets through: what is sharp must stay where it is."""
+    rng = np.random.default_rng(4)
+    tiling = Tiling((400, 400), 196, 16, 21)
+    side, taper = tiling.side, tiling.taper()
+    images, models = [], []
+    for fwhm, sigma in ((new, 50.0), (ref, 14.0)):
+        # Of a few dozen stars at S/N 100 to 1000.
+        models.append(
+            transfer(gaussian(fwhm, half=25) + rng.normal(0, 1e-5, (51, 51)).astype(np.float32), side)
+        )
+        sky = np.zeros((side + 100, side + 100), np.float32)
+        put(sky, gaussian(fwhm, half=25), side - 5, 100, 1e7)
+        images.append(taper * (sky[:side, :side] + rng.normal(0, sigma, (side, side))).astype(np.float32))
+    noise = Noise(2500.0, 196.0, np.ones((side, side // 2 + 1), np.float32))
+    k = make_kernels(*models, noise, side)
+    variances = np.full((2, side, side), [[[2500.0]], [[196.0]]], np.float32)
+    patch = subtract_patch(*images, *variances, k, noise, (0, 0))
+    far = patch.difference[45 : side - 60, 42 : side - 42] / np.sqrt(k.variance)
+    assert np.std(far) == pytest.approx(1, abs=0.01)
+    assert np.abs(far).max() < 5.5
+
+
 def test_a_static_star_vanishes_and_a_new_one_shows_its_flux():
     k, noise = kernels()
     n, r = np.zeros((2, SIDE, SIDE), np.float32)
