@@ -13,23 +13,19 @@ that is too faint to be seen. The truth is in electrons of a flat-fielded pixel,
 of 2000-20000 e a pixel agree to 2e-4, so that nothing is scaled by a measured zero point.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from astropy.table import Table, vstack
 from scipy.fft import irfft2, next_fast_len, rfft2
-from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
 from benchmarks.pairs import N_REFERENCE, ORDERS, Pair
+from benchmarks.static_sky import BLOCK_PIX, Exposed, blocks, without_static
 from seechange_core.frames import ImageFrame
 from seechange_core.numerics.peaks import local_maxima, merge_close
 from seechange_core.simulate import Observation, PsfField
-from seechange_core.simulate.charge import add_cosmic_rays, bleed
-from seechange_core.simulate.section import collect, cosmic_ray_hits, expected_light, section_rng
-from seechange_core.simulate.truth import true_sky_e
 
 Float = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -44,9 +40,6 @@ _FAINTEST_SNR = 2.0
 #: A change is seen if the score is beyond the threshold this close to it.
 _SEEN_FWHM = 0.5
 _SEEN_PIX = 1.5
-_BLOCK_PIX = 256
-#: Blank sky: static light and changes below this share of the sky's noise per pixel.
-_BLANK = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +52,9 @@ class Truth:
         (n,) transients on the section: pixels; electrons within the PSF model's stamp; expected S/N.
     all_x, all_y
         Everything that changes visibly or moves: beyond the section's rim, and where no reference is, too.
-    bad
-        (H, W) pixels that are truly bad, full, bled on or hit by a cosmic ray, or not on the reference's
-        exposures.
-    blank
-        (H, W) good pixels far from all light.
+    exposed
+        The new image without the static sky. Its bad pixels are those that are truly bad, full, bled on or
+        hit by a cosmic ray, or not on any of the reference's exposures.
     limit
         (H, W) float32: the score of the perfect subtraction, 0 where it has none.
     fwhm_pix
@@ -77,10 +68,19 @@ class Truth:
     place: npt.NDArray[np.str_]
     all_x: Float
     all_y: Float
-    bad: Bool
-    blank: Bool
+    exposed: Exposed
     limit: Float32
     fwhm_pix: float
+
+    @property
+    def bad(self) -> Bool:
+        """Pixels that no method can use."""
+        return self.exposed.bad
+
+    @property
+    def blank(self) -> Bool:
+        """Good pixels far from all light."""
+        return self.exposed.blank
 
 
 def truth_of(pair: Pair, order: str, image: ImageFrame, psf_size: int, added: Table | None = None) -> Truth:
@@ -97,29 +97,22 @@ def truth_of(pair: Pair, order: str, image: ImageFrame, psf_size: int, added: Ta
     added
         What the image shows besides: x, y, flux_e, id, place.
     """
+    index = N_REFERENCE + ORDERS.index(order)
     camera, section = pair.world.camera, pair.section
-    bare = pair.world.observations[N_REFERENCE + ORDERS.index(order)]
-    observation = bare.under(camera, section)
-    field, offset = observation.psf_field(camera), camera.focal_offset(section)
-    sky = true_sky_e(camera, bare, section)
-    static = pair.static(order)
-    expected = expected_light(camera, pair.world.sky, bare, section)
+    observation = pair.world.observations[index].under(camera, section)
     covered = _covered(pair, observation)
-    bad = _truly_bad(pair, bare, expected) | ~covered
-    usual = 1 / np.median(image.weight[image.weight > 0])
-    noise = np.where(image.weight > 0, 1 / np.maximum(image.weight, 1e-30), usual)
-    weight = (1 / (noise + np.maximum(static - sky, 0) / image.gain)).astype(np.float32)
-    blank = (expected - sky <= _BLANK * np.sqrt(usual)) & ~binary_dilation(bad, np.ones((5, 5), bool))
-    left = np.where(bad, 0, image.data - static)
-    _level(left, blank)
-    signal, information = matched(left, np.where(bad, 0, weight), field, offset)
+    exposed = without_static(pair, index, image, pair.static(order), ~covered)
+    field, offset, weight = exposed.field, exposed.offset, exposed.weight
+    signal, information = matched(exposed.left, np.where(exposed.bad, 0, weight), field, offset)
     _, whole = matched(None, weight, field, offset)
     rows = pair.transients(order)
     if added is not None:
         rows = vstack([rows["x", "y", "flux_e", "id", "place"], added], join_type="inner")
     x, y = (np.asarray(rows[name], float) for name in ("x", "y"))
     flux = np.asarray(rows["flux_e"]) * _enclosed(field, x + offset[0], y + offset[1], psf_size // 2)
-    i, j = (np.clip(np.rint(a).astype(int), 0, n - 1) for a, n in ((x, sky.shape[1]), (y, sky.shape[0])))
+    i, j = (
+        np.clip(np.rint(a).astype(int), 0, n - 1) for a, n in ((x, covered.shape[1]), (y, covered.shape[0]))
+    )
     snr = np.where(covered[j, i], np.asarray(rows["flux_e"]) * np.sqrt(whole[j, i]), np.nan)
     seen = information > 1e-3 * np.median(information)
     limit = np.where(seen, signal / np.sqrt(np.where(seen, information, 1)), 0).astype(np.float32)
@@ -129,24 +122,7 @@ def truth_of(pair: Pair, order: str, image: ImageFrame, psf_size: int, added: Ta
     fwhm = float(field.shape_at(*camera.section_offset(section))[0])
     place = np.asarray(rows["place"], str)
     on = np.isfinite(snr)
-    return Truth(x[on], y[on], flux[on], snr[on], place[on], all_x, all_y, bad, blank, limit, fwhm)
-
-
-def _truly_bad(pair: Pair, observation: Observation, expected: Float) -> Bool:
-    """Collect the charge again, with the same draws as the raw file's, and see what happens to it."""
-    camera, section = pair.world.camera, pair.section
-    rng = section_rng(camera, 1, observation.index, camera.ccd(section).number)
-    detector, seconds = camera.detector(section), camera.options.exposure_time_s
-    charge = collect(expected, detector, seconds, rng)
-    sigma = np.sqrt(np.maximum(expected, 1) + max(a.read_noise_e for a in detector.amplifiers) ** 2)
-    light = charge.copy()
-    add_cosmic_rays(charge, cosmic_ray_hits(camera, observation.exposure_time_s), rng)
-    bleed(charge, detector)
-    bad = detector.bad | (np.abs(charge - light) > sigma)
-    half = charge.shape[1] // 2
-    for amplifier, columns in zip(detector.amplifiers, (slice(0, half), slice(half, None)), strict=True):
-        bad[:, columns] |= charge[:, columns] >= amplifier.saturation_e
-    return np.asarray(bad, bool)
+    return Truth(x[on], y[on], flux[on], snr[on], place[on], all_x, all_y, exposed, limit, fwhm)
 
 
 def _covered(pair: Pair, observation: Observation) -> Bool:
@@ -160,14 +136,6 @@ def _covered(pair: Pair, observation: Observation) -> Bool:
         px, py = before.under(camera, section).sky_map(camera, section).to_pixels(ra, dec)
         seen |= (px >= 0) & (px <= width - 1) & (py >= 0) & (py <= height - 1)
     return np.asarray(np.repeat(np.repeat(seen.reshape(x.shape), 8, 0), 8, 1)[:height, :width], bool)
-
-
-def _level(left: Float, blank: Bool) -> None:
-    """Take out, in place and block by block, what detector and calibration leave of a level."""
-    for y, x in _blocks(*left.shape):
-        block = slice(y, y + _BLOCK_PIX), slice(x, x + _BLOCK_PIX)
-        if blank[block].any():
-            left[block] -= np.median(left[block][blank[block]])
 
 
 def _changes(pair: Pair, observation: Observation, invisible: Int) -> tuple[Float, Float]:
@@ -202,23 +170,19 @@ def matched(
     """
     height, width = weight.shape
     half = int(np.ceil(4 * field.fwhm_pix))
-    side = next_fast_len(_BLOCK_PIX + 2 * half, real=True)
+    side = next_fast_len(BLOCK_PIX + 2 * half, real=True)
     padded = [np.pad(a, half) for a in ([weight] if data is None else [weight, weight * data])]
     sums = [np.zeros((height, width), np.float32) for _ in range(2)]
-    for top, left in _blocks(height, width):
-        middle = left + _BLOCK_PIX / 2 + offset[0], top + _BLOCK_PIX / 2 + offset[1]
+    for top, left in blocks(height, width):
+        middle = left + BLOCK_PIX / 2 + offset[0], top + BLOCK_PIX / 2 + offset[1]
         stamp = field.stamp(*middle, 2 * half + 1)
         for plane, out, kernel in zip(padded, reversed(sums), (stamp**2, stamp), strict=False):
-            patch = plane[top : top + _BLOCK_PIX + 2 * half, left : left + _BLOCK_PIX + 2 * half]
+            patch = plane[top : top + BLOCK_PIX + 2 * half, left : left + BLOCK_PIX + 2 * half]
             # Correlation: the spectrum of the kernel, conjugated.
             found = irfft2(rfft2(patch, (side, side)) * rfft2(kernel, (side, side)).conj(), (side, side))
-            target = out[top : top + _BLOCK_PIX, left : left + _BLOCK_PIX]
+            target = out[top : top + BLOCK_PIX, left : left + BLOCK_PIX]
             target[:] = found[: target.shape[0], : target.shape[1]]
     return sums[0], sums[1]
-
-
-def _blocks(height: int, width: int) -> Iterator[tuple[int, int]]:
-    return ((y, x) for y in range(0, height, _BLOCK_PIX) for x in range(0, width, _BLOCK_PIX))
 
 
 def peak_scores(truth: Truth, score: Float32) -> Float:

@@ -1,9 +1,10 @@
-"""The tables of what was measured, as Markdown: the README's, and those of ``docs/measured.md``.
+"""What was measured, as Markdown: the page ``docs/measured.md``, with the README's table.
 
 python -m benchmarks --show
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
@@ -11,7 +12,8 @@ Row = dict[str, Any]
 _KINDS = {"fine": '0.26"/pixel', "coarse": '1"/pixel'}
 _ORDERS = ("worse", "better")
 _SUBTRACTION = "subtraction, new {order}"
-_LIMIT = "perfect subtraction"
+_LIMIT, _BOTH = "perfect subtraction", "these two images"
+_SKY = "perfect static sky"
 #: Figures of a score image: name, heading, digits.
 _SCORE = (
     ("complete_percent", "complete above 5 sigma, %", 1),
@@ -40,15 +42,21 @@ _PULLS = {
 _STAR_BINS = {
     "star_snr50_150": "star of S/N 50-150", "star_snr150_500": "150-500", "star_snr500": "above 500",
 }  # fmt: skip
-_TITLE = """# What changed: measured
-
-Made by `python -m benchmarks subtraction coadd alignment detection whole_change --new-references` and
-`python -m benchmarks --show`: simulated CCDs of 2048 x 4096 pixels, a reference of eight dithered exposures,
-two later ones with 200 transients each, all made from raw files by the pipeline, seeds that nothing was tuned
-on. Times are CPU seconds on one core, alignment included. What each figure means is said in the modules of
-`benchmarks/`."""
+#: What the page says before its tables.
+_HEAD = Path(__file__).with_name("measured.md")
 #: Steps with one figure to show: name of it, what to call it.
 _STEPS = {
+    "detrending": ("noise_over_predicted", "noise {:.3f} of the predicted"),
+    "cosmic rays": ("complete_percent", "{:.0f} % of pixels found"),
+    "streaks": ("satellite_snr2_found", "{:.0%} of trails of S/N 2"),
+    "background, detection, shapes": ("complete_snr7_10", "{:.0%} complete at S/N 7-10"),
+    "psf": ("residual_pct", "residual {:.2f} %"),
+    "PSF photometry of all sources": ("snr10_30_width", "pulls {:.2f} wide"),
+    "PSF photometry, forced, 5000": ("snr10_30_width", "pulls {:.2f} wide"),
+    "astrometry": ("grid_error_mas", "{:.1f} mas off"),
+    "astrometry, 30 mas catalog": ("grid_error_mas", "{:.1f} mas off"),
+    "zero point": ("zp_error_vs_truth_mmag", "{:.1f} mmag off"),
+    "raw section to zero point": ("", ""),
     "coadd of 8": ("snr_of_limit", "S/N {:.3f} of all inputs'"),
     "alignment": ("centroid_mas", "centres off by {:.2g} mas"),
     "detection": ("n", "{:.0f} found"),
@@ -68,14 +76,16 @@ def markdown(table: Sequence[Row]) -> str:
     """
     rows = {(row["step"], row["kind"], row["peer"]): row for row in table}
     sections = {
-        "In short, both seeing orders together": _short(rows),
+        "Differences in short, both seeing orders together": _short(rows),
         "What each step costs": _steps(table),
         "Subtraction": "\n\n".join(part for kind in _KINDS if (part := _long(rows, kind))),
         "Errors": _pulls(rows),
         "Changes on the cores of stars": _on_stars(rows),
         "Cuts": _cuts(rows),
     }
-    return "\n\n".join([_TITLE, *(f"## {title}\n\n{part}" for title, part in sections.items() if part)])
+    return "\n\n".join(
+        [_HEAD.read_text().strip(), *(f"## {title}\n\n{part}" for title, part in sections.items() if part)]
+    )
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -84,24 +94,36 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _steps(table: Sequence[Row]) -> str:
-    """Cost of each step of change, and how many times more its peers take."""
+    """Cost of each step, and how many times more its peers take."""
     lines = []
     for row in table:
         if row["step"] not in _STEPS and not row["step"].startswith("subtraction"):
             continue
-        if row["ours_cpu_s"] is None or (row["peer"] == _LIMIT and "kernel" not in row["step"]):
+        if row["ours_cpu_s"] is None or row["peer"] == _BOTH:
+            continue
+        # Without a peer only where no other row tells what ours takes.
+        if row["peer"] == _LIMIT and "kernel" not in row["step"]:
             continue
         is_alone = row["peer"] in (None, _LIMIT)
         ratio = "" if is_alone else f"{row['peer_cpu_s'] / row['ours_cpu_s']:.1f} x"
         name, text = _STEPS.get(row["step"], ("complete_percent", "complete {:.1f} %"))
         lines.append([
-            row["step"], _KINDS[row["kind"]], f"{row['ours_cpu_s']:.2f}", f"{row['ours_mb']:.0f}",
+            row["step"], _KINDS[row["kind"]], _seeds(row),
+            f"{row['ours_cpu_s']:.2f}", f"{row['ours_mb']:.0f}",
             _figure(row["quality"], name, text), "" if is_alone else row["peer"], ratio,
             "" if is_alone else f"{row['peer_mb']:.0f}",
             "" if is_alone else _figure(row["peer_quality"], name, text),
         ])  # fmt: skip
-    heads = ("Step", "Pixels", "CPU s", "MB", "", "Peer", "takes", "MB", "")
+    heads = ("Step", "Pixels", "Seeds", "CPU s", "MB", "", "Peer", "takes", "MB", "")
     return _table(heads, lines) if lines else ""
+
+
+def _seeds(row: Row) -> str:
+    """Return the seeds of a row, 110-112 if they follow each other."""
+    seeds = sorted(row["seeds"])
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def _figure(quality: dict[str, float], name: str, text: str) -> str:
@@ -113,16 +135,19 @@ def _columns(rows: dict[Any, Row], kind: str, order: str) -> dict[str, tuple[Row
     """Return who there is: the row and where in it the figures are."""
     step = _SUBTRACTION.format(order=order)
     found = {}
+    seeds = rows[step, kind, _LIMIT]["seeds"] if (step, kind, _LIMIT) in rows else None
     for (name, of, peer), row in rows.items():
         if of != kind:
             continue
         if name == f"{step}, kernel":
             found["ours, kernel"] = row, "quality"
         elif name == step and peer == _LIMIT:
-            found["ours"], found["the limit"] = (row, "quality"), (row, "peer_quality")
-        elif name == step:
-            found[peer if not peer.startswith("...") else f"SWarp, ZOGY{peer[3:]}"] = row, "peer_quality"
-    first = [name for name in ("the limit", "ours", "ours, kernel") if name in found]
+            found["ours"], found[_SKY] = (row, "quality"), (row, "peer_quality")
+        elif name == step and seeds is not None:
+            title = peer if not peer.startswith("...") else f"SWarp, ZOGY{peer[3:]}"
+            title += "" if row["seeds"] == seeds else f" (seeds {_seeds(row)})"
+            found[title] = row, "peer_quality"
+    first = [name for name in (_SKY, _BOTH, "ours", "ours, kernel") if name in found]
     return {name: found[name] for name in (*first, *(n for n in found if n not in first))}
 
 
@@ -156,7 +181,7 @@ def _long(rows: dict[Any, Row], kind: str) -> str:
         who = _columns(rows, kind, order)
         if not who:
             continue
-        seeds = ", ".join(map(str, next(iter(who.values()))[0]["seeds"]))
+        seeds = _seeds(next(iter(who.values()))[0])
         lines = [
             [text, *(_value(row, key, name, digits) for row, key in who.values())]
             for name, text, digits in (*_SCORE, *_FOUND)

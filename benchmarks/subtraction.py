@@ -1,13 +1,15 @@
-"""Subtraction against the truth, in both seeing orders: ours, its second method, and peers, beside the limit.
+"""Subtraction against the truth, in both seeing orders: ours, its second method, peers, and two limits.
 
-    python -m benchmarks subtraction --seeds 100-104 --new-references --markdown
+    python -m benchmarks subtraction --new-references --markdown
     python -m benchmarks.subtraction fine 1 2                     # one by one what is missed or false
 
-What `change_truth` says of completeness, false peaks, noise and masks, before any vetting. Of ours also what
-the pipeline's own detection finds and misses, and what is left after its cuts and how many true ones these
-throw out; fluxes forced at the true places of *all* transients, whatever is there, and the positions
-measured of those found. A pull is (measured - true) / quoted error. The true flux is the light within the PSF
-model's stamp, which the model defines as all of it.
+The first limit takes the true static sky away (`change_truth`); the second is the best that the new image
+and the exposures of the reference allow, whose noise no subtraction gets rid of (`two_images`). Completeness,
+false peaks, noise and masks are counted as `change_truth` says, before any vetting. Of ours also what the
+pipeline's own detection finds and misses, and what is left after its cuts and how many true ones these throw
+out; fluxes forced at the true places of *all* transients, whatever is there, and the positions measured of
+those found. A pull is (measured - true) / quoted error. The true flux is the light within the PSF model's
+stamp, which the model defines as all of it.
 """
 
 import sys
@@ -28,6 +30,7 @@ from benchmarks.change_truth import (
     truth_of,
 )
 from benchmarks.peers import row, summary, timed_each
+from benchmarks.two_images import earlier_of, proper_score
 from benchmarks.zogy_peers import peers
 from seechange_core.frames import CalibratedImage, SubtractionFrame
 from seechange_core.stages.cut import CutParams, cut
@@ -43,7 +46,9 @@ Int = npt.NDArray[np.int64]
 
 #: The default first.
 METHODS = ("zogy", "kernel")
+#: What rows of the limits name as their peer.
 LIMIT = "perfect subtraction"
+BOTH = "these two images"
 #: Bins of the expected S/N.
 BINS = ((0.0, 3.0), (3.0, 10.0), (10.0, 30.0), (30.0, 100.0), (100.0, np.inf))
 
@@ -51,21 +56,24 @@ BINS = ((0.0, 3.0), (3.0, 10.0), (10.0, 30.0), (30.0, 100.0), (100.0, np.inf))
 def rows(kind: str, seed: int) -> list[dict[str, Any]]:
     """Measure one CCD."""
     pair = pairs.load(kind, seed)
-    reference = pair.reference()
+    reference, earlier = pair.reference(), earlier_of(pair)
     found = []
     for order in pairs.ORDERS:
         new = pair.new(order)
         truth = truth_of(pair, order, new.image, new.psf.size)
         limit = judge(truth, truth.limit, None, None)
+        both = judge(truth, proper_score(truth.exposed, earlier), None, None)
         results = timed_each(ours, [(new, reference, method) for method in METHODS])
         for method, (sub, cost) in zip(METHODS, results, strict=True):
             step = f"subtraction, new {order}" + ("" if method == METHODS[0] else f", {method}")
             quality, pulls = judged(truth, new, sub)
+            quality["below_both_percent"] = both["complete_percent"] - quality["complete_percent"]
             found.append(row(step, kind, seed, cost, quality, LIMIT, None, limit, pulls))
             if method == METHODS[0]:
                 found.append(row(f"cuts, new {order}", kind, seed, None, cuts_of(truth, Vetted(new, sub))))
                 found.append(star_changes.row_of(pair, order, new, reference))
                 common = {name: quality[name] for name in limit}
+                found.append(row(step, kind, seed, cost, common, BOTH, None, both))
                 found += [
                     row(step, kind, seed, cost, common, peer, theirs, judge(truth, score, None, None))
                     for peer, score, theirs in peers(new, reference)

@@ -136,7 +136,7 @@ def zogy(
     """
     shape = tuple(next_fast_len(n, real=True) for n in new.shape)
     noise_new, noise_ref = (np.float32(mad_sigma(a[::3, ::3][a[::3, ::3] != 0]) ** 2) for a in (new, ref))
-    P_new, P_ref = (rfft2(_plane(p, shape)) for p in psfs)
+    P_new, P_ref = (rfft2(plane_of(p, shape)) for p in psfs)
     power_new, power_ref = (p.real**2 + p.imag**2 for p in (P_new, P_ref))
     inverse = 1 / (
         noise_new * power_ref + noise_ref * power_new + np.float32(1e-20) * (noise_new + noise_ref)
@@ -161,7 +161,8 @@ def zogy(
     return np.asarray(corrected[: new.shape[0], : new.shape[1]], np.float32)
 
 
-def _plane(stamp: Float32, shape: tuple[int, ...]) -> Float32:
+def plane_of(stamp: Float32, shape: tuple[int, ...]) -> Float32:
+    """Return a PSF in the middle of the origin, of sum 1, on a plane of zeros."""
     plane = np.zeros(shape, np.float32)
     size = stamp.shape[0]
     plane[:size, :size] = stamp / stamp.sum()
