@@ -30,6 +30,7 @@ from seechange_core.settings import Settings
 from seechange_core.stages import judge
 from seechange_core.stages.extract import Extraction, ExtractParams, extract
 from seechange_core.stages.photometry import PhotometryParams, calibrate
+from seechange_core.stages.quality_limits import QualityParams
 from seechange_core.stages.reference import CoaddResult
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
@@ -60,8 +61,8 @@ class MeasuredCoadd:
 def measure_coadd(
     settings: Settings, instrument: str, band: str, result: CoaddResult, used: Sequence[CalibratedRows]
 ) -> MeasuredCoadd:
-    """Extract the sources of a coadd of some images in a filter, and calibrate it."""
-    found = extract(result.image, settings.params(ExtractParams, "extract", instrument))
+    """Extract the sources of a coadd of some images in a filter, where it is not thin, and calibrate it."""
+    found = extract(result.typical, settings.params(ExtractParams, "extract", instrument))
     cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
     catalog = catalog_at(settings, cone)
     params = settings.params(PhotometryParams, "photometry", instrument)
@@ -85,7 +86,7 @@ class CoaddFlags(NamedTuple):
     zero_point: QualityFlag
 
 
-def judge_coadd(coadd: MeasuredCoadd, limits: judge.QualityParams, inputs: int) -> CoaddFlags:
+def judge_coadd(coadd: MeasuredCoadd, limits: QualityParams, inputs: int) -> CoaddFlags:
     """Judge a coadd as an image is judged; what is bad about its inputs (bits) comes on top."""
     found, image = coadd.found, QualityFlag(inputs)
     psf = image | judge.judge_psf(found.psf, limits).flags
@@ -131,7 +132,7 @@ def save_coadd(
     sources.write(archive, found.sources, place)
     psf.write(archive, found.psf, place)
     background.write(archive, found.background, place)
-    limits = settings.params(judge.QualityParams, "quality", row.instrument)
+    limits = settings.params(QualityParams, "quality", row.instrument)
     with open_session(settings) as session:
         # Who judges the night of an image meanwhile waits, and then sees this coadd.
         flags = judge_coadd(coadd, limits, bits_of_zero_points(session, [r.zero_point for r in used]))

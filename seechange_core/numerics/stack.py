@@ -94,19 +94,21 @@ class StackSums:
         reached = self.covered[self.covered > 0]
         return float(np.median(reached)) if reached.size else 1.0
 
+    @property
+    def thin(self) -> Bool:
+        """(H, W): pixels that fewer than half as many images reach as a typical one."""
+        return np.asarray(2 * self.covered < self.depth, bool)
+
     def mean(self, min_inputs: int = 1) -> tuple[Float32, Float32, Flags]:
         """Return the average, its weight and its flags (SATURATED where half of the images are).
 
-        Pixels that fewer than `min_inputs` images reach are OUT_OF_BOUNDS, or fewer than all but two of
-        what is typical, if that is less: of a stack of two or three, every pixel that is reached counts.
+        Pixels that fewer than `min_inputs` images reach are OUT_OF_BOUNDS.
         """
         flags = np.zeros(self.weight.shape, np.uint16)
         flags[2 * self.saturated >= np.maximum(self.covered, 1)] |= np.uint16(PixelFlag.SATURATED)
         empty = self.weight <= 0
         flags[empty & (flags == 0)] |= np.uint16(PixelFlag.NO_DATA)
-        flags[self.covered < max(1, min(min_inputs, int(self.depth) - 2))] = np.uint16(
-            PixelFlag.OUT_OF_BOUNDS
-        )
+        flags[self.covered < min_inputs] = np.uint16(PixelFlag.OUT_OF_BOUNDS)
         safe = np.where(empty, np.float32(1), self.weight)
         data = np.where(empty, np.float32(0), self.flux / safe)
         weight = np.where(flags > 0, np.float32(0), safe * safe / np.where(empty, np.float32(1), self.noise))

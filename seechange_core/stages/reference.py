@@ -1,17 +1,18 @@
 """Combine calibrated images into a reference: choose the best, align, scale, clip, average."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from seechange_core.errors import NoReference
-from seechange_core.frames import CalibratedImage, Float, ImageFrame, WcsSolution
+from seechange_core.flags import PixelFlag
+from seechange_core.frames import Bool, CalibratedImage, Float, ImageFrame, WcsSolution
 from seechange_core.numerics.coaddition import Stack, StackInput
 from seechange_core.numerics.stack import StackSums, Tolerance
 from seechange_core.params import Params, param
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 _TAPER_FWHM = 4
 """Width of the border in which an input's weight falls."""
@@ -51,9 +52,7 @@ class ReferenceParams(Params):
         gt=0,
     )
     min_inputs: int = param(
-        2,
-        "Leave out pixels that fewer images reach, where typically two more do: a hit on a single one stays",
-        ge=1,
+        1, "Leave out pixels that fewer images reach: hits that a single one's own mask has missed stay", ge=1
     )
     clip_sigma: float = param(4.0, "Clip pixels so far from the median of the stack", unit="sigma", gt=0)
     clip_slack: float = param(
@@ -115,6 +114,8 @@ class CoaddResult:
         Indices of the inputs that entered.
     clipped_fraction
         (n_used,) of each one's usable pixels that were clipped.
+    thin
+        (H, W): pixels that fewer than half as many inputs reach as a typical one.
     """
 
     image: ImageFrame
@@ -122,6 +123,18 @@ class CoaddResult:
     zero_point: float
     used: tuple[int, ...]
     clipped_fraction: Float
+    thin: Bool
+
+    @property
+    def typical(self) -> ImageFrame:
+        """The image without what is thin: what PSF, sky and zero point are measured on.
+
+        Where one image is all there is, hits that its own mask has missed are not clipped, and the sharpest
+        of them pass for stars; the PSF there is not that of the rest.
+        """
+        weight = np.where(self.thin, np.float32(0), self.image.weight)
+        flags = np.where(self.thin, np.uint16(PixelFlag.OUT_OF_BOUNDS), self.image.flags)
+        return replace(self.image, weight=weight, flags=flags)
 
 
 def select_inputs(candidates: Sequence[InputFacts], params: ReferenceParams) -> Selection:
@@ -261,9 +274,8 @@ def _result(
         resamplings=1,
     )
     clipped = stack.clipped[list(used)]
-    return CoaddResult(
-        image, stack.grid, best.zero_point.zp, used, clipped[:, 0] / np.maximum(clipped[:, 1], 1)
-    )
+    fraction = clipped[:, 0] / np.maximum(clipped[:, 1], 1)
+    return CoaddResult(image, stack.grid, best.zero_point.zp, used, fraction, sums.thin)
 
 
 def _prepare(inputs: Sequence[CalibratedImage], params: ReferenceParams) -> list[StackInput]:
