@@ -4,15 +4,20 @@ One file per exposure: a primary header without data, then one 16-bit extension 
 per section, laid out along x as data of A, overscan of A, overscan of B, data of B.
 """
 
+import re
 from collections.abc import Sequence
 from math import ceil, sqrt
 
-from seechange_core.errors import HeaderError
+from seechange_core.errors import HeaderError, SectionAbsent, SeeChangeError, SettingsError
 from seechange_core.frames import Amplifier
 from seechange_core.instrument import Instrument, SectionContext, SectionId, SensorSection
+from seechange_core.instrument.files import Paths, as_paths
+from seechange_core.instrument.fits_reader import list_names
 from seechange_core.instrument.header import find_card, parse_box
 from seechange_core.numerics.timing import Site
 from seechange_core.params import Params, param
+
+_SECTION = re.compile(r"SEC\d\d")
 
 
 class DemoOptions(Params):
@@ -77,6 +82,25 @@ class DemoInstrument(Instrument):
     def get_section_unit(self, section_id: SectionId) -> str:
         """Return the section's EXTNAME, e.g. ``SEC03``."""
         return f"SEC{int(section_id):02d}"
+
+    def find_unreadable_sections(self, filepath: Paths) -> dict[SectionId, SeeChangeError]:
+        """Also compare the number of sections with the settings: where each one lies depends on it.
+
+        Raises
+        ------
+        SettingsError
+            If the file has more sections than the settings say.
+        """
+        bad = super().find_unreadable_sections(filepath)
+        found = [name for path in as_paths(filepath) for name in list_names(path) if _SECTION.fullmatch(name)]
+        said, has = self.options.sections, max((int(name[3:]) + 1 for name in found), default=0)
+        cure = f"set instruments.{self.name}.sections to {has}"
+        if has > said:
+            raise SettingsError(f"the file has {has} sections, and the settings say {said}", cure=cure)
+        for section_id, error in bad.items():
+            if isinstance(error, SectionAbsent) and int(section_id) >= has:
+                bad[section_id] = SectionAbsent(f"{error.message}; if it never has it, {cure}")
+        return bad
 
     def _get_header_keyword_translations(self) -> dict[str, Sequence[str]]:
         return {**super()._get_header_keyword_translations(), "saturation_limit": ("SATURAT",)}

@@ -12,6 +12,7 @@ import dagster as dg
 
 from seechange_core.chain import StepReport
 from seechange_core.errors import SeeChangeError
+from seechange_core.kernel_cache import FIRST_RUN, is_cold
 from seechange_core.pool import WorkerPool
 
 Listener = Callable[[Sequence[StepReport]], None]
@@ -84,5 +85,7 @@ class Workers:
 )
 def own_workers(context: dg.InitResourceContext) -> Iterator[Workers]:
     """Open a pool for one run."""
+    if is_cold() and context.log is not None:
+        context.log.info(FIRST_RUN)
     with WorkerPool(context.resource_config["jobs"]) as pool:
         yield Workers(pool)

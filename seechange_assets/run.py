@@ -19,6 +19,7 @@ from seechange_assets.resources import Workers
 from seechange_core import chain as core
 from seechange_core.chain import StepReport
 from seechange_core.errors import PipelineError
+from seechange_core.kernel_cache import FIRST_RUN, is_cold
 from seechange_core.pool import WorkerPool
 from seechange_core.settings import Settings
 
@@ -34,6 +35,9 @@ class Watcher(Protocol):
 
     def hear(self, reports: Sequence[StepReport]) -> None:
         """One task has ended so."""
+
+    def say(self, words: str) -> None:
+        """There is something to tell that is about no single task."""
 
 
 class Runner:
@@ -70,6 +74,8 @@ class Runner:
         self.instance = self._stack.enter_context(open_instance(self._settings))
         self.pool = self._stack.enter_context(WorkerPool(self._jobs))
         self._defs = define(self._settings, Workers(self.pool, self._hear))
+        if self._watcher is not None and is_cold():
+            self._watcher.say(FIRST_RUN)
         return self
 
     def __exit__(

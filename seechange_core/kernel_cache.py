@@ -13,6 +13,8 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _VARIABLE, _PREFIX = "NUMBA_CACHE_DIR", "kernels-"
+#: What is said where none is compiled yet; each process waits for its own.
+FIRST_RUN = "first run of this version: kernels are compiled once, which takes one to four minutes more"
 #: Where kernels stand.
 FOLDERS = ("numerics", "simulate")
 #: Processes that started with older sources may still write to their folder.
@@ -47,6 +49,14 @@ def choose_cache(root: Path = _HERE) -> Path | None:
                     shutil.rmtree(old, ignore_errors=True)
     os.environ[_VARIABLE] = str(chosen)
     return chosen
+
+
+def is_cold() -> bool:
+    """Tell whether no kernel of the numerics has been compiled yet: a first run, or one after an update."""
+    given = os.environ.get(_VARIABLE)
+    # Numba names a folder in one that was chosen after the folder of the sources.
+    home, pattern = (Path(given), "numerics_*/*.nbi") if given else (_HERE / "numerics", "__pycache__/*.nbi")
+    return next(home.glob(pattern), None) is None
 
 
 def _fingerprint(root: Path) -> str:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import seechange_core
-from seechange_core.kernel_cache import FOLDERS, choose_cache
+from seechange_core.kernel_cache import FOLDERS, choose_cache, is_cold
 
 ROOT = Path(seechange_core.__file__).parent
 CALLEE = "from numba import njit\n\n@njit(cache=True)\ndef callee(x):\n    return x + {}\n"
@@ -38,10 +38,16 @@ def called(root):
     return int(found.stdout)
 
 
-def test_a_change_of_what_a_kernel_calls_is_seen(tmp_path):
+def test_a_change_of_what_a_kernel_calls_is_seen(tmp_path, monkeypatch):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     write(tmp_path, 1)
+    choose_cache(tmp_path)
+    assert is_cold()
     assert called(tmp_path) == 20
+    assert not is_cold()
     write(tmp_path, 2)
+    choose_cache(tmp_path)
+    assert is_cold()
     assert called(tmp_path) == 30
     write(tmp_path, 1)
     assert called(tmp_path) == 20

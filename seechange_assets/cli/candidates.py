@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415 - commands import what they need themselves, so that --help answers at once
 import shutil
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -166,7 +167,7 @@ def _columns(rows: "list[CandidateRow]") -> dict[str, list[Any]]:
 
 
 def _for_people(rows: "list[CandidateRow]") -> list[dict[str, Any]]:
-    """Shorten to what a line of a terminal holds."""
+    """Write what people read; on a terminal, shortened to what its lines hold."""
     from seechange_core.chain.sheets import brightness, note, seen_in
 
     shown = [
@@ -182,6 +183,8 @@ def _for_people(rows: "list[CandidateRow]") -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+    if not sys.stdout.isatty():  # what reads a pipe has no width
+        return shown
     used = [max(len(name), *(len(str(row[name])) for row in shown)) for name in COLUMNS[:-1]]
     left = max(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) - sum(used) - 2 * len(used)
     for row in shown:

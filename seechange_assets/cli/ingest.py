@@ -61,9 +61,11 @@ def ingest(
 
     Example: seechange ingest demo/survey/raw
     """
+    from seechange_core.chain import check_settings
     from seechange_core.settings import get_settings
 
     settings = get_settings()
+    check_settings(settings)
     results = _Results()
     # What a shell makes of a path with '..' is meant; ingest itself refuses names that climb.
     files = _files([Path(os.path.abspath(path)) for path in paths], results)  # noqa: PTH100 - not resolve()

@@ -15,7 +15,7 @@ from seechange_assets.cli.tables import TableFormat, write_table
 from seechange_core.errors import UserError
 
 if TYPE_CHECKING:
-    from seechange_core.chain import LightCurveTable
+    from seechange_core.chain import LeftOut, LightCurveTable
     from seechange_core.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -151,7 +151,9 @@ def lightcurve(
     ] = False,
     quiet_before: Annotated[
         float | None,
-        typer.Option("--quiet-before", help="MJD before which it did not shine; default: first sighting."),
+        typer.Option(
+            "--quiet-before", help="MJD before which it did not shine; default: first seen to be brighter."
+        ),
     ] = None,
     kind: Annotated[TableFormat, typer.Option("--format", "-f", help="How to write it.")] = TableFormat.TABLE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
@@ -187,14 +189,61 @@ def lightcurve(
             f"{target.label}: no flux was forced there (process does, but for what is marked bogus)",
             err=True,
         )
-    for line in chain.notes_on_references(curve):
-        typer.echo(line, err=True)
+    missing = chain.left_out(settings, *target.place(settings), curve, on.value)
+    notes = [
+        *_note_on_bogus(settings, target, on),
+        *chain.notes_on_references(curve),
+        *_notes_on_epochs(curve, missing),
+    ]
     if ensemble:
         curve = _on_ensemble(settings, target, curve, on)
-    write_table(curve, kind, output)
+    if kind is not TableFormat.TABLE:  # there all notes stand below the table
+        for line in notes:
+            typer.echo(line, err=True)
+    meta = {
+        "target": target.label,
+        "fluxes_forced_on": on.value,
+        "left_out": {part.reason: list(part.epochs) for part in missing},
+        "notes": [*notes, *_note_on_limits(curve)],
+    }
+    write_table(curve, kind, output, meta)
     if plot is not None:
-        _draw(curve, target.label, plot)
+        _draw(curve, target.label, plot, "".join(_notes_on_epochs(curve, missing)))
     return 0
+
+
+def _notes_on_epochs(curve: "LightCurveTable", missing: Sequence["LeftOut"]) -> list[str]:
+    """Say how many epochs have no flux and why."""
+    from numpy import isfinite
+
+    n_missing = sum(len(part.epochs) for part in missing)
+    why = ", ".join(f"{len(part.epochs)} {part.reason}" for part in missing)
+    n = n_missing + int(isfinite(curve.flux).sum())
+    return [f"{n_missing} of {n} epochs have no flux: {why}"] if missing else []
+
+
+def _note_on_bogus(settings: "Settings", target: "_Target", on: Photometry) -> list[str]:
+    """Say that an object is taken for bogus, and what that does to its light curve."""
+    from seechange_core import chain
+
+    if target.name is None or on is Photometry.IMAGE:
+        return []
+    found = chain.object_named(settings, target.name)
+    if not found.is_bad:
+        return []
+    return [
+        f"{found.name} is marked bogus ({found.bad_reason}): no new fluxes are forced until that is taken "
+        f"back (seechange mark {found.name} undo) and a section that covers it is processed again"
+    ]
+
+
+def _note_on_limits(curve: "LightCurveTable") -> list[str]:
+    """Say which limits are told."""
+    from numpy import isfinite
+
+    limits = "limiting_mag is that of 5 errors of the flux: the limit at this place, known beforehand"
+    searched = "; depth_mag is the measured depth of the search, which knew of no place"
+    return [limits + searched * bool(isfinite(curve.depth_flux).any())] if len(curve) else []
 
 
 @dataclass(frozen=True)
@@ -251,7 +300,7 @@ def _on_ensemble(
     return zero_points.apply(curve, on.value)
 
 
-def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
+def _draw(curve: "LightCurveTable", label: str, file: Path, note: str) -> None:
     from numpy import isfinite
 
     from seechange_core.qa.lightcurve import LightCurve, plot_object
@@ -268,6 +317,7 @@ def _draw(curve: "LightCurveTable", label: str, file: Path) -> None:
         total_flux_err=curve.total_flux_err,
         system=" and ".join(sorted(set(curve.system.tolist()))),
         ab_offset_mag=curve.ab_offset_mag,
+        note=note,
     )
     figure = plot_object(drawn, time_name="BJD (TDB)" if barycentric else "MJD (UTC)")
     figure.savefig(file, dpi=150)

@@ -33,10 +33,12 @@ def init() -> int:
     Example: seechange init
     """
     from seechange_assets.home import make_home
+    from seechange_core.chain import check_settings
     from seechange_core.settings import get_settings
     from seechange_core.storage.migrate import upgrade
 
     settings = get_settings()
+    check_settings(settings)
     upgrade(settings)
     home = make_home(settings)
     typer.echo(f"data root   {settings.data_root}")
@@ -53,9 +55,11 @@ def ui(
     Example: seechange ui --port 3001
     """
     from seechange_assets.home import existing_home
+    from seechange_core.chain import check_settings
     from seechange_core.settings import get_settings
 
     settings = get_settings()
+    check_settings(settings)
     home = existing_home(settings)
     _check_port(port)
     quiet = "ignore:Function `dev_command`"  # its successor is for projects it scaffolded itself

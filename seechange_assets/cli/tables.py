@@ -43,14 +43,17 @@ COLUMNS: dict[str, tuple[str | None, str | None, str]] = {
     "in_reference_flux": ("electron", _FLUXES, "Add it to flux: all epochs are then counted from one level"),
     "in_reference_flux_err": ("electron", _FLUXES, "1-sigma error of in_reference_flux"),
     "n_reference": (None, None, "How many exposures the reference is made of"),
-    "n_reference_later": (None, None, "How many of these are from after the object's first sighting"),
+    "n_reference_later": (None, None, "How many of these are from quiet_before_mjd or later"),
     "band": (None, None, "The catalog's band that zp is of"),
     "chi2": (None, ".2f", "Reduced chi square of the PSF fit"),
     "usable_fraction": (None, ".3f", "Share of the PSF's light on usable pixels"),
     "system": (None, None, "Of all magnitudes: AB, Vega, or relative to the field's own (no physical zero)"),
     "mag": ("mag", ".4f", "zp - 2.5 log10(flux + in_reference_flux)"),
     "mag_err": ("mag", ".4f", "1-sigma error of mag from flux_err and in_reference_flux_err"),
-    "limiting_mag": ("mag", ".4f", "Magnitude of 5 sigma: the upper limit where nothing is seen"),
+    "limiting_mag": ("mag", ".4f", "Of 5 flux_err (and in_reference_flux_err): upper limit at a known place"),
+    "depth_mag": ("mag", ".4f", "Measured depth: what the search finds there in half of all cases"),
+    "depth_flux": ("electron", _FLUXES, "Measured depth: the flux of depth_mag"),
+    "quiet_before_mjd": ("d", _DAYS, "Before that the object is taken not to shine (in_reference_flux)"),
     "total_mag": ("mag", ".4f", "Of all light at the place: flux + reference_flux"),
     "total_mag_err": ("mag", ".4f", "1-sigma error of total_mag"),
     "flux_ujy": ("uJy", _MICROJANSKY, "flux + in_reference_flux; NaN where magnitudes are relative"),
@@ -60,9 +63,12 @@ COLUMNS: dict[str, tuple[str | None, str | None, str]] = {
 }
 #: What people are shown on a terminal.
 SHOWN = (
-    *("exposure", "section", "filter", "mjd_mid", "bjd_tdb", "flux", "flux_err", "zp", "zp_err", "quality"),
-    *("flags", "total_mag", "total_mag_err", "mag", "mag_err", "limiting_mag"),
+    *("exposure", "section", "filter", "mjd_mid", "bjd_tdb", "flux", "flux_err"),
+    *("in_reference_flux", "in_reference_flux_err", "zp", "zp_err", "quality", "flags"),
+    *("total_mag", "total_mag_err", "mag", "mag_err", "limiting_mag", "depth_mag"),
 )
+#: These are shown only where they are anything but 0.
+_IF_ANY = ("in_reference_flux", "in_reference_flux_err")
 
 
 class TableFormat(StrEnum):
@@ -96,8 +102,23 @@ def _description(name: str) -> str:
     return COLUMNS[name][2] + ", ".join(bits)
 
 
-def write_table(curve: "LightCurveTable", kind: TableFormat, output: Path | None = None) -> None:
+def write_table(
+    curve: "LightCurveTable",
+    kind: TableFormat,
+    output: Path | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> None:
     """Print a light curve, or write it to a file.
+
+    Parameters
+    ----------
+    curve
+        The light curve.
+    kind, output
+        How, and where to.
+    meta
+        What is to be said of it as a whole: JSON, parquet and VOTable keep it. Its `notes`, lines of text,
+        stand below a table for people; CSV has no place for them.
 
     Raises
     ------
@@ -105,6 +126,7 @@ def write_table(curve: "LightCurveTable", kind: TableFormat, output: Path | None
         If a binary format would go to a terminal.
     """
     table = to_table(curve)
+    table.meta.update(meta or {})
     if kind in (TableFormat.TABLE, TableFormat.JSON, TableFormat.CSV):
         text = _text(table, kind)
         if output is None:
@@ -159,7 +181,8 @@ def _for_people(table: "Table") -> "Table":
     """Write upper limits in place of magnitudes that are none, and words in place of quality bits."""
     from seechange_core.flags import QualityFlag, names
 
-    shown = table[[name for name in SHOWN if name in table.colnames]]
+    empty = {name for name in _IF_ANY if not table[name].any()}
+    shown = table[[name for name in SHOWN if name in table.colnames and name not in empty]]
     shown["mag"] = [_magnitude(row, "mag") for row in table]
     shown["mag_err"] = [_magnitude(row, "mag_err") for row in table]
     shown["quality"] = [" ".join(names(int(bits), QualityFlag)) or "-" for bits in table["quality"]]
@@ -185,10 +208,11 @@ def _magnitude(row: "Row", name: str) -> str:
 
 def _text(table: "Table", kind: TableFormat) -> str:
     if kind is TableFormat.TABLE:
-        return "\n".join(_for_people(table).pformat(max_lines=-1, max_width=-1, show_unit=True))
+        lines = _for_people(table).pformat(max_lines=-1, max_width=-1, show_unit=True)
+        return "\n".join([*lines, *table.meta.get("notes", ())])
     rows = [{name: plain(row[name]) for name in table.colnames} for row in table]
     if kind is TableFormat.JSON:
-        return json.dumps(rows, indent=2, allow_nan=False)
+        return json.dumps({"meta": plain(table.meta), "epochs": rows}, indent=2, allow_nan=False)
     lines = [",".join("" if value is None else str(value) for value in row.values()) for row in rows]
     return "\n".join([",".join(table.colnames), *lines])
 
@@ -198,18 +222,32 @@ def _write(table: "Table", kind: TableFormat, target: Any) -> None:
     if kind is TableFormat.VOTABLE:
         from astropy.io.votable import from_table, writeto
 
-        for name in table.colnames:  # the standard knows no electrons
-            info = table[name].info
-            if str(info.unit) == "electron":
-                info.unit, info.description = None, f"{info.description}, electrons"
-        writeto(from_table(table), str(target) if isinstance(target, Path) else target)
+        notes = table.meta.pop("notes", ())
+        known = json.dumps(plain(table.meta))
+        table.meta.clear()
+        electrons = [name for name in table.colnames if str(table[name].info.unit) == "electron"]
+        for name in electrons:
+            table[name].info.unit = None
+        made = from_table(table)
+        made.description = "\n".join([*notes, known]) if notes or known != "{}" else None
+        written = io.BytesIO()
+        writeto(made, written)
+        content = written.getvalue()
+        for name in electrons:  # a unit that the standard has not stands in quotes (VOUnits 1.1, 2.12.1)
+            field = f'<FIELD ID="{name}"'.encode()
+            content = content.replace(field, field + b" unit=\"'electron'\"")
+        if isinstance(target, Path):
+            target.write_bytes(content)
+        else:
+            target.write(content)
         return
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = {name: pa.array(table[name].tolist()) for name in table.colnames}
     fields = [pa.field(n, column.type, metadata=_metadata(table[n].info)) for n, column in columns.items()]
-    pq.write_table(pa.table(list(columns.values()), schema=pa.schema(fields)), target)
+    meta = {name: json.dumps(plain(value)) for name, value in table.meta.items()}
+    pq.write_table(pa.table(list(columns.values()), schema=pa.schema(fields, metadata=meta)), target)
 
 
 def _metadata(info: Any) -> dict[str, str]:

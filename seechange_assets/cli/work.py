@@ -116,7 +116,9 @@ def use_references(
 ) -> int:
     """Use other versions of references from now on: nothing else ever changes what a survey is compared with.
 
-    Sections that are processed again then get new differences beside the old ones.
+    Sections that are processed again then get new differences beside the old ones. Exposures that are in the
+    new version stay on the one before, unless it was also built without them (`reference build
+    --leave-one-out`): which these are is told.
 
     Example: seechange reference use --region r0481_0021 --filter r --version 2 --reason "deeper by 0.4 mag"
     """
@@ -132,6 +134,12 @@ def use_references(
     else:
         print_table([as_dict(row) for row in rows], ["region", "filter", "before", "version"])
         typer.echo(f"{sum(row.before != row.version for row in rows)} changed")
+        for row in rows:
+            if row.staying:
+                typer.echo(
+                    f"{row.region} in {row.filter}: {len(row.staying)} exposures are in version "
+                    f"{row.version} and stay on version {row.before}: {', '.join(row.staying)}"
+                )
     return 0
 
 

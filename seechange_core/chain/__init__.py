@@ -5,6 +5,7 @@
 
 from seechange_core.chain.candidate_rows import CandidateRow, Selection, all_candidates, candidates
 from seechange_core.chain.ensemble import EnsembleZeroPoints, ensemble_at
+from seechange_core.chain.left_out import LeftOut, left_out
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.light_curves import (
     object_light_curve,
@@ -12,7 +13,7 @@ from seechange_core.chain.light_curves import (
     object_near,
     position_light_curve,
 )
-from seechange_core.chain.lineage import PROCESSES, provenances
+from seechange_core.chain.lineage import PROCESSES, check_settings, provenances
 from seechange_core.chain.masters import build_master
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.queries import exposures, status
@@ -43,6 +44,7 @@ __all__ = [
     "STEPS",
     "CandidateRow",
     "EnsembleZeroPoints",
+    "LeftOut",
     "LightCurveTable",
     "Marked",
     "MasterKey",
@@ -56,8 +58,10 @@ __all__ = [
     "build_master",
     "build_reference",
     "candidates",
+    "check_settings",
     "ensemble_at",
     "exposures",
+    "left_out",
     "list_references",
     "look_for_masters",
     "mark",

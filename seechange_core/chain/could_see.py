@@ -50,7 +50,7 @@ def exposures_that_could(
         Of detections: whose depths count.
     """
     fluxes = _fluxes(session, wanted)
-    depths = _depths(session, sorted(fluxes), provenance_ids)
+    depths = search_depths(session, sorted(fluxes), provenance_ids)
     found: dict[uuid.UUID, set[uuid.UUID]] = defaultdict(set)
     for image_id, depth in depths.items():
         exposure_id, rows = fluxes[image_id]
@@ -91,7 +91,7 @@ def _fluxes(
     return {key: (exposures[key], list(rows.values())) for key, rows in found.items()}
 
 
-def _depths(
+def search_depths(
     session: Session, images: Sequence[uuid.UUID], provenance_ids: Sequence[str]
 ) -> dict[uuid.UUID, Depth]:
     """Return the measured depths of searches that count, in differences that no newer one has replaced."""

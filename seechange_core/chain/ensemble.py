@@ -12,6 +12,7 @@ import numpy as np
 
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.light_curves import Epoch, Kind, epochs_at, force_epoch
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.errors import NotFoundError
 from seechange_core.frames import Bool, Float, Sources, Table, WcsSolution
 from seechange_core.numerics.ensemble import Ensemble, solve
@@ -141,7 +142,7 @@ class EnsembleZeroPoints:
         zp, zp_err, floor, scatter_mag = found.T
         error = curve.flux_err
         if on == "image":
-            error = np.hypot(_noise(curve.flux, error, floor), scatter_mag * np.log(10) / 2.5 * curve.flux)
+            error = np.hypot(_noise(curve.flux, error, floor), scatter_mag / MAG_PER_RELATIVE * curve.flux)
         return replace(curve, zp=zp, zp_err=zp_err, flux_err=error)
 
     def describe(self) -> Iterator[str]:

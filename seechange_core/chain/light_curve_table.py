@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from seechange_core.catalogs.magnitudes import RELATIVE, ab_offset_mag, system_of
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.flags import QualityFlag
 from seechange_core.frames import Float, Table
 from seechange_core.products.forced_flux import LIMIT_SIGMA
@@ -23,6 +24,8 @@ _UNKNOWN: dict[str, float | int | str] = {
     "band": "",
     "chi2": np.nan,
     "usable_fraction": np.nan,
+    "depth_flux": np.nan,
+    "quiet_before_mjd": np.nan,
 }
 
 
@@ -64,6 +67,11 @@ class LightCurveTable(Table):
         The catalog's band that the zero point is of.
     chi2, usable_fraction
         Reduced chi square of the fit, and the share of the PSF's light on usable pixels.
+    depth_flux
+        What the search for sources in the difference would have found there in half of all cases, electrons:
+        it was measured (`SourceList.depth`). NaN where nothing was searched.
+    quiet_before_mjd
+        Before that the object is taken not to shine, MJD; NaN if nothing tells.
     """
 
     exposure: np.ndarray
@@ -86,6 +94,8 @@ class LightCurveTable(Table):
     band: np.ndarray = field(default_factory=_not_given)
     chi2: Float = field(default_factory=_not_given)
     usable_fraction: Float = field(default_factory=_not_given)
+    depth_flux: Float = field(default_factory=_not_given)
+    quiet_before_mjd: Float = field(default_factory=_not_given)
 
     def __post_init__(self) -> None:
         for name, value in _UNKNOWN.items():
@@ -134,8 +144,13 @@ class LightCurveTable(Table):
 
     @property
     def limiting_mag(self) -> Float:
-        """Magnitude of 5 sigma: the upper limit where nothing is seen."""
+        """Magnitude of 5 errors of the object's flux: the upper limit at a place that is known beforehand."""
         return _mag(LIMIT_SIGMA * self.own_flux_err, self.zp)
+
+    @property
+    def depth_mag(self) -> Float:
+        """Magnitude of `depth_flux`: what was not found in the search, which knew of no place, is fainter."""
+        return _mag(self.depth_flux, self.zp)
 
     @property
     def total_mag(self) -> Float:
@@ -160,7 +175,7 @@ class LightCurveTable(Table):
     def measured(self) -> dict[str, np.ndarray]:
         """Return all columns by name: what was measured, and the magnitudes and fluxes that follow."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
-        followed = ("mag", "mag_err", "limiting_mag", "total_mag", "total_mag_err")
+        followed = ("mag", "mag_err", "limiting_mag", "depth_mag", "total_mag", "total_mag_err")
         return {
             **known,
             "system": self.system,
@@ -179,4 +194,4 @@ def _mag(flux: Float, zp: Float) -> Float:
 
 def _mag_err(flux: Float, flux_err: Float) -> Float:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(flux > 0, 2.5 / np.log(10) * flux_err / flux, np.nan))
+        return np.asarray(np.where(flux > 0, MAG_PER_RELATIVE * flux_err / flux, np.nan))

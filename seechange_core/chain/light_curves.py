@@ -2,13 +2,14 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
+from seechange_core.chain.could_see import search_depths
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points, zero_points_of
@@ -16,13 +17,14 @@ from seechange_core.chain.reference_flux import (
     InReference,
     coadds_of,
     forced_in_references,
+    rise_of,
     subtracted_at,
     times_of,
     with_references,
 )
 from seechange_core.chain.steps_force import measure_difference, measure_image
 from seechange_core.errors import NotFoundError
-from seechange_core.frames import Float, ForcedFluxes, Sources, WcsSolution, ZeroPointSolution
+from seechange_core.frames import Depth, Float, ForcedFluxes, Sources, WcsSolution, ZeroPointSolution
 from seechange_core.numerics.timing import bjd_tdb
 from seechange_core.products.base import Corners, overlapping
 from seechange_core.products.exposure import Exposure
@@ -85,7 +87,7 @@ def object_light_curve(settings: Settings, name: str, quiet_before: float | None
     name
         Present or earlier name.
     quiet_before
-        Before that the object did not shine, MJD; None: before its first sighting.
+        Before that the object did not shine, MJD; None: see `rise_of`.
 
     Raises
     ------
@@ -110,8 +112,16 @@ def object_light_curve(settings: Settings, name: str, quiet_before: float | None
         rows = sorted(chosen.values(), key=lambda row: (row[0].mjd_mid, row[2]))
         ids = [row[0].image_id for row in rows]
         references = forced_in_references(session, Archive(settings), found, ids, present)
+        rise = rise_of(session, found, references.values()) if quiet_before is None else quiet_before
+        depths = search_depths(session, ids, sorted(present_provenances(session, settings, "detections")))
     curve = _table([(f, exposure, section, bits, band) for f, exposure, section, bits, band in rows])
-    return with_references(curve, ids, references, found.first_mjd if quiet_before is None else quiet_before)
+    limits = [_limit(depths.get(f.image_id), f.x, f.y) for f, *_ in rows]
+    return with_references(replace(curve, depth_flux=np.array(limits, float)), ids, references, rise)
+
+
+def _limit(depth: Depth | None, x: float, y: float) -> float:
+    """Return what a search would have found at a place, electrons; NaN where there was none."""
+    return np.nan if depth is None else float(depth.limit_at(x, y))
 
 
 def _table(rows: Sequence[tuple[ForcedFlux, str, str, int, str]]) -> LightCurveTable:
@@ -305,6 +315,13 @@ def position_light_curve(
         usable_fraction=np.array([m.usable_fraction[0] for m in measured]),
     )
     ids = [e.difference.id if e.difference is not None else uuid.UUID(int=0) for e in epochs]
+    if any(e.difference is not None for e in epochs):
+        with open_session(settings, read_only=True) as session:
+            depths = search_depths(session, ids, sorted(present_provenances(session, settings, "detections")))
+        limits = [
+            _limit(depths.get(i), float(m.x[0]), float(m.y[0])) for i, m in zip(ids, measured, strict=True)
+        ]
+        curve = replace(curve, depth_flux=np.array(limits, float))
     return with_references(curve, ids, references, quiet_before)
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from seechange_core.catalogs.services import SERVICES
-from seechange_core.instrument import get_code_version
+from seechange_core.instrument import get_code_version, get_instrument_instance
 from seechange_core.params import Params
 from seechange_core.products.provenance import record_provenance, set_tag
 from seechange_core.provenance import ProvenanceKey, digest
-from seechange_core.settings import Settings
+from seechange_core.settings import Settings, use_settings
 from seechange_core.stages import (
     associate,
     astrometry,
@@ -21,6 +21,7 @@ from seechange_core.stages import (
     measure,
     photometry,
     preprocess,
+    quality_limits,
     reference,
     subtract,
 )
@@ -49,10 +50,16 @@ _EXTRACT = ("extract", extract.ExtractParams, extract.CODE_VERSION)
 _PHOTOMETRY = ("photometry", photometry.PhotometryParams, photometry.CODE_VERSION)
 _IMAGE_LIMITS, _SOURCE_LIMITS, _ASTROMETRY_LIMITS, _ZERO_POINT_LIMITS = (
     ("quality", kind, judge.CODE_VERSION)
-    for kind in (judge.ImageLimits, judge.SourceLimits, judge.AstrometryLimits, judge.ZeroPointLimits)
+    for kind in (
+        quality_limits.ImageLimits,
+        quality_limits.SourceLimits,
+        quality_limits.AstrometryLimits,
+        quality_limits.ZeroPointLimits,
+    )
 )
 _SUBTRACTION_LIMITS, _DETECTION_LIMITS = (
-    ("quality", kind, judge.CODE_VERSION) for kind in (judge.SubtractionLimits, judge.DetectionLimits)
+    ("quality", kind, judge.CODE_VERSION)
+    for kind in (quality_limits.SubtractionLimits, quality_limits.DetectionLimits)
 )
 
 #: Every process by the name of its asset, upstreams before downstreams.
@@ -133,6 +140,23 @@ def provenances(settings: Settings, instrument: str) -> dict[str, ProvenanceKey]
     return keys
 
 
+def check_settings(settings: Settings) -> None:
+    """Check the parameters of all stages, and the instruments that the settings name, before any work.
+
+    Raises
+    ------
+    SettingsError
+        At the first name that is not known or value that is impossible, with the key's path.
+    """
+    stages = [stage for process in PROCESSES.values() for stage in process.stages]
+    for instrument in (None, *settings.instruments):
+        for name, kind, _ in stages:
+            settings.params(_whole(name, kind), name, instrument)
+    with use_settings(settings):
+        for instrument in settings.instruments:
+            get_instrument_instance(instrument)
+
+
 def catalog_name(settings: Settings) -> str | None:
     """Name the catalog that the settings ask for, whichever mirror serves it; None if they do not say."""
     if settings.catalog or settings.catalog_fetch is None:
@@ -145,10 +169,14 @@ def _parameters(settings: Settings, instrument: str, process: Process) -> dict[s
     """Return the values that can change what a process makes, by stage; of the limits, its own."""
     found: dict[str, dict[str, object]] = {}
     for stage, kind, _ in process.stages:
-        whole = judge.QualityParams if stage == "quality" else kind
-        values = settings.params(whole, stage, instrument).critical()
+        values = settings.params(_whole(stage, kind), stage, instrument).critical()
         found.setdefault(stage, {}).update({n: v for n, v in values.items() if n in kind.model_fields})
     return dict(found)
+
+
+def _whole(stage: str, kind: type[Params]) -> type[Params]:
+    """Return what checks a whole block: each process knows only its own limits of `quality`."""
+    return quality_limits.QualityParams if stage == "quality" else kind
 
 
 _recorded: dict[tuple[str, str, str], str] = {}

@@ -25,8 +25,9 @@ from seechange_core.products.source_list import SourceList
 from seechange_core.products.verdict import not_called_bad
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
-from seechange_core.stages.judge import QualityParams, clear_zero_point, cloud_extinction, judge_clouds
+from seechange_core.stages.clouds import clear_zero_point, cloud_extinction, judge_clouds
 from seechange_core.stages.photometry import PhotometryParams
+from seechange_core.stages.quality_limits import QualityParams
 from seechange_core.storage.engine import open_session
 from seechange_core.storage.orm import JsonDict
 from seechange_core.storage.rows import take_turns

@@ -13,7 +13,7 @@ are not those that the catalog gave the new images, but those of the references,
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from seechange_core.chain.light_curve_table import MICROJANSKY_ZP, LightCurveTable
 from seechange_core.chain.load import CalibratedRows, rows_of_reference
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.flags import UNUSABLE
 from seechange_core.frames import Float
 from seechange_core.numerics.quiet_level import quiet_level
@@ -29,6 +30,7 @@ from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image, image_parents
 from seechange_core.products.object import Object
 from seechange_core.products.reference import Reference, image_references
+from seechange_core.products.sighting import Sighting
 from seechange_core.storage.archive import Archive
 
 
@@ -150,6 +152,21 @@ def forced_in_references(
     }  # fmt: skip
 
 
+def rise_of(session: Session, found: Object, references: Iterable[InReference]) -> float | None:
+    """Return when an object was first seen to shine, MJD: until then it is taken to have been quiet.
+
+    That is its first sighting; but where it was seen to be fainter than a reference at first, brighter later,
+    and that reference holds exposures from as late, then what was missing before was its own light in there,
+    and the first sighting that was brighter is meant. What was seen both ways with a reference older than
+    that is a variable, of which no time is quiet for sure: its first sighting remains.
+    """
+    query = select(Sighting.mjd_mid).where(Sighting.object_id == found.id, Sighting.score > 0)
+    brighter = min(session.scalars(query), default=None)
+    if brighter is None or found.first_mjd is None or brighter <= found.first_mjd:
+        return found.first_mjd
+    return brighter if any((r.mjd >= brighter).any() for r in references) else found.first_mjd
+
+
 def with_references(
     curve: LightCurveTable,
     differences: Sequence[uuid.UUID],
@@ -185,6 +202,7 @@ def with_references(
         reference_flux_err=np.array([r.flux_err for r in rows], float) * scale,
         n_reference=np.array([len(r.mjd) for r in rows], np.int64),
         n_reference_later=later,
+        quiet_before_mjd=np.full(len(curve), np.nan if rise_mjd is None else rise_mjd),
     )
     share, error = np.zeros(len(curve)), np.zeros(len(curve))
     for band in np.unique(curve.filter).tolist():
@@ -207,7 +225,7 @@ def _own_share(
         # Between references of exposures that are all others, the errors of both zero points count.
         same = {t for k in np.flatnonzero(quiet).tolist() for t in rows[k].mjd.tolist()}
         apart = np.array([same.isdisjoint(r.mjd.tolist()) for r in rows])
-        of_zero_point = np.where(apart, 0.4 * np.log(10) * curve.zp_err * curve.reference_flux, 0.0)
+        of_zero_point = np.where(apart, curve.zp_err / MAG_PER_RELATIVE * curve.reference_flux, 0.0)
         share_err = np.hypot(level_err * unit, of_zero_point)
         return np.where(held, curve.reference_flux - level * unit, 0.0), np.where(held, share_err, 0.0)
     nothing = np.zeros(len(curve))
@@ -229,17 +247,20 @@ def notes_on_references(curve: LightCurveTable) -> list[str]:
         held = (curve.filter == band) & (curve.n_reference_later > 0)
         if not held.any():
             continue
+        quiet = np.unique(curve.quiet_before_mjd[held])[0]
         later, of = int(curve.n_reference_later[held].max()), int(curve.n_reference[held].max())
         told = curve.in_reference_flux_err[held] > 0
-        what = f"in {band}, {later} of the reference's {of} exposures are from after the first sighting: "
+        what = f"in {band}, {later} of the reference's {of} exposures show the object: "
+        before = f"before MJD {quiet:.2f} (--quiet-before MJD if it did not shine until another time)"
         if told.any():
             lines.append(
-                f"{what}{_amount(curve.select(np.flatnonzero(held)[told]))} the object had there are added"
+                f"{what}{_amount(curve.select(np.flatnonzero(held)[told]))} it had there are added, "
+                f"counted from the level {before}"
             )
         else:
             lines.append(
-                f"{what}no epoch before tells the flux it had there, and fluxes are counted from it "
-                "(--quiet-before MJD says until when it did not shine)"
+                f"{what}no epoch tells the flux it had there, and all fluxes are counted from it: none is "
+                f"{before}"
             )
     return lines
 

@@ -67,12 +67,24 @@ class ReferenceRow:
 
 
 class UsedNow(NamedTuple):
-    """What came of a wish to use a version: it was another one before, or the same."""
+    """What came of a wish to use a version: it was another one before, or the same.
+
+    Attributes
+    ----------
+    region, filter
+        Where.
+    version, before
+        Used from now on, and used until now; None if there was none.
+    staying
+        Exposures that stay on the one before: they are in the version used now, and it was not built without
+        them.
+    """
 
     region: str
     filter: str
     version: int
     before: int | None
+    staying: tuple[str, ...] = ()
 
 
 def list_references(settings: Settings) -> list[ReferenceRow]:
@@ -175,7 +187,38 @@ def _use(session: Session, rows: list[Reference], wanted: Reference, reason: str
     versions = {row.id: number for number, row in enumerate(rows, 1)}
     before = references_used(session, wanted.provenance_id, [wanted.region], wanted.filter)
     use_reference(session, wanted, reason or "asked for")
-    return UsedNow(wanted.region, wanted.filter, versions[wanted.id], versions[before[0]] if before else None)
+    old = next((row for row in rows if before and row.id == before[0]), None)
+    return UsedNow(
+        region=wanted.region,
+        filter=wanted.filter,
+        version=versions[wanted.id],
+        before=versions[old.id] if old else None,
+        staying=_staying(session, wanted, old) if old and old is not wanted else (),
+    )
+
+
+def _staying(session: Session, wanted: Reference, old: Reference) -> tuple[str, ...]:
+    """Return the exposures that the reference used before can still be subtracted from, but not this one."""
+
+    def inputs(row: Reference) -> dict[uuid.UUID, str]:
+        query = (
+            select(Exposure.id, Exposure.name)
+            .join(Image, Image.exposure_id == Exposure.id)
+            .join(image_parents, image_parents.c.parent_id == Image.id)
+            .where(image_parents.c.coadd_id == row.image_id)
+        )
+        return dict(session.execute(query).tuples())
+
+    without = set(
+        session.scalars(
+            select(Reference.left_out_exposure_id).where(
+                Reference.whole_id == wanted.id, Reference.bitflag == 0
+            )
+        )
+    )
+    left = inputs(wanted).items()
+    held = set(inputs(old)) | without
+    return tuple(sorted(name for key, name in left if key not in held))
 
 
 def _versions(rows: Iterable[Reference]) -> dict[uuid.UUID, int]:

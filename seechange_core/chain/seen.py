@@ -11,6 +11,7 @@ from seechange_core.chain.choice import not_marked_bad
 from seechange_core.chain.could_see import Looked
 from seechange_core.chain.kinds import Neighbour, Surrounding, surrounding
 from seechange_core.chain.lineage import provenances
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.products.base import unindexed
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import LIMIT_SIGMA
@@ -61,9 +62,7 @@ class Seen(NamedTuple):
     @property
     def mag_err(self) -> float | None:
         """Its error."""
-        return (
-            2.5 / float(np.log(10)) * self.flux_err / abs(self.flux) if self.flux and self.flux_err else None
-        )
+        return MAG_PER_RELATIVE * self.flux_err / abs(self.flux) if self.flux and self.flux_err else None
 
     def around(self, params: AssociateParams) -> Surrounding:
         """Tell what the reference shows there."""

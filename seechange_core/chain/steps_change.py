@@ -26,6 +26,7 @@ from seechange_core.stages import judge
 from seechange_core.stages.cut import CutParams, cut
 from seechange_core.stages.detect import DetectParams, detect, search_depth
 from seechange_core.stages.measure import MeasureParams, measure
+from seechange_core.stages.quality_limits import QualityParams
 from seechange_core.stages.subtract import SubtractParams, subtract
 from seechange_core.storage.engine import open_session
 
@@ -83,7 +84,7 @@ def _make_subtraction(section: Section) -> Made:
     verdict = judge.GOOD
     if frame.common_stars is not None:
         zp_err = float(np.sqrt(used[0].zp_err ** 2 + max(z.zp_err for z in used[1:]) ** 2))
-        limits = section.params(judge.QualityParams, "quality")
+        limits = section.params(QualityParams, "quality")
         verdict = judge.judge_registration(frame.common_stars, zp_err, limits)
     with open_session(section.settings) as session:
         row.bitflag = bits_of_zero_points(session, used) | int(verdict.flags)
@@ -108,16 +109,16 @@ def _make_detections(section: Section) -> Made:
     frame = difference(section)
     params = section.params(DetectParams, "detect")
     found, depth = detect(frame, params), search_depth(frame, params)
-    verdict = judge.judge_detections(len(found), depth, section.params(judge.QualityParams, "quality"))
+    verdict = judge.judge_detections(len(found), depth, section.params(QualityParams, "quality"))
+    image = section.needed(Image, "subtraction")
     row = SourceList(
-        image_id=section.needed(Image, "subtraction").id,
+        image_id=image.id,
         provenance_id=section.provenance_id("detections"),
         data_version=section.versions["detections"],
     )
     row.write(section.archive, found, section.place)
-    row.take_depth(depth, load.zero_point(section))
+    row.take_depth(depth, image.zero_point(load.zero_point(section)))
     with open_session(section.settings) as session:
-        image = section.needed(Image, "subtraction")
         own = select(Image.bitflag).where(Image.id == image.id).with_for_update()
         row.bitflag = session.scalars(own).one() | int(verdict.flags)
         row = save(session, row, replace=True)
@@ -199,16 +200,18 @@ def _make_measurement(section: Section) -> Made:
     if not rows:
         assign_objects(section, [])
         return Made(None, None, {"n_measurements": 0, "n_good": 0, "n_new_objects": 0})
-    image = difference(section)
+    frame = difference(section)
     measured = measure(
         _stamps(section, rows),
         detections(section),
-        image.psf,
+        frame.psf,
         section.params(MeasureParams, "measure"),
-        image.image.gain,
+        frame.image.gain,
         surroundings(section),
+        frame.translient,
     )
     made = make_measurements(
+        section.needed(Image, "subtraction"),
         rows,
         measured,
         load.wcs(section),

@@ -52,8 +52,9 @@ def missing(section: Section) -> list[Task]:
 
     To do it again is to measure everything on this section's own difference anew.
     An object found here for the first time is measured at all earlier epochs; a known one at this
-    epoch. Differences that a newer one of the same exposure has replaced are left out, and those of exposures
-    that someone called bad.
+    epoch; one that a person calls bogus at none, until that is taken back: then at all that were left out.
+    Differences that a newer one of the same exposure has replaced are left out, and those of exposures that
+    someone called bad.
     """
     wcs = section.needed(WorldCoordinates, "world_coordinates")
     corners = wcs.corners or []

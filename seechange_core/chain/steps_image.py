@@ -27,14 +27,16 @@ from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import Marks, thumb
 from seechange_core.stages import judge
 from seechange_core.stages.astrometry import AstrometryParams, solve
+from seechange_core.stages.clouds import clear_zero_point
 from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.photometry import PhotometryParams, calibrate
 from seechange_core.stages.preprocess import PreprocessParams, preprocess, wanted_kinds
+from seechange_core.stages.quality_limits import QualityParams
 from seechange_core.storage.engine import open_session
 
 
-def _limits(section: Section) -> judge.QualityParams:
-    return section.params(judge.QualityParams, "quality")
+def _limits(section: Section) -> QualityParams:
+    return section.params(QualityParams, "quality")
 
 
 # --- exposure -------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ def _expected_zp(section: Section, band: str, params: PhotometryParams) -> float
         return None
     time_s = np.array([section.needed(Image, "image").exposure_time_s], float)
     airmass = np.array([section.exposure.airmass], float)  # None is NaN
-    zp = float(judge.clear_zero_point(one_second_mag, time_s, airmass, band, _limits(section))[0])
+    zp = float(clear_zero_point(one_second_mag, time_s, airmass, band, _limits(section))[0])
     return zp if np.isfinite(zp) else None
 
 

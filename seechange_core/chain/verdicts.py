@@ -97,9 +97,10 @@ def mark(
 
     A bad exposure or section is left out of references built from now on, of objects, of forced photometry,
     of light curves, of candidates and of its night's transparency; a bogus object of candidates, of searches
-    by position and of forced photometry. The word holds for the exposure, the section, or the place on the
-    sky: products and objects that are made again, even with other settings, find it there. The last word
-    counts.
+    by position and of forced photometry: until that is taken back, no new flux of it is measured, and then
+    all that were left out are, as soon as a section that covers it is processed again. The word holds for the
+    exposure, the section, or the place on the sky: products and objects that are made again, even with other
+    settings, find it there. The last word counts.
 
     Parameters
     ----------

@@ -172,6 +172,9 @@ class Measurements(Table):
     dipole_chi2, dipole_ratio, dipole_separation_pix, dipole_angle_rad
         By how much a positive and a negative PSF fit better than one, the weaker flux over the stronger one,
         and the way from the negative to the positive one, its angle from +x towards +y.
+    translient_sigma, translient_angle_rad
+        Significance of the strongest dipole within a FWHM in the test for sources that moved, to be compared
+        with the absolute score, and where it moved to, from +x towards +y; NaN where that test was not made.
     change_fraction
         Flux over the light that was there within the aperture; infinite or NaN without light.
     star_distance_arcsec, star_mag, galaxy_distance_arcsec, galaxy_mag
@@ -206,6 +209,8 @@ class Measurements(Table):
     dipole_ratio: Float
     dipole_separation_pix: Float
     dipole_angle_rad: Float
+    translient_sigma: Float
+    translient_angle_rad: Float
     change_fraction: Float
     star_distance_arcsec: Float
     star_mag: Float

@@ -122,6 +122,12 @@ def read_pixels(path: Path, unit: Unit = None) -> npt.NDArray[Any]:
     return _as_image(data, unit, path)
 
 
+def list_names(path: Path) -> list[str]:
+    """List the names (EXTNAME, upper case) of the units of a file that hold images."""
+    with _open(path) as file:
+        return [extent.name for extent in file.extents() if extent.has_image and extent.name]
+
+
 def list_units(path: Path) -> list[UnitReport]:
     """List the units of a file, and check them against the sums they carry (DATASUM, CHECKSUM).
 

@@ -11,9 +11,9 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Float, Float32
 
-_FWHM_PER_SIGMA = 2.3548200450309493
 _MOMENT_STEPS = 30
 #: The weight ends at so many of its sigmas.
 _MOMENT_REACH = 4.0
@@ -219,7 +219,7 @@ def adaptive_moments(
         How far the weight may follow the source's own centre; 0 keeps it where it is.
     """
     out = np.full((5, len(x)), np.nan)
-    start = (fwhm_pix / _FWHM_PER_SIGMA) ** 2
+    start = (fwhm_pix / FWHM_PER_SIGMA) ** 2
     image, weights = (np.ascontiguousarray(a, np.float32) for a in (data, weight))
     moments_of_each(image, weights, np.array(x, float), np.array(y, float), start, float(max_shift_pix), out)
     return as_shapes(out)
@@ -231,7 +231,7 @@ def as_shapes(moments: Float) -> Moments:
     root = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
     middle = (xx + yy) / 2
     with np.errstate(invalid="ignore"):
-        size = _FWHM_PER_SIGMA * np.sqrt(np.sqrt(xx * yy - xy**2))
+        size = FWHM_PER_SIGMA * np.sqrt(np.sqrt(xx * yy - xy**2))
         elongation = np.sqrt((middle + root) / (middle - root))
     return Moments(size, elongation, 0.5 * np.arctan2(2 * xy, xx - yy), new_x, new_y)
 

@@ -6,6 +6,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Bool, Float, Float32, Int, Table
 from seechange_core.numerics import peaks as extremes
 from seechange_core.numerics.matched_filter import matched_filter
@@ -17,7 +18,6 @@ _RISE_SIGMA = 2.25
 _GROW_SHARE = 0.5
 #: Second moments of an island, which is cut at the threshold, are never below a pixel's own.
 _PIXEL_VARIANCE = 1 / 12
-_FWHM_PER_SIGMA = 2.3548200450309493
 _MIN_PEAK_SIGMA = 8.0
 
 
@@ -122,7 +122,7 @@ def _measured(data: Float32, smooth: Float32, noise: Float32, islands: Islands, 
         snr=(smooth.ravel()[islands.peak] / noise.ravel()[islands.peak]).astype(float),
         flux=flux,
         peak=peak,
-        fwhm_pix=_FWHM_PER_SIGMA * np.sqrt(major * minor),
+        fwhm_pix=FWHM_PER_SIGMA * np.sqrt(major * minor),
         elongation=major / minor,
         theta_rad=0.5 * np.arctan2(2 * xy, xx - yy),
         n_pixels=n_pixels.astype(np.int64),

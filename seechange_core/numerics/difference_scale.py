@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.frames.solutions import spatial_terms
 from seechange_core.numerics.paired import Paired, Planes
 from seechange_core.numerics.registration import Registration
 
-_MAG = 2.5 / np.log(10)
 #: Tiles for each coefficient of how the ratio varies.
 _TILES_PER_TERM = 2
 
@@ -38,7 +38,7 @@ def zero_point_change(
     ratio, error = 1.0, planes.kernel_error
     if registration is not None:
         ratio, error = registration.flux_ratio, registration.flux_ratio_err / registration.flux_ratio
-    zp_err = np.hypot(_MAG * error, max(m.image.zero_point.zp_err for m in pair.aligned.members))
+    zp_err = np.hypot(MAG_PER_RELATIVE * error, max(m.image.zero_point.zp_err for m in pair.aligned.members))
     change = np.array([2.5 * np.log10(ratio)])
     if planes.scale is not None:
         plan = pair.plan

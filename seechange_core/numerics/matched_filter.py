@@ -3,9 +3,9 @@
 import numba as nb
 import numpy as np
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Float32
 
-_FWHM_PER_SIGMA = 2.3548200450309493
 #: Cut at this many sigma the filter loses 1e-3 of a star's S/N.
 _REACH = 2.5
 #: Of the Gaussian that must lie on usable pixels.
@@ -14,7 +14,7 @@ _MIN_SHARE = 0.1
 
 def gaussian_taps(fwhm_pix: float) -> Float32:
     """Return samples of a Gaussian, odd in number, of sum 1."""
-    sigma = fwhm_pix / _FWHM_PER_SIGMA
+    sigma = fwhm_pix / FWHM_PER_SIGMA
     half = max(1, int(np.ceil(_REACH * sigma)))
     steps = np.arange(-half, half + 1)
     row = np.exp(-0.5 * (steps / sigma) ** 2)

@@ -1,20 +1,31 @@
 """The level that something had before it began to change: from its own measurements before."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from seechange_core.frames import Float
 
-#: Fewer epochs show no trend.
+#: Fewer epochs tell no rise from scatter.
 _MIN_EPOCHS = 3
+#: What rose unseen was not found: in the last of the epochs it is of the order of so many errors.
+_UNSEEN_SIGMA = 3.0
+#: How light rises: as a line, or as a supernova's first days do.
+_POWERS = (1, 2)
 
 
 def quiet_level(time: Float, flux: Float, error: Float) -> tuple[float, float]:
-    """Return the mean of the earliest epochs that show no trend, and its error.
+    """Return the level that something had in the beginning, and its error, though it may have risen unseen.
 
-    Light too faint to be found may be there long before the first detection. So, as long as a line through
-    the epochs rises or falls by more than its error, the later half of them is left out; what such a line
-    cannot show is of the size of the error of the mean. If the epochs that are left scatter by more than
-    their errors (zero points have errors, too), the mean's error is scaled up to what they show.
+    Light too faint to be found may be there long before the first detection, and noise looks like it. So
+    neither is decided upon: the level is the mean over models, each weighted by its probability given the
+    data (Bayesian model averaging; Hoeting et al. 1999, Statist. Sci. 14, 382): constant light with
+    probability one half before the data are seen, else light that is constant up to one of the epochs, all
+    alike, and from there rises or falls with the first or second power of time. By how much it did so at the
+    last epoch has a Gaussian prior of 3 errors: more would have been found. The error is that of the mixture,
+    ``(sum w (err^2 + (level - mean)^2))^1/2``, wide where the data do not tell. If the epochs scatter by more
+    than their errors around the best of the models (zero points have errors, too), all errors are scaled up
+    to what they show.
 
     Parameters
     ----------
@@ -27,25 +38,52 @@ def quiet_level(time: Float, flux: Float, error: Float) -> tuple[float, float]:
         NaN without an epoch.
     """
     order = np.argsort(time, kind="stable")
-    time, flux, weight = time[order], flux[order], error[order] ** -2.0
-    n = len(time)
-    if n == 0:
+    time, flux, error = time[order], flux[order], error[order]
+    if len(time) == 0:
         return np.nan, np.nan
-    while n >= _MIN_EPOCHS and _trend_sigma(time[:n], flux[:n], weight[:n]) > 1:
-        n = (n + 1) // 2
-    flux, weight = flux[:n], weight[:n]
-    level = np.sum(weight * flux) / np.sum(weight)
-    chi2 = np.sum(weight * (flux - level) ** 2) / max(n - 1, 1)
-    return float(level), float(np.sqrt(max(chi2, 1.0) / np.sum(weight)))
+    error = error * _excess(time, flux, error)
+    one = np.ones((1, len(time)))
+    models = [(0.5, *_posterior(flux, error, one))]
+    shapes = list(_rises(time)) if len(time) >= _MIN_EPOCHS else []
+    models += [(0.5 / len(shapes), *_posterior(flux, error, np.vstack([one, shape]))) for shape in shapes]
+    prior, level, variance, log_evidence = np.array(models).T
+    weight = prior * np.exp(log_evidence - log_evidence.max())
+    weight /= weight.sum()
+    mean = np.sum(weight * level)
+    return float(mean), float(np.sqrt(np.sum(weight * (variance + (level - mean) ** 2))))
 
 
-def _trend_sigma(time: Float, flux: Float, weight: Float) -> float:
-    """Return the size of the slope of a line in units of its error; 0 for a single moment."""
-    since = time - np.sum(weight * time) / np.sum(weight)
-    spread = np.sum(weight * since**2)
-    if not spread > 0:
-        return 0.0
-    rest = flux - np.sum(weight * flux) / np.sum(weight)
-    slope = np.sum(weight * since * rest) / spread
-    chi2 = np.sum(weight * (rest - slope * since) ** 2) / max(len(flux) - 2, 1)
-    return float(abs(slope) * np.sqrt(spread / max(chi2, 1.0)))
+def _rises(time: Float) -> Iterator[Float]:
+    """Yield how light may rise: 0 up to each of the epochs but the last, 1 at the last one."""
+    for start in np.unique(time)[:-1]:
+        since = np.clip((time - start) / (time[-1] - start), 0, None)
+        for power in _POWERS:
+            yield since**power
+
+
+def _posterior(flux: Float, error: Float, terms: Float) -> tuple[float, float, float]:
+    """Fit a level and perhaps a rise; return level, variance, and the logarithm of the evidence.
+
+    The prior of the level is flat, and the evidence but for a constant.
+    """
+    scaled = terms / error
+    normal = scaled @ scaled.T
+    normal[1:, 1:] += np.eye(len(terms) - 1) / (_UNSEEN_SIGMA * error[-1]) ** 2
+    vector = scaled @ (flux / error)
+    covariance = np.linalg.inv(normal)
+    fitted = covariance @ vector
+    chi2 = np.sum((flux / error) ** 2) - vector @ fitted
+    occam = np.linalg.slogdet(normal)[1] + 2 * (len(terms) - 1) * np.log(_UNSEEN_SIGMA * error[-1])
+    return float(fitted[0]), float(covariance[0, 0]), float(-(chi2 + occam) / 2)
+
+
+def _excess(time: Float, flux: Float, error: Float) -> float:
+    """Return by how much the errors are too small for the scatter around the best model, at least 1."""
+    least = np.inf
+    for shape in ([], *([r] for r in _rises(time))):
+        terms = np.vstack([np.ones((1, len(time))), *shape]) / error
+        dof = len(time) - len(terms)
+        if dof > 0:
+            fitted, *_ = np.linalg.lstsq(terms.T, flux / error, rcond=None)
+            least = min(least, np.sum((flux / error - fitted @ terms) ** 2) / dof)
+    return float(np.sqrt(max(least, 1.0))) if np.isfinite(least) else 1.0

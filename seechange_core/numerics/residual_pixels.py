@@ -1,6 +1,7 @@
 """Single pixels of a new image once the static sky is away: what no source can be, and what was lost."""
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 from scipy.fft import irfft2, rfft2
 
@@ -10,6 +11,9 @@ _REACH = 2
 """Lost pixels are filled from usable ones within so many rows and columns."""
 _NOISE = 0.02
 """Noise of a pixel over the variance of the light, where a lost pixel is filled."""
+_SURROUNDED = 10
+_NOISE_BEYOND = 1.0
+"""And with no more usable pixels near than that: beyond an edge noise would be carried on and grow."""
 _CACHED = 251
 _ROUNDS = 8
 _HALF = 3
@@ -118,7 +122,7 @@ def _predict(residual, usable, wanted, covariance, struck, hits, out):  # type: 
         for i in range(n):
             for j in range(i + 1):
                 matrix[i, j] = covariance[at_y[i] - at_y[j] + 4, at_x[i] - at_x[j] + 4]
-            matrix[i, i] += _NOISE
+            matrix[i, i] += _NOISE if n > _SURROUNDED else _NOISE_BEYOND
             right[i] = covariance[at_y[i] - y + 4, at_x[i] - x + 4]
         # Cholesky, then both triangles.
         for j in range(n):
@@ -214,29 +218,40 @@ def _between(psf):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return out
 
 
-@njit(cache=True, nogil=True)
-def _bright(residual, variance, usable, n_sigma):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _bright(
+    residual: Float32, variance: Float32, usable: Bool, n_sigma: np.float32
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the rows and columns of usable pixels beyond so many sigma."""
-    at = np.empty(residual.size, np.int64)
-    n, width = 0, residual.shape[1]
-    least = n_sigma * n_sigma
-    for y in range(residual.shape[0]):
-        for x in range(width):
-            value = residual[y, x]
-            if value > 0 and value * value > least * variance[y, x] and usable[y, x]:
-                at[n] = y * width + x
-                n += 1
-    return at[:n] // width, at[:n] % width
+    beyond = np.empty(residual.shape, np.bool_)
+    _beyond(residual.ravel(), variance.ravel(), n_sigma, beyond.ravel())
+    beyond &= usable
+    at = np.flatnonzero(beyond)
+    return at // residual.shape[1], at % residual.shape[1]
+
+
+@njit(cache=True, nogil=True)
+def _beyond(residual, variance, n_sigma, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for k in range(len(out)):
+        out[k] = (residual[k] > 0) & (residual[k] * residual[k] > n_sigma * n_sigma * variance[k])
 
 
 @njit(cache=True, nogil=True)
 def _hits(residual, variance, usable, struck, wrong, psf, between, rows, columns, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     height, width = residual.shape
+    found_y, found_x, found = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64), 0
+    looked = np.full(len(rows), -1, np.int64)
     for _ in range(_ROUNDS):
-        found = 0
+        before = found
         for k in range(len(rows)):
             y, x = rows[k], columns[k]
             if hits[y, x] or y < 1 or x < 1 or y > height - 2 or x > width - 2:
+                continue
+            # Nothing is different unless there is another hit since, as near as anything counts.
+            news = looked[k] < 0
+            for n in range(max(looked[k], 0), found):
+                news |= abs(found_y[n] - y) <= _HALF + 1 and abs(found_x[n] - x) <= _HALF + 1
+            looked[k] = found
+            if not news:
                 continue
             sigma = np.sqrt(variance[y, x])
             own = (residual[y, x] - wrong[y, x]) / sigma
@@ -245,11 +260,12 @@ def _hits(residual, variance, usable, struck, wrong, psf, between, rows, columns
                 hit = hit and _stands_out(residual, variance, usable, wrong, between, y, x, hits)
             else:
                 hit = own > _MIN_SIGMA
-                hit = hit and own > _SHARPER * _best_source(residual, sigma, usable, psf, y, x, hits)
+                hit = hit and not _is_source(own / _SHARPER, residual, sigma, usable, psf, y, x, hits)
             if hit:
                 hits[y, x] = True
+                found_y[found], found_x[found] = y, x
                 found += 1
-        if not found:
+        if found == before:
             break
 
 
@@ -281,24 +297,29 @@ def _stands_out(residual, variance, usable, wrong, between, y, x, hits):  # type
         return True
     best, above = np.sum(data**2 * weight), data[_WINDOW, _WINDOW]
     middle = between.shape[2] // 2
-    for dy in range(-reach * _FRACTIONS, reach * _FRACTIONS + 1):
-        for dx in range(-reach * _FRACTIONS, reach * _FRACTIONS + 1):
+    # From the middle outwards: most often a source that fits is near, and then no other is looked at.
+    for j in range(1, 2 * reach * _FRACTIONS + 2):
+        dy = j // 2 if j % 2 else -(j // 2)
+        for i in range(1, 2 * reach * _FRACTIONS + 2):
+            if best <= n:
+                return False
+            dx = i // 2 if i % 2 else -(i // 2)
             stamp = between[dy % _FRACTIONS, dx % _FRACTIONS]
             top, left = middle - _WINDOW - dy // _FRACTIONS, middle - _WINDOW - dx // _FRACTIONS
             total, norm = 0.0, 1e-30
-            for j in range(side):
-                for i in range(side):
-                    p = stamp[top + j, left + i]
-                    total += p * data[j, i] * weight[j, i]
-                    norm += p * p * weight[j, i]
+            for v in range(side):
+                for u in range(side):
+                    p = stamp[top + v, left + u]
+                    total += p * data[v, u] * weight[v, u]
+                    norm += p * p * weight[v, u]
             flux = max(total / norm, 0.0)
             chi2 = 0.0
-            for j in range(side):
+            for v in range(side):
                 if chi2 >= best:
                     break
-                for i in range(side):
-                    p = flux * stamp[top + j, left + i]
-                    chi2 += (data[j, i] - p) ** 2 / (var[j, i] + (_PSF_ERROR * p) ** 2)
+                for u in range(side):
+                    p = flux * stamp[top + v, left + u]
+                    chi2 += (data[v, u] - p) ** 2 / (var[v, u] + (_PSF_ERROR * p) ** 2)
             if chi2 < best:
                 best = chi2
                 above = data[_WINDOW, _WINDOW] - flux * stamp[top + _WINDOW, left + _WINDOW]
@@ -307,21 +328,38 @@ def _stands_out(residual, variance, usable, wrong, between, y, x, hits):  # type
 
 def prediction_error(model: Float32) -> Float32:
     """Return how wrong a prediction of the static light, (H, W) float32, may be at each pixel."""
-    wrong = _MODEL_ERROR * _brightest(model, 1) + _WING_ERROR * _brightest(model, _WING)
-    return np.asarray(wrong, np.float32)
+    wrong = np.zeros(model.shape, np.float32)
+    _add_brightest(model, 1, np.float32(_MODEL_ERROR), wrong)
+    _add_brightest(model, _WING, np.float32(_WING_ERROR), wrong)
+    return wrong
 
 
-def _brightest(plane: Float32, reach: int) -> Float32:
-    """Return the highest value within so many rows and columns, at least 0."""
-    highest = np.pad(plane, reach)
-    for _ in range(2):
-        width = 1
-        while width < 2 * reach + 1:
-            step = min(width, 2 * reach + 1 - width)
-            highest = np.maximum(highest[:-step], highest[step:])
-            width += step
-        highest = highest.T
-    return highest
+@njit(cache=True, nogil=True)
+def _add_brightest(plane: Float32, reach: int, factor: np.float32, out: Float32) -> None:
+    """Add the highest value within so many rows and columns times a factor; 0 beyond the edge."""
+    (height, width), wide = plane.shape, plane.shape[1] + 2 * reach
+    highest = np.zeros((height + 2 * reach) * wide, np.float32)
+    spare = highest.copy()
+    for y in range(height):
+        highest[(reach + y) * wide + reach :][:width] = plane[y]
+    for stride in (1, wide):
+        # The highest of 1, 2, 4, ... neighbours. What goes from one row to the next is not read.
+        seen = 1
+        while seen < 2 * reach + 1:
+            step = min(seen, 2 * reach + 1 - seen)
+            _higher(highest, highest[step * stride :], spare)
+            highest, spare = spare, highest
+            seen += step
+    for y in range(height):
+        line = highest[y * wide :][:width]
+        for x in range(width):
+            out[y, x] += factor * line[x]
+
+
+@njit(cache=True, nogil=True)
+def _higher(a: Float32, b: Float32, out: Float32) -> None:
+    for j in range(len(b)):
+        out[j] = a[j] if a[j] > b[j] else b[j]
 
 
 @njit(cache=True, nogil=True)
@@ -335,12 +373,11 @@ def _beside(struck, hits, y, x):  # type: ignore[no-untyped-def]  # noqa: ANN001
 
 
 @njit(cache=True, nogil=True)
-def _best_source(residual, sigma, usable, psf, y, x, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Return the significance of the best point source within a pixel."""
+def _is_source(least, residual, sigma, usable, psf, y, x, hits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Tell if a point source within a pixel is as significant as that, at least."""
     height, width = residual.shape
-    best = 0.0
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
+    for dy in (0, -1, 1):
+        for dx in (0, -1, 1):
             total = 0.0
             norm = 0.0
             for v in range(max(0, y + dy - _HALF), min(height, y + dy + _HALF + 1)):
@@ -349,6 +386,6 @@ def _best_source(residual, sigma, usable, psf, y, x, hits):  # type: ignore[no-u
                         p = psf[v - y - dy + _HALF, u - x - dx + _HALF]
                         total += p * residual[v, u]
                         norm += p * p
-            if norm > 0:
-                best = max(best, total / (sigma * np.sqrt(norm)))
-    return best
+            if norm > 0 and total >= least * sigma * np.sqrt(norm):
+                return True
+    return False

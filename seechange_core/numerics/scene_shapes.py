@@ -6,6 +6,7 @@ import numba as nb
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Float, Float32, PsfModel
 from seechange_core.numerics.aperture import Moments, adaptive_moments, as_shapes, moments_of_each
 from seechange_core.numerics.psf import PAD, add_star, local_coefficients, spline_coefficients, terms_at
@@ -30,7 +31,7 @@ def shapes(scene: SceneFit, weight: Float32, psf: PsfModel, blur_pix: float = 0.
     image = gaussian_filter(scene.residual, blur_pix) if blur_pix else scene.residual.copy()
     coefficients = gaussian_filter(psf.coefficients, blur) if blur_pix else psf.coefficients
     out = np.full((5, len(fits.x)), np.nan)
-    start = (float(np.hypot(psf.fwhm_pix, 2.3548 * blur_pix)) / 2.3548) ** 2
+    start = (float(np.hypot(psf.fwhm_pix, FWHM_PER_SIGMA * blur_pix)) / FWHM_PER_SIGMA) ** 2
     _shapes_of_each(
         image, np.ascontiguousarray(weight, np.float32), spline_coefficients(coefficients),
         terms_at(psf, fits.x, fits.y),
@@ -72,7 +73,7 @@ def psf_moments(psf: PsfModel, x: Float, y: Float, blur_pix: float = 0.0) -> tup
     image = np.zeros((max(1, -(-len(x) // columns)) * side, columns * side), np.float32)
     _draw_tiles(image, spline_coefficients(psf.coefficients), terms_at(psf, x, y), at_x, at_y, side - 2)
     seen = gaussian_filter(image, blur_pix) if blur_pix else image
-    width = float(np.hypot(psf.fwhm_pix, 2.3548 * blur_pix))
+    width = float(np.hypot(psf.fwhm_pix, FWHM_PER_SIGMA * blur_pix))
     shape = adaptive_moments(seen, np.ones_like(image), at_x, at_y, width)
     centre = image[np.rint(at_y).astype(int), np.rint(at_x).astype(int)]
     return shape, centre.astype(float)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.errors import NoStars, Trailed
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import Bool, Float, Float32, ImageFrame, Int
@@ -178,8 +179,10 @@ def _shapes(
     if np.count_nonzero(np.isfinite(shapes.fwhm_pix)) < 0.75 * len(x) and guess_pix < _SHARP_FWHM_PIX:
         # A weight as sharp as an undersampled star falls between the pixels: blurred, all have shapes.
         blurred = gaussian_filter(data, _BLUR_PIX)
-        shapes = adaptive_moments(blurred, weight, x, y, float(np.hypot(guess_pix, 2.355 * _BLUR_PIX)))
-        narrower = np.sqrt(np.maximum(shapes.fwhm_pix**2 - (2.355 * _BLUR_PIX) ** 2, 0.01))
+        shapes = adaptive_moments(
+            blurred, weight, x, y, float(np.hypot(guess_pix, FWHM_PER_SIGMA * _BLUR_PIX))
+        )
+        narrower = np.sqrt(np.maximum(shapes.fwhm_pix**2 - (FWHM_PER_SIGMA * _BLUR_PIX) ** 2, 0.01))
         shapes = replace(shapes, fwhm_pix=narrower)
     fwhm_pix, elongation = np.full((2, len(peaks)), np.nan)
     fwhm_pix[rows], elongation[rows] = shapes.fwhm_pix, shapes.elongation

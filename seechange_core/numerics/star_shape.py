@@ -4,11 +4,11 @@ import numpy as np
 from numba import njit
 from scipy.special import erf
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Bool, Float, Float32
 
-#: Ratio of FWHM and sigma of a Gaussian, and the variance (FWHM^2) that a pixel's own width adds to it.
-_FWHM_PER_SIGMA = 2.3548
-PIXEL_FWHM2 = _FWHM_PER_SIGMA**2 / 12
+#: The variance (FWHM^2) that a pixel's own width adds to a Gaussian.
+PIXEL_FWHM2 = FWHM_PER_SIGMA**2 / 12
 #: Fewest peaks that tell a width; a cluster of them is so narrow (ratio of its ends).
 _FEWEST_PEAKS = 15
 _CLUSTER = 1.08
@@ -42,7 +42,7 @@ def sharp_star_fwhm(data: Float32, variance: Float32, excluded: Bool, lowest: fl
     is_round = np.abs(np.log(along_x / along_y)) < np.log(1.8)
     if is_round.sum() < _FEWEST_PEAKS:
         return lowest
-    widths = np.sort(_FWHM_PER_SIGMA / np.sqrt(along_x + along_y)[is_round])
+    widths = np.sort(FWHM_PER_SIGMA / np.sqrt(along_x + along_y)[is_round])
     size = max(5, widths.size // 10)
     low, high = widths[: widths.size - size + 1], widths[size - 1 :]
     start = int(np.argmax(high < _CLUSTER * low)) if np.any(high < _CLUSTER * low) else 0
@@ -58,7 +58,7 @@ def star_templates(fwhm_pix: float) -> Float:
     ndarray
         (81, 9) float64: one row per position of the centre, the sum of squares of each 1.
     """
-    scale = np.sqrt(2) * fwhm_pix / _FWHM_PER_SIGMA
+    scale = np.sqrt(2) * fwhm_pix / FWHM_PER_SIGMA
     edges = (np.array([-1.5, -0.5, 0.5, 1.5]) - _PHASES[:, None]) / scale
     line = np.diff(erf(edges), axis=1)
     stamps = (line[:, None, :, None] * line[None, :, None, :]).reshape(-1, 9)

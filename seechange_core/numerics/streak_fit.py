@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Float
-from seechange_core.numerics.streak_profile import SIGMA_PER_FWHM, Along
+from seechange_core.numerics.streak_profile import Along
 
 #: Brightness along a trail may differ from uniform by this: seeing, sampling, tumbling.
 _FLICKER = 0.1
@@ -46,7 +47,7 @@ def fit_trail(along: Along, fwhm_pix: float) -> TrailFit:
     known = along.known
     t = np.flatnonzero(known).astype(np.float64)
     value, sigma = along.value[known], along.sigma[known]
-    blur = SIGMA_PER_FWHM * fwhm_pix / along.step
+    blur = fwhm_pix / FWHM_PER_SIGMA / along.step
     edges = np.arange(along.value.size + 1) - 0.5
     rise = ndtr((t[None, :] - edges[:, None]) / blur)
     i, j = np.triu_indices(edges.size, 2)

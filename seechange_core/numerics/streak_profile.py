@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Bool, Float, Float32
 
 #: Light across a point source drawn out to a line, relative to the ridge, at distances in FWHM: turbulence
@@ -17,7 +18,6 @@ _DISTANCE_FWHM = np.array([0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0
 _LINE_LIGHT = np.array(
     [1.0, 0.847, 0.526, 0.257, 0.111, 0.0246, 0.00898, 0.00257, 0.00113, 3.7e-4, 1.7e-4, 2.6e-5]
 )
-SIGMA_PER_FWHM = 1 / 2.3548
 #: Pixels on either side of a line say at most this much, sigma.
 _SIDE_CLIP = 3.0
 #: Light beside the saturated core of a trail, on average over four FWHM, is at least this, sigma.
@@ -100,7 +100,7 @@ def refined(
     half = int(np.ceil(reach + fwhm_pix)) + 1
     pieces = int(np.clip((line.stop - line.start) / max(fwhm_pix, 3.0), 4, 24))
     light = np.nan_to_num(_across(data, variance, excluded, *line, half, pieces, clip))
-    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / (SIGMA_PER_FWHM * fwhm_pix)) ** 2)
+    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / (fwhm_pix / FWHM_PER_SIGMA)) ** 2)
     smooth = np.array([np.convolve(row, kernel, "same") for row in light])
     # A star says no more than the trail itself would.
     smooth = np.minimum(smooth, 1.2 * max(float(np.median(smooth.max(axis=1))), 1e-6))
@@ -227,7 +227,7 @@ def fit_width(
     for width in fwhm_pix * np.geomspace(0.3, 5.0, 30):
         for offset in np.arange(-1.0, 1.01, 0.5):
             near = np.abs(u) < max(1.5 * width, 3.0) + 2 * fwhm_pix
-            model = np.exp(-0.5 * ((u[near] - offset) / (SIGMA_PER_FWHM * width)) ** 2)
+            model = np.exp(-0.5 * ((u[near] - offset) / (width / FWHM_PER_SIGMA)) ** 2)
             design = np.stack([model, np.ones_like(model)], axis=1)
             solution, *_ = np.linalg.lstsq(design, profile[near], rcond=None)
             chi2 = float(np.mean((profile[near] - design @ solution) ** 2))

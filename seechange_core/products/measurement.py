@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from seechange_core.frames import Measurements, WcsSolution
 from seechange_core.products.base import Detail, Located, link
 from seechange_core.products.cutouts import Cutouts
+from seechange_core.products.image import Image
 from seechange_core.products.photometric import magnitude
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.storage.orm import Base
@@ -38,7 +39,7 @@ class Measurement(Detail, Located, Base):
     flux_err: Mapped[float | None] = mapped_column(doc="1-sigma error of flux, electrons.")
     chi2: Mapped[float | None] = mapped_column(doc="Reduced chi square of the PSF fit.")
     mag: Mapped[float | None] = mapped_column(
-        doc="zp - 2.5 log10(flux) with the zero point at x, y; None where flux is not positive."
+        doc="zp - 2.5 log10(flux), zp that of the difference at x, y; None where flux is not positive."
     )
     mag_err: Mapped[float | None] = mapped_column(doc="1-sigma error of mag from flux_err, mag.")
     limiting_mag: Mapped[float | None] = mapped_column(
@@ -71,6 +72,12 @@ class Measurement(Detail, Located, Base):
     dipole_angle_rad: Mapped[float | None] = mapped_column(
         doc="Way from the negative to the positive one, from +x towards +y, rad."
     )
+    translient_sigma: Mapped[float | None] = mapped_column(
+        doc="Significance of a shift, to be compared with the absolute score; None if not asked for."
+    )
+    translient_angle_rad: Mapped[float | None] = mapped_column(
+        doc="Where it shifted to, from +x towards +y, rad."
+    )
     change_fraction: Mapped[float | None] = mapped_column(
         doc="Flux over the light that was there before within the aperture; None if there was none."
     )
@@ -88,6 +95,7 @@ class Measurement(Detail, Located, Base):
 
 
 def make_measurements(
+    image: Image,
     cutouts: Sequence[Cutouts],
     measured: Measurements,
     wcs: WcsSolution,
@@ -99,6 +107,8 @@ def make_measurements(
 
     Parameters
     ----------
+    image
+        The difference they are of.
     cutouts
         Their rows, in the order of the measurements.
     measured
@@ -113,7 +123,7 @@ def make_measurements(
     ra, dec = wcs.to_sky(measured.x, measured.y)
     pixel_err = np.hypot(measured.x_err, measured.y_err) / np.sqrt(2)
     sky_err = np.hypot(pixel_err * wcs.pixel_scale_arcsec, wcs.error_mas / 1000)
-    zp = zero_point.solution().zp_at(measured.x, measured.y)
+    zp = image.zero_point(zero_point.solution()).zp_at(measured.x, measured.y)
     mag, mag_err = magnitude(measured.flux_psf, measured.flux_psf_err, zp)
     limit, _ = magnitude(5 * measured.flux_psf_err, np.zeros(len(measured)), zp)
     columns = measured.columns()

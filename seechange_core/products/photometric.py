@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.frames import Float
 
 
@@ -22,4 +23,4 @@ def magnitude(flux: Float, flux_err: Float, zp: Float | float) -> tuple[Float, F
         NaN where the flux is not positive.
     """
     positive = np.where(flux > 0, flux, np.nan)
-    return zp - 2.5 * np.log10(positive), 2.5 / np.log(10) * flux_err / positive
+    return zp - 2.5 * np.log10(positive), MAG_PER_RELATIVE * flux_err / positive

@@ -1,6 +1,7 @@
 """Source lists: what was found in an image, or in a difference, and how faint it could have been."""
 
 import uuid
+from dataclasses import fields
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from seechange_core.frames import Depth, Detections, Sources, ZeroPointSolution
 from seechange_core.products.base import FileProduct, link
 from seechange_core.products.place import Place
 from seechange_core.storage.archive import Archive
-from seechange_core.storage.fits_io import read_fits, to_table, write_fits
+from seechange_core.storage.fits_io import AnyTable, read_fits, to_table, write_fits
 from seechange_core.storage.orm import JSON_OR_NULL, Base, JsonDict
 
 CONTENTS = ("sources", "detections")
@@ -82,7 +83,18 @@ class SourceList(FileProduct, Base):
         self.n_sources = len(frame)
 
     def read(self, archive: Archive) -> Sources:
-        """Read the sources of an image.
+        """Read the sources of an image. Raises what `read_as` does."""
+        return self.read_as(Sources, archive)
+
+    def read_as(self, kind: type[AnyTable], archive: Archive) -> AnyTable:
+        """Read some columns of the sources of an image.
+
+        Parameters
+        ----------
+        kind
+            A table with columns of `Sources`: no others are read.
+        archive
+            Where the file is.
 
         Raises
         ------
@@ -90,7 +102,8 @@ class SourceList(FileProduct, Base):
             If its file is nowhere, or not whole, or holds detections.
         """
         path = archive.find(self.file, checksum=self.checksum)
-        return to_table(Sources, read_fits(path, ("sources",))[0]["sources"], path)
+        columns = [field.name for field in fields(kind)]
+        return to_table(kind, read_fits(path, ("sources",), columns=columns)[0]["sources"], path)
 
     def read_detections(self, archive: Archive) -> Detections:
         """Read the detections of a difference. Raises what `read` does."""

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from seechange_core.flags import PixelFlag
 from seechange_core.frames import Flags, Float, Stamps
 from seechange_core.numerics.stats import clipped_stats
 from seechange_core.qa.preview import FLAG_COLORS
@@ -208,8 +209,12 @@ def _turned(step: tuple[float, float], turns: int, mirrored: bool) -> tuple[floa
 
 def _pictures(stamps: Stamps) -> dict[str, Flags]:
     """Stretch the three stamps: (H, W, 3) uint8 each."""
-    new, ref, sub = (getattr(stamps, name)[0] for name in ("new", "ref", "sub"))
     flags = [getattr(stamps, f"{name}_flags")[0] for name in ("new", "ref", "sub")]
+    new, ref, sub = (
+        _known(getattr(stamps, n)[0], f) for n, f in zip(("new", "ref", "sub"), flags, strict=True)
+    )
+    # Beside the reference's rim the difference has neither weight nor flag.
+    sub = np.where((stamps.sub_weight[0] == 0) & (flags[2] == 0), np.nan, sub)
     noise = _noise(new, flags[0])
     top = max(_LEAST_SIGMA * noise, _bright(new, flags[0]), _bright(ref, flags[1]))
     greys = [_asinh(image, -_SOFT_SIGMA * noise, top, noise) for image in (new, ref)]
@@ -218,6 +223,11 @@ def _pictures(stamps: Stamps) -> dict[str, Flags]:
     greys.append(_asinh(sub, -top, top, noise))
     names = ("new", "reference", "difference")
     return {n: _colored(g, f, i) for n, g, f, i in zip(names, greys, flags, (new, ref, sub), strict=True)}
+
+
+def _known(image: Float, flags: Flags) -> Float:
+    """Return a stamp, NaN where no pixel of its image is."""
+    return np.where(flags & np.uint16(PixelFlag.OUT_OF_BOUNDS | PixelFlag.NO_DATA), np.nan, image)
 
 
 def _usable(image: Float, flags: Flags) -> Float:

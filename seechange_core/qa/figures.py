@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from seechange_core.constants import FWHM_PER_SIGMA, MAG_PER_RELATIVE
 from seechange_core.frames import (
     CatalogStars,
     Detections,
@@ -87,7 +88,7 @@ def _ellipticity(stamps: Float32, fwhm_pix: float) -> tuple[Float, Float]:
     middle = stamps.shape[-1] // 2
     dx = np.arange(stamps.shape[-1]) - middle
     r2 = dx[None, :] ** 2 + dx[:, None] ** 2
-    weighted = stamps * np.exp(-r2 / (2 * (fwhm_pix / 2.355) ** 2))
+    weighted = stamps * np.exp(-r2 / (2 * (fwhm_pix / FWHM_PER_SIGMA) ** 2))
     total = weighted.sum(axis=(1, 2))
     xx = (weighted * dx[None, None, :] ** 2).sum(axis=(1, 2)) / total
     yy = (weighted * dx[None, :, None] ** 2).sum(axis=(1, 2)) / total
@@ -165,7 +166,7 @@ def zero_point_scatter(
     good &= sources.flags[pairs.first] == 0
     first, second = pairs.first[good], pairs.second[good]
     star_zp = catalog.mag[second] + 2.5 * np.log10(sources.flux_psf[first])
-    error = np.hypot(1.0857 / sources.snr[first], np.nan_to_num(catalog.mag_err[second]))
+    error = np.hypot(MAG_PER_RELATIVE / sources.snr[first], np.nan_to_num(catalog.mag_err[second]))
     residual = star_zp - solution.zp_at(sources.x[first], sources.y[first])
     spread = max(3 * mad_sigma(residual), 0.02) if len(first) else 0.1
     bars = {"fmt": ".", "ms": 4, "elinewidth": 0.6, "alpha": 0.6, "color": BLUE, "zorder": 2}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import wrap
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -50,6 +51,8 @@ class LightCurve:
         Of the magnitudes: ``AB``, ``Vega``, or another word for one without a physical zero.
     ab_offset_mag
         (n,) or a number: what to add to the magnitudes to make them AB; NaN where nothing does.
+    note
+        A line to stand below the figure of one object, such as what was left out.
     """
 
     label: str
@@ -64,6 +67,7 @@ class LightCurve:
     total_flux_err: Float = field(default_factory=lambda: np.empty(0))
     system: str = "AB"
     ab_offset_mag: Float | float = 0.0
+    note: str = ""
 
     @property
     def usable(self) -> Bool:
@@ -327,8 +331,12 @@ def _legend(
         style = band_style(band)
         handles.append(Line2D([], [], ls="", marker=style["marker"], color=style["color"], ms=5, label=band))
     if quantity == "mag" and any((c.flux < sigmas[0] * c.flux_err)[c.usable].any() for c in curves):
-        label = f"{sigmas[1]:g}σ upper limit, where below {sigmas[0]:g}σ"
+        label = f"{sigmas[1]:g}σ upper limit where below {sigmas[0]:g}σ (σ: error of the forced flux)"
         handles.append(Line2D([], [], ls="", marker=r"$\downarrow$", color="0.3", ms=9, label=label))
     if any(c.truth_time.size for c in curves):
         handles.append(Line2D([], [], color="0.6", lw=1.2, label="truth"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    note = curves[0].note if len(curves) == 1 else ""
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False,
+        title="\n".join(wrap(note, 100)), title_fontsize="small",
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Bool, Depth, Detections, Float, Float32, SubtractionFrame
 from seechange_core.numerics.depth import depth_map, limit_sigma
 from seechange_core.numerics.flag_sums import flags_within
@@ -11,7 +12,7 @@ from seechange_core.numerics.peaks import Peaks, climb, local_extremes, merge_cl
 from seechange_core.numerics.psf_fit import PsfFits, fit
 from seechange_core.params import Params, param
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _MAX_SHIFT_PIX = 1.0
 
@@ -109,9 +110,9 @@ def _measured(sub: SubtractionFrame, params: DetectParams, peaks: Peaks) -> Dete
     free = _fit(sub, params, start.x, start.y, score, reach)
     moved = np.hypot(free.x - start.x, free.y - start.y)
     good = np.isfinite(free.flux) & np.isfinite(free.x_err) & (moved < reach) & (free.flux * score > 0)
-    # Without a fit of its own a peak keeps the score's place, known to about FWHM / 2.35 / score.
+    # Without a fit of its own a peak keeps the score's place, known to about its sigma / score.
     fixed = _fit(sub, params, start.x, start.y, score, np.where(good, np.nan, 0.0))
-    default = fwhm / 2.35 / np.abs(score)
+    default = fwhm / FWHM_PER_SIGMA / np.abs(score)
     flux = np.where(good, free.flux, fixed.flux)
     return Detections(
         x=np.where(good, free.x, start.x),

@@ -19,12 +19,13 @@ from seechange_core.frames import (
 )
 from seechange_core.numerics.gaussian_fit import fit_gaussians
 from seechange_core.numerics.stamp_fit import StampFits, fit_stamps
+from seechange_core.numerics.translient import dipoles_at
 from seechange_core.params import param
 from seechange_core.stages.vet import BadReason, CutLimits, bad_reasons
 
 __all__ = ["CODE_VERSION", "BadReason", "MeasureParams", "Surroundings", "measure"]
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 _NEGATIVE_SIGMA = 2.5
 #: Of the absolute value of a normal variable; and of how many pixels at least it is taken.
@@ -79,6 +80,7 @@ def measure(
     params: MeasureParams,
     gain: float = 1.0,
     around: Surroundings | None = None,
+    translient: Float32 | None = None,
 ) -> Measurements:
     """Measure positions, fluxes and shapes on the difference stamps.
 
@@ -100,6 +102,8 @@ def measure(
         Photons per electron of the difference (`ImageFrame.gain` of the new image).
     around
         The section; None leaves distances to stars, galaxies and edges unknown.
+    translient
+        (2, H, W) of the difference, if it was made.
 
     Returns
     -------
@@ -113,14 +117,12 @@ def measure(
     sign = np.where(detections.score < 0, -1.0, 1.0)
     weight = np.where(np.isfinite(stamps.sub), stamps.sub_weight, np.float32(0))
     data = np.where(weight > 0, stamps.sub, np.float32(0)) * sign.astype(np.float32)[:, None, None]
-    fits = fit_stamps(
-        data, weight, psf, (detections.x, detections.y), (x, y),
-        radius_pix=params.fit_radius_fwhm * fwhm, core_pix=max(fwhm, _CORE_PIX), gain=gain,
-        shape_error=params.psf_shape_error, max_shift_pix=params.max_shift_fwhm * fwhm,
-    )  # fmt: skip
+    # What faded is light that is not there: it has no photons of its own to add noise.
+    gains = np.where(sign > 0, gain, np.inf)
+    fits = _fits(data, weight, psf, detections, (x, y), gains, params)
     shapes = fit_gaussians(data, weight, x, y, fwhm, params.shape_radius_fwhm * fwhm)
     aperture, aperture_err, static = _apertures(
-        data, weight, stamps.ref, fits, params.aperture_fwhm * fwhm, gain
+        data, weight, stamps.ref, fits, params.aperture_fwhm * fwhm, gains
     )
     columns = {
         "x": fits.x + stamps.x0,
@@ -142,6 +144,7 @@ def measure(
         "dipole_ratio": fits.dipole_ratio,
         "dipole_separation_pix": fits.dipole_separation_pix,
         "dipole_angle_rad": fits.dipole_angle_rad,
+        **_moved(detections, translient, fwhm),
         "change_fraction": fits.flux * sign / np.where(static > 0, static, np.nan),
         **_distances(detections, around),
     }
@@ -165,6 +168,38 @@ def _unrest(stamps: Stamps, beyond_pix: float) -> Float:
     middle = ordered[np.arange(len(n)), np.where(enough, n // 2, 0)] if around.any() else np.zeros(len(n))
     ratio = (middle / _MEDIAN_OF_NORMAL) ** 2
     return np.where(enough & (ratio > _RESTLESS), ratio, 1.0)
+
+
+def _fits(
+    data: Float32,
+    weight: Float32,
+    psf: PsfModel,
+    detections: Detections,
+    start: tuple[Float, Float],
+    gains: Float,
+    params: MeasureParams,
+) -> StampFits:
+    """Fit the stamps of each gain, and put them together in their order."""
+    parts, rows = [], []
+    for gain in np.unique(gains).tolist() or [1.0]:
+        some = np.flatnonzero(gains == gain)
+        fwhm, place, begin = (
+            psf.fwhm_pix,
+            (detections.x[some], detections.y[some]),
+            (start[0][some], start[1][some]),
+        )
+        fits = fit_stamps(
+            data[some], weight[some], psf, place, begin,
+            radius_pix=params.fit_radius_fwhm * fwhm, core_pix=max(fwhm, _CORE_PIX), gain=gain,
+            shape_error=params.psf_shape_error, max_shift_pix=params.max_shift_fwhm * fwhm,
+        )  # fmt: skip
+        parts.append(fits)
+        rows.append(some)
+    order = np.argsort(np.concatenate(rows))
+    joined = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts])[order] for f in fields(StampFits)
+    }
+    return StampFits(**joined)
 
 
 def _half_needed(params: MeasureParams, fwhm: float) -> int:
@@ -192,7 +227,7 @@ def _box(x: Float, y: Float, size: int, half: float) -> Bool:
 
 
 def _apertures(
-    data: Float32, weight: Float32, reference: Float32, fits: StampFits, radius: float, gain: float
+    data: Float32, weight: Float32, reference: Float32, fits: StampFits, radius: float, gains: Float
 ) -> tuple[Float, Float, Float]:
     """Sum soft-edged apertures at the fitted positions and scale them to the total by the PSF's share.
 
@@ -207,7 +242,7 @@ def _apertures(
     within = np.where(within > 0, within, np.nan)
     flux = np.sum(share * np.where(usable, data, model), axis=(1, 2))
     safe = np.where(usable, weight, np.float32(1))
-    variance = np.sum(np.where(usable, share**2 / safe, 0), axis=(1, 2)) + np.maximum(flux, 0) / gain
+    variance = np.sum(np.where(usable, share**2 / safe, 0), axis=(1, 2)) + np.maximum(flux, 0) / gains
     static = np.sum(share * np.nan_to_num(reference), axis=(1, 2))
     return flux / within, np.sqrt(variance) / within, static / within
 
@@ -242,6 +277,15 @@ def _negatives(data: Float32, weight: Float32, box: Bool) -> dict[str, Float]:
         "negative_fraction": np.count_nonzero(below, axis=(1, 2)) / np.maximum(count, 1),
         "negative_flux_fraction": missing / np.where(total > 0, total, 1.0),
     }
+
+
+def _moved(detections: Detections, translient: Float32 | None, fwhm: float) -> dict[str, Float]:
+    """Look up the test for sources that moved, where it was made."""
+    if translient is None:
+        unknown = np.full(len(detections), np.nan)
+        return {"translient_sigma": unknown, "translient_angle_rad": unknown}
+    found = dipoles_at(translient, detections.x, detections.y, fwhm)
+    return {"translient_sigma": found.significance, "translient_angle_rad": found.angle_rad}
 
 
 def _distances(detections: Detections, around: Surroundings | None) -> dict[str, Float]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import nnls
 
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.errors import Clouded, NoCatalog, NoSolution, NoStars
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import (
@@ -33,7 +34,6 @@ from seechange_core.params import Params, param
 
 CODE_VERSION = "2"
 
-_MAG_PER_RELATIVE = 2.5 / np.log(10)
 _ENOUGH = 20  # stars, from which on the choosier selection is taken
 _FAINTEST = 1 / 3  # of the S/N wanted, where there are few stars
 _OF_LIMIT_SIGMA = 3.0  # errors of the catalog between a star and the faintest one of the catalog
@@ -194,7 +194,7 @@ def total_flux_error_mag(psf: PsfModel) -> float:
     """Tell how well fluxes are known to be total ones: the error of the light in the PSF's wings, mag."""
     steps = np.arange(psf.size) - psf.size // 2
     wings = np.hypot(steps[:, None], steps) > _WINGS_FROM_FWHM * psf.fwhm_pix
-    return float(_MAG_PER_RELATIVE * _WING_ERROR * abs(psf.coefficients[0][wings].sum()))
+    return float(MAG_PER_RELATIVE * _WING_ERROR * abs(psf.coefficients[0][wings].sum()))
 
 
 def _usable_sources(sources: Sources, params: PhotometryParams) -> Bool:
@@ -265,9 +265,9 @@ def _fit_zero_point(
     prior = np.array([np.inf, params.color_term_prior] + [params.spatial_prior_mag] * _SPATIAL_TERMS[-1])
 
     def fit(n_terms: int, rows: Bool, relative_err: Float) -> LinearFit:
-        errors = np.hypot(mag_err, _MAG_PER_RELATIVE * relative_err)
+        errors = np.hypot(mag_err, MAG_PER_RELATIVE * relative_err)
         # The mean logarithm of a noisy flux is below that of its mean.
-        unbiased = values + _MAG_PER_RELATIVE * relative_err**2 / 2
+        unbiased = values + MAG_PER_RELATIVE * relative_err**2 / 2
         return fit_linear(
             design[rows, :n_terms], unbiased[rows], errors[rows],
             clip_sigma=params.clip_sigma, prior_errors=prior[:n_terms],
@@ -310,7 +310,7 @@ def _expected(s: Sources, mag_err: Float, first: LinearFit) -> tuple[Float, Floa
     relative_err, fainter = s.flux_psf_err / s.flux_psf, np.zeros(len(s))
     variance_of = _variance_curve(s.flux_psf, s.flux_psf_err)
     for _ in range(2):
-        of_flux = (_MAG_PER_RELATIVE * relative_err) ** 2 + shared
+        of_flux = (MAG_PER_RELATIVE * relative_err) ** 2 + shared
         fainter = first.residuals[:, 0] * of_flux / (of_flux + mag_err**2 + shared)
         flux = s.flux_psf * 10 ** (-0.4 * fainter)
         relative_err = s.flux_psf_err / flux * np.sqrt(variance_of(flux) / variance_of(s.flux_psf))

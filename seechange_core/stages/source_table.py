@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Background, Bool, Float, Float32, ImageFrame, Int, PsfModel, Sources
 from seechange_core.numerics.aperture import Moments
@@ -112,7 +113,7 @@ def source_table(
         flux_aper=flux_aper,
         flux_aper_err=flux_aper_err,
         peak=peaks.peak,
-        fwhm_pix=np.sqrt(np.maximum(found.fwhm_pix**2 - (2.3548 * blur_pix) ** 2, 0.01)),
+        fwhm_pix=np.sqrt(np.maximum(found.fwhm_pix**2 - (FWHM_PER_SIGMA * blur_pix) ** 2, 0.01)),
         elongation=found.elongation,
         theta_rad=found.theta_rad,
         flags=flags_within(field.image.flags, fits.x, fits.y, psf.fwhm_pix),
@@ -126,7 +127,7 @@ def source_table(
 def _beside_cosmic_rays(field: Field, peaks: Peaks, fwhm_pix: float) -> Bool:
     """Return which faint sources are what is left around a flagged cosmic ray that outshines them."""
     hit = flags_within(field.image.flags, peaks.x, peaks.y, max(1.5, 0.5 * fwhm_pix)) & PixelFlag.COSMIC_RAY
-    area = 2 * np.pi * (fwhm_pix / 2.3548) ** 2
+    area = 2 * np.pi * (fwhm_pix / FWHM_PER_SIGMA) ** 2
     rms = float(np.median(field.background.rms))
     # The matched filter's S/N times the noise in its equivalent area is the flux.
     limit = _SHARP * peaks.snr * rms * np.sqrt(2 * area) + rms
@@ -154,7 +155,7 @@ def _shapes(scene: SceneFit, weight: Float32, peaks: Peaks, psf: PsfModel, blur_
     found = shapes(scene, weight, psf, blur_pix)
     known = np.isfinite(found.fwhm_pix) & np.isfinite(found.elongation)
     return Moments(
-        fwhm_pix=np.where(known, found.fwhm_pix, np.hypot(peaks.fwhm_pix, 2.3548 * blur_pix)),
+        fwhm_pix=np.where(known, found.fwhm_pix, np.hypot(peaks.fwhm_pix, FWHM_PER_SIGMA * blur_pix)),
         elongation=np.where(known, found.elongation, peaks.elongation),
         theta_rad=np.where(known, found.theta_rad, peaks.theta_rad),
         x=found.x,

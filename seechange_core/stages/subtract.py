@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.fft import next_fast_len
 
+from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.errors import NoReference
 from seechange_core.flags import UNUSABLE, PixelFlag
 from seechange_core.frames import (
@@ -48,7 +49,7 @@ from seechange_core.numerics.tiles import Tiling
 from seechange_core.numerics.zogy_planes import zogy_planes
 from seechange_core.params import Params, param
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 _RAMP = 16
 _MIN_GUARD = 20
@@ -57,6 +58,10 @@ _MILLI = 1e-3
 _UNMEASURED_SHIFT = 6.0
 _THIN = 0.5
 """Share of its usual weight below which a reference counts as one of few images."""
+_BESIDE_FWHM = 0.5
+"""So near to the reference's edge too little of a source is seen."""
+_ODD_CORES_FWHM = 3.0
+"""How far around a saturated star a core rebuilt with the PSF of more images than show it is wrong."""
 _BRIDGEABLE = PixelFlag.BAD_PIXEL | PixelFlag.COSMIC_RAY
 """What is lost in small pieces, and can be predicted from around."""
 _DARK_SIGMA = 10.0
@@ -259,7 +264,7 @@ def _solution_error_pix(solutions: Sequence[WcsSolution]) -> float:
 
 def _zero_point_error(pair: Paired) -> float:
     errors = [pair.new.zero_point.zp_err, *(m.image.zero_point.zp_err for m in pair.aligned.members)]
-    return 0.4 * float(np.log(10)) * float(np.sqrt(sum(e**2 for e in errors if np.isfinite(e))))
+    return float(np.sqrt(sum(e**2 for e in errors if np.isfinite(e)))) / MAG_PER_RELATIVE
 
 
 def _frame(
@@ -275,15 +280,17 @@ def _frame(
         flags[planes.hits] |= np.uint16(PixelFlag.COSMIC_RAY)
     # Beyond the reference's edge the new image itself was filled in, and a transient there with it.
     beyond = (ref_flags & np.uint16(PixelFlag.OUT_OF_BOUNDS)) > 0
-    within = ref_usable & ~grown(beyond, int(np.ceil(new.psf.fwhm_pix)))
+    within = ref_usable & ~grown(beyond, int(np.ceil(_BESIDE_FWHM * new.psf.fwhm_pix)))
     usable &= within
     hot = pair.hot()[inner]
     seen = usable | (_bridged(new, usable) & within & (planes.variance > 0))
     if params.background_mesh_pix:
         planes = planes.levelled(seen, params.background_mesh_pix).without_row_streaks(seen, hot)
     default = max(errors.kernel, planes.kernel_error)
+    thin = _thin(pair)
     scored = seen & ~grown(hot, params.grow_saturated_pix)
-    planes = planes.with_star_errors(scored, hot, _thin(pair), new.psf.fwhm_pix, default)
+    scored &= ~grown(hot & _strips(thin, new.psf.fwhm_pix), round(_ODD_CORES_FWHM * new.psf.fwhm_pix))
+    planes = planes.with_star_errors(scored, hot, thin, new.psf.fwhm_pix, default)
     tracks = _tracks(pair, planes, scored)
     flags[tracks] |= np.uint16(PixelFlag.COSMIC_RAY)
     usable, scored = usable & ~tracks, scored & ~tracks
@@ -331,6 +338,12 @@ def _thin(pair: Paired) -> Bool:
     weight = pair.aligned.weight[pair.inner]
     known = weight[::4, ::4][weight[::4, ::4] > 0]
     return (weight > 0) & (weight < np.float32(_THIN * np.median(known) if known.size else 0))
+
+
+def _strips(thin: Bool, fwhm_pix: float) -> Bool:
+    """Return where a reference is thin, holes included, but not rings of stars saturated in some images."""
+    reach = int(np.ceil(fwhm_pix))
+    return grown(~grown(~thin, reach), 2 * reach)
 
 
 def _tracks(pair: Paired, planes: Planes, scored: Bool) -> Bool:

@@ -27,6 +27,7 @@ class BadReason(IntFlag):
     DIPOLE = 1 << 8
     BAD_FIT = 1 << 9
     COSMIC_RAY = 1 << 10
+    MOVED = 1 << 11
 
 
 #: What each cut says of a detection.
@@ -41,6 +42,7 @@ MEANINGS: dict[BadReason, str] = {
     BadReason.DIPOLE: "a positive and a negative source side by side: what did not change has moved",
     BadReason.BAD_FIT: "the PSF does not fit it",
     BadReason.COSMIC_RAY: "beside pixels that a cosmic ray hit: what was not masked of it",
+    BadReason.MOVED: "it moved rather than changed: known where `subtract.translient` is on",
 }
 
 
@@ -67,6 +69,11 @@ class CutLimits(Params):
     )
     min_dipole_ratio: float = param(
         0.4, "A dipole's weaker lobe has at least this part of the stronger one's flux", gt=0, le=1
+    )
+    min_translient_ratio: float = param(
+        1.2,
+        "Bad if a shift is so many times as significant as the score (moved: 1.6; changed: 0.6)",
+        gt=0,
     )
 
 
@@ -99,6 +106,7 @@ def bad_reasons(limits: CutLimits, columns: dict[str, Float], fwhm_pix: float) -
         & (columns["dipole_ratio"] >= limits.min_dipole_ratio),
         BadReason.BAD_FIT: columns["chi2"] >= limits.max_chi2,
         BadReason.COSMIC_RAY: columns["cosmic_ray_fraction"] >= limits.max_cosmic_ray_fraction,
+        BadReason.MOVED: columns["translient_sigma"] >= limits.min_translient_ratio * strength,
     }
     reasons = np.zeros(len(strength), np.int64)
     for bit, fails in cuts.items():

@@ -84,7 +84,10 @@ def write_fits(path: Path, contents: Mapping[str, Content], cards: Cards | None 
 
 
 def read_fits(
-    path: Path, names: Collection[str] | None = None, rows: slice | None = None
+    path: Path,
+    names: Collection[str] | None = None,
+    rows: slice | None = None,
+    columns: Collection[str] | None = None,
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Read arrays and tables from a file.
 
@@ -96,6 +99,8 @@ def read_fits(
         Which ones; None reads all.
     rows
         Read only these of each array, along its first axis, and nothing else of the file; None reads all.
+    columns
+        Of tables, decode only these, as far as they are there; None decodes all.
 
     Returns
     -------
@@ -120,7 +125,7 @@ def read_fits(
                     file=str(path),
                 )
         return {
-            name: _native(present[name].data if rows is None else present[name].section[rows])
+            name: _native(present[name].data if rows is None else present[name].section[rows], columns)
             for name in wanted
         }, cards
 
@@ -208,14 +213,15 @@ def _to_records(table: Table) -> npt.NDArray[Any]:
     return records
 
 
-def _native(data: Any) -> npt.NDArray[Any]:
+def _native(data: Any, columns: Collection[str] | None = None) -> npt.NDArray[Any]:
     if data is None:
         return np.zeros(0)
     array = np.asarray(data)
     if array.dtype.names is not None:
-        kinds = [(n, data[n].dtype.newbyteorder("="), data[n].shape[1:]) for n in array.dtype.names]
+        names = [name for name in array.dtype.names if columns is None or name in columns]
+        kinds = [(n, data[n].dtype.newbyteorder("="), data[n].shape[1:]) for n in names]
         records = np.empty(len(array), dtype=kinds)
-        for name in array.dtype.names:
+        for name in names:
             # By the column's name from the FITS record: logical and unsigned columns are decoded there.
             records[name] = data[name]
         return records

@@ -24,6 +24,7 @@ def core(monkeypatch):
     """Put the core that needs no pixels in place of the real one."""
     for name in FAKED:
         monkeypatch.setattr(seechange_core.chain, name, getattr(fake_core, name))
+    monkeypatch.setattr("seechange_assets.run.is_cold", lambda: False)
     camera = SimpleNamespace(get_section_ids=lambda: [0, 1, 2, 3])
     monkeypatch.setattr("seechange_assets.definitions.get_instrument_instance", lambda name: camera)
     return fake_core

@@ -15,19 +15,23 @@ from seechange_assets.run import Runner, contiguous
 from seechange_core import chain as core
 from seechange_core.chain.outcome import Outcome
 from seechange_core.errors import NotFoundError, PipelineError, UserError
+from seechange_core.kernel_cache import FIRST_RUN
 
 MASTERS = ("bias", "dark", "flat", "twilight_flat")
 
 
 class Watched:
     def __init__(self):
-        self.expected, self.heard = 0, []
+        self.expected, self.heard, self.said = 0, [], []
 
     def expect(self, tasks):
         self.expected += tasks
 
     def hear(self, reports):
         self.heard.append(reports)
+
+    def say(self, words):
+        self.said.append(words)
 
 
 @pytest.fixture
@@ -107,6 +111,14 @@ def test_the_watcher_hears_of_every_task(settings):
         runner.process("demo", ["e1"], sections=["1"])
         runner.build_references("demo", [("r1", "r")])
     assert watched.expected == len(watched.heard) == 16 + 8 + 1 + 1
+    assert watched.said == []
+
+
+def test_a_first_run_says_that_kernels_are_compiled(settings, monkeypatch):
+    monkeypatch.setattr("seechange_assets.run.is_cold", lambda: True)
+    watched = Watched()
+    with Runner(settings, 2, watched):
+        assert watched.said == [FIRST_RUN]
 
 
 def test_one_pool_serves_all_runs(settings):

@@ -182,6 +182,18 @@ def test_what_a_bad_subtraction_shows_is_no_candidate_and_that_is_said(own, caps
     assert "all of 2 sections that show too much (too_dense in `show`; qual" in capsys.readouterr().err
 
 
+def test_notes_are_cut_on_a_terminal_and_whole_in_a_pipe(processed, capsys, monkeypatch):
+    longest = "quality of a long sentence" * 9
+    monkeypatch.setattr("seechange_core.chain.sheets.note", lambda _: longest)
+    monkeypatch.setenv("COLUMNS", "90")
+    assert run(["candidates", "-n", "2"]) == 0
+    assert capsys.readouterr().out.count(longest) == 2
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert run(["candidates", "-n", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(len(line) <= 100 for line in lines) and lines[1].endswith("…")
+
+
 def test_known_variables_are_marked_and_listed_last(processed, tmp_path):
     """The variable stars, and two of the things that changed most, listed as such."""
     best = {row.object for row in chain.all_candidates(processed.settings)[:2]}

@@ -19,8 +19,8 @@ from seechange_core.products.outcome import StepOutcome
 from seechange_core.settings import use_settings
 from seechange_core.simulate.section import simulate_section
 from seechange_core.simulate.survey import make_world
+from seechange_core.stages.clouds import TYPICAL_EXTINCTION_MAG
 from seechange_core.stages.extract import extract
-from seechange_core.stages.judge import TYPICAL_EXTINCTION_MAG
 from seechange_core.storage.engine import open_session
 
 SECTION = "0"

@@ -13,6 +13,7 @@ from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.reference_flux import (
     InReference,
     notes_on_references,
+    rise_of,
     subtracted_at,
     with_references,
 )
@@ -60,7 +61,7 @@ def test_fluxes_are_right_whichever_exposures_the_references_are_of():
     assert curve.n_reference.tolist() == [N - 1] * N + [N] * (len(OWN) - N)
     assert curve.n_reference_later.tolist() == [3] * RISE + [2] * 3 + [3] * 4
     (line,) = notes_on_references(curve)
-    assert line.startswith("in r, 3 of the reference's 8 exposures are from after the first sighting: the ")
+    assert line.startswith("in r, 3 of the reference's 8 exposures show the object: the ")
 
 
 def test_leaving_one_of_n_equal_exposures_out_scales_its_change():
@@ -93,7 +94,7 @@ def test_without_a_level_before_all_epochs_are_counted_from_one_reference():
         assert np.abs(curve.flux - (HOST + OWN - flat) * scale).max() > 50
         assert not curve.in_reference_flux[N:].any()  # as they are counted from the whole one
         notes = notes_on_references(curve)
-        assert notes == [] if rise is None else "no epoch before tells" in notes[0]
+        assert notes == [] if rise is None else "no epoch tells" in notes[0]
 
 
 def test_one_reference_for_all_changes_nothing_and_needs_no_flux():
@@ -176,6 +177,22 @@ def test_a_slow_rise_is_counted_from_before_it_began():
     assert np.std(pulls) == pytest.approx(1, abs=0.1)
     assert abs(np.mean(shares)) < 0.5
     assert np.std(shares) < 1.4
+
+
+@pytest.mark.parametrize(
+    ("sightings", "last_input", "rise"),
+    [
+        ([(1, 9.0), (5, 9.0)], 9, 1),  # brighter at once
+        ([(1, -9.0), (5, 9.0)], 9, 5),  # what was missing at first is its own light in the reference
+        ([(1, -9.0), (5, 9.0)], 4, 1),  # the reference is older than its rise: a variable
+        ([(1, -9.0), (5, -9.0)], 9, 1),  # it faded, and nothing tells since when it shone
+    ],
+)
+def test_an_object_is_quiet_until_it_is_first_seen_to_be_brighter(sightings, last_input, rise):
+    session = SimpleNamespace(scalars=lambda _: [MJD[k] for k, score in sightings if score > 0])
+    found = SimpleNamespace(id=uuid.uuid4(), first_mjd=MJD[sightings[0][0]])
+    held = InReference(WHOLE, 1.0, 1.0, 25.0, MJD[: last_input + 1])
+    assert rise_of(session, found, [held]) == MJD[rise]
 
 
 class OnePlane:

@@ -70,7 +70,7 @@ def test_a_set_changes_when_told_and_not_before(own):
     assert own.outcomes(own.science[4], "0") == LOADED
 
     (changed,) = chain.use_references(own.settings, "demo")
-    assert (changed.before, changed.version) == (1, 2)
+    assert (changed.before, changed.version, changed.staying) == (1, 2, (own.science[2],))
     assert states(own) == {1: "earlier", 2: "used"}
     assert own.outcomes(own.science[4], "0") == from_subtraction_on("done")
     first, second = used_by(own, own.science[4])
@@ -87,7 +87,7 @@ def test_a_set_changes_when_told_and_not_before(own):
     assert own.outcomes(own.science[1], "0")["subtraction"] == "done"
 
     (changed,) = chain.use_references(own.settings, "demo", version=1, reason="the new one is worse")
-    assert (changed.before, changed.version) == (2, 1)
+    assert (changed.before, changed.version, changed.staying) == (2, 1, (own.science[0],))
     assert own.outcomes(own.science[4], "0") == from_subtraction_on("done")
     assert {row.id for row in used_by(own, own.science[4])} == {first.id, second.id}
     assert states(own) == {1: "used", 2: "proposed"}

@@ -89,6 +89,16 @@ def test_errors_take_one_line_with_a_cure(settings, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["init"], ["ingest", "."], ["ui"]], ids=" ".join)
+def test_a_wrong_key_of_a_stage_is_named_before_any_work(command, settings, capsys):
+    wrong = settings.model_copy(update={"instruments": {"demo": {"parameters": {"detect": {"treshold": 4}}}}})
+    with use_settings(wrong):
+        assert run(command) == 1
+    assert "demo.parameters.detect.treshold: there is no such parameter (did you mean threshold?)" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_bug_is_called_a_bug(settings, monkeypatch, capsys):
     monkeypatch.setattr(seechange_core.chain, "exposures", lambda *_: 1 / 0)
     assert run(["process"]) == 1
@@ -117,12 +127,15 @@ def test_versions_of_references_are_listed_and_one_is_used(settings, monkeypatch
     monkeypatch.setattr(
         seechange_core.chain,
         "use_references",
-        lambda _, *what: asked.append(what) or [UsedNow("r1", "r", 2, 1)],
+        lambda _, *what: asked.append(what) or [UsedNow("r1", "r", 2, 1, ("e7", "e8"))],
     )
     words = ["--region", "r1", "--filter", "r", "--version", "2", "--reason", "deeper"]
     assert run(["reference", "use", *words]) == 0
     assert asked == [("demo", ["r1"], "r", 2, "deeper")]
-    assert capsys.readouterr().out.splitlines()[-1] == "1 changed"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "1 changed",
+        "r1 in r: 2 exposures are in version 2 and stay on version 1: e7, e8",
+    ]
 
 
 def status(step, state="done", **more):

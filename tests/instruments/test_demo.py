@@ -96,6 +96,26 @@ def test_the_mosaic_is_filled_from_the_lower_left(tmp_path, settings):
         demo.get_section_offsets(4)
 
 
+@pytest.mark.parametrize("said", [SECTIONS - 1, SECTIONS + 2])
+def test_another_number_of_sections_in_the_settings_is_noticed(survey, tmp_path, said):
+    """Where each section lies depends on their number, so that none could be used."""
+    out, _ = survey
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        f"path: {{data_root: {out}}}\ninstruments: {{demo: {{sections: {said}, section_size_pix: {SIZE}}}}}\n"
+    )
+    file = next(iter(sorted((out / "raw").glob("*_sci.fits"))))
+    with use_settings(load_settings(path, environ={})):
+        demo = get_instrument_instance("demo")
+        if said < SECTIONS:
+            with pytest.raises(SettingsError, match=r"has 3 .* say 2 \(set instruments.demo.sections to 3"):
+                demo.find_unreadable_sections(file)
+        else:
+            lost = demo.find_unreadable_sections(file)
+            assert list(lost) == [3, 4]
+            assert "if it never has it, set instruments.demo.sections to 3" in lost[3].message
+
+
 def test_options_are_checked(settings):
     with pytest.raises(SettingsError, match=r"instruments\.demo\.sections"):
         type(get_instrument_instance("demo"))(sections=0)

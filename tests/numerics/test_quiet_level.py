@@ -9,42 +9,62 @@ ERROR, LEVEL = 100.0, 5000.0
 TIME = np.arange(40.0)
 
 
-def pulls(own, trials=300):
+def levels(own, time=TIME, trials=120):
+    """Return the levels before the first detection at 5 sigma, from the true one, and their pulls."""
     rng = np.random.default_rng(4)
     found = []
     for _ in range(trials):
-        light = LEVEL + own + rng.normal(0, ERROR, len(own))
-        seen = np.abs(light - LEVEL) > 5 * ERROR
+        light = own + rng.normal(0, ERROR, len(own))
+        seen = np.abs(light) > 5 * ERROR
         n = int(np.argmax(seen)) if seen.any() else len(own)
-        if n == 0:
-            continue
-        level, error = quiet_level(TIME[:n], light[:n], np.full(n, ERROR))
-        found.append((level - LEVEL) / error)
-    return np.array(found)
+        if n:
+            found.append(quiet_level(time[:n], LEVEL + light[:n], np.full(n, ERROR)))
+    level, error = np.array(found).T
+    return level - LEVEL, (level - LEVEL) / error
 
 
-def test_a_sudden_rise_leaves_all_epochs_before():
-    own = np.where(TIME > 15, 2000.0, 0.0)
-    found = pulls(own)
-    assert abs(found.mean()) < 0.2
-    assert found.std() == pytest.approx(1.1, abs=0.2)
-    level, error = quiet_level(TIME[:4], np.array([1.0, 3.0, 1.0, 2.0]), np.full(4, 2.0))
-    assert (level, error) == (1.75, 1.0)
+@pytest.mark.parametrize("n", [3, 4, 5, 10, 40])
+def test_noise_is_not_taken_for_a_trend(n):
+    """Constant light: hardly worse than its mean, and within its error as often as that says."""
+    off, pull = levels(np.zeros(n), TIME[:n])
+    assert np.std(off) < 1.2 * ERROR / np.sqrt(n)
+    assert abs(pull.mean()) < 0.3
+    assert 0.75 < pull.std() < 1.05
+    assert np.mean(np.abs(pull) > 3) < 0.01
+
+
+@pytest.mark.parametrize("n_quiet", [3, 4, 5])
+@pytest.mark.parametrize("peak_sigma", [12, 60])
+def test_a_supernova_of_few_quiet_epochs_is_counted_from_these(n_quiet, peak_sigma):
+    """It rises in 18 days, by the second power, seen every third; first found one to four epochs late."""
+    time = np.arange(30) * 3.0
+    rise = np.clip((time - time[n_quiet - 1] - 1.5) / 18, 0, 1) ** 2
+    off, pull = levels(peak_sigma * ERROR * rise, time)
+    assert np.sqrt(np.mean(off**2)) < 1.25 * ERROR / np.sqrt(n_quiet)
+    assert abs(pull.mean()) < 0.3
+    assert 0.75 < pull.std() < 1.1
 
 
 @pytest.mark.parametrize("sigma_per_night", [0.15, 0.3, 1.0])
-def test_a_slow_rise_has_no_part_in_it(sigma_per_night):
+def test_a_slow_rise_has_hardly_a_part_in_it(sigma_per_night):
     """The mean of all epochs before the first detection at 5 sigma is off by 2 to 5 times its error."""
-    found = pulls(np.clip(TIME - 5, 0, None) * sigma_per_night * ERROR)
-    assert abs(found.mean()) < 0.5
-    assert found.std() < 1.5
+    off, pull = levels(np.clip(TIME - 5, 0, None) * sigma_per_night * ERROR)
+    assert np.sqrt(np.mean(off**2)) < 0.5 * ERROR
+    assert abs(pull.mean()) < 0.7
+    assert pull.std() < 1.1
+
+
+def test_a_sudden_rise_leaves_all_epochs_before():
+    off, pull = levels(np.where(TIME > 15, 2000.0, 0.0))
+    assert np.std(off) < 1.2 * ERROR / np.sqrt(16)
+    assert 0.75 < pull.std() < 1.05
 
 
 def test_scatter_beyond_the_errors_counts():
     rng = np.random.default_rng(5)
-    light = LEVEL + rng.normal(0, 3 * ERROR, (300, len(TIME)))
+    light = LEVEL + rng.normal(0, 3 * ERROR, (100, len(TIME)))
     found = np.array([quiet_level(TIME, some, np.full(len(TIME), ERROR)) for some in light])
-    assert np.std((found[:, 0] - LEVEL) / found[:, 1]) == pytest.approx(1.15, abs=0.2)
+    assert np.std((found[:, 0] - LEVEL) / found[:, 1]) == pytest.approx(1.0, abs=0.15)
 
 
 def test_of_few_epochs_it_is_their_mean_and_of_none_unknown():

@@ -78,6 +78,28 @@ def test_sources_that_a_ray_has_crossed_stay(fwhm):
     assert np.mean(peaks(score, 2) > 5) > 0.97
 
 
+@pytest.mark.parametrize("fwhm", [2.0, 4.0, 6.0])
+def test_noise_does_not_grow_beyond_an_edge(fwhm):
+    """Of a source on the edge half is seen: .71 of the whole one's S/N is all there is to have."""
+    rng = np.random.default_rng(4)
+    data, psf = rng.normal(0, 1, (3000, 40)).astype(np.float32), stamp(fwhm)
+    outside, none = np.zeros(data.shape, bool), np.zeros(data.shape, bool)
+    outside[:, :16] = True
+
+    def scores(pixels):
+        pixels = np.where(outside, np.float32(0), pixels)
+        beyond = fill_lost(pixels, ~outside, outside, light_covariance(psf), none, none)
+        return correlate(pixels + beyond, psf)[20:-20, 16] / np.sqrt(np.sum(psf**2))
+
+    light = np.zeros(data.shape, np.float32)
+    light[1500 - 12 : 1500 + 13, 4:29] = psf / np.sqrt(np.sum(psf**2))
+    noise, signal = np.std(scores(data)), scores(light)[1480]
+    assert noise < 1.25
+    column = np.sum(psf**2, axis=0)
+    best = float(np.sqrt(column[12:].sum() / column.sum()))
+    assert 0.9 * best < signal / noise < 1.06 * best
+
+
 def test_blank_sky_and_lone_sources_lose_nothing():
     rng = np.random.default_rng(3)
     psf = stamp(1.9)

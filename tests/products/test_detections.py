@@ -80,7 +80,13 @@ def test_sightings_that_go_take_all_that_follows_with_them(session, sample, sett
     cutouts = add_cutouts(session, sample, settings, night, sightings)
     session.add_all(
         make_measurements(
-            cutouts, measured(3), sample.wcs(), night.zero_point, 61000.1, night.make.provenance_id
+            night.difference,
+            cutouts,
+            measured(3),
+            sample.wcs(),
+            night.zero_point,
+            61000.1,
+            night.make.provenance_id,
         )
     )
     session.flush()
@@ -127,7 +133,9 @@ def test_no_sightings_no_cutouts_but_a_file(session, sample, settings, night):
 def test_measurements_have_magnitudes_where_there_is_flux(session, sample, settings, night):
     cutouts = add_cutouts(session, sample, settings, night, add_sightings(session, sample, night))
     what = measured(3)
-    rows = make_measurements(cutouts, what, sample.wcs(), night.zero_point, 61000.1, night.make.provenance_id)
+    rows = make_measurements(
+        night.difference, cutouts, what, sample.wcs(), night.zero_point, 61000.1, night.make.provenance_id
+    )
     session.add_all(rows)
     session.flush()
     session.expire_all()
@@ -152,14 +160,22 @@ def test_a_tilted_zero_point_gives_one_magnitude_at_both_edges(session, sample, 
     x, flux = np.array([0.0, 59.0]), 10 ** (-0.4 * (20 - np.array([26.985, 27.015])))
     what = replace(measured(2), x=x, y=np.array([5.0, 30.0]), flux_psf=flux)
     zero_point = tilted(night.zero_point)
-    rows = make_measurements(cutouts, what, sample.wcs(), zero_point, 61000.1, night.make.provenance_id)
+    made = (night.difference, zero_point, np.full(2, np.nan), night.make.provenance_id)
+    place = (sample.wcs(), zero_point, 61000.1, night.make.provenance_id)
+    rows = make_measurements(night.difference, cutouts, what, *place)
     assert [row.mag for row in rows] == pytest.approx([20, 20], abs=1e-9)
     fluxes = replace(forced(list(flux)), x=x)
-    made = (night.difference, zero_point, np.full(2, np.nan), night.make.provenance_id)
-    forced_rows = make_forced_fluxes(new_objects(session, night, 2), fluxes, *made)
+    objects = new_objects(session, night, 2)
+    forced_rows = make_forced_fluxes(objects, fluxes, *made)
     assert [row.mag for row in forced_rows] == pytest.approx([20, 20], abs=1e-9)
     assert [row.zp for row in forced_rows] == pytest.approx([26.985, 27.015])
     assert np.diff([row.limiting_mag for row in forced_rows]) == pytest.approx(0.03)
+    # The flux ratio it was subtracted with says .05 mag less on the left and .01 more on the right.
+    night.difference.zp_change_mag, night.difference.zp_err = [-0.02, 0.03], 0.004
+    rows = make_measurements(night.difference, cutouts, what, *place)
+    assert [row.mag for row in rows] == pytest.approx([19.95, 20.01], abs=1e-9)
+    forced_rows = make_forced_fluxes(objects, fluxes, *made)
+    assert [row.mag for row in forced_rows] == pytest.approx([row.mag for row in rows], abs=1e-9)
 
 
 def test_magnitudes_and_their_errors():

@@ -88,6 +88,27 @@ def test_flagged_pixels_are_coloured_and_missing_ones_slate():
     assert np.all(row[:, 2] > row[:, 0] + 25)  # blue
 
 
+def test_what_the_reference_does_not_cover_is_slate_and_leaves_the_stretch_alone():
+    """Three quarters of a stamp lie beyond the reference's rim, where its planes and the difference are 0."""
+    whole = stamps()
+    beyond, rim = np.arange(SIZE) > 12, (np.arange(SIZE) > 9) & (np.arange(SIZE) <= 12)
+    flags = np.where(beyond, PixelFlag.OUT_OF_BOUNDS, 0).astype(np.uint16) * np.ones((SIZE, 1), np.uint16)
+    ref, sub = (
+        np.where(out, 0, plane) for out, plane in ((beyond, whole.ref[0]), (beyond | rim, whole.sub[0]))
+    )
+    drawn = stamps(ref=ref, sub=sub, ref_flags=flags, sub_flags=flags)
+    drawn.sub_weight[0][:, beyond | rim] = 0
+    _, old, difference = panels(draw_sheet([card(drawn)], "night")[0])
+    assert np.all(old[10:25, 13:] == module._EMPTY) and np.all(difference[10:25, 10:] == module._EMPTY)
+    # Noise is as grey as in a stamp that is covered as a whole but for the star, which is not there.
+    blank = panels(
+        draw_sheet(
+            [card(stamps(sub=np.where(np.hypot(*np.mgrid[-20:21, -20:21]) < 9, 0, whole.sub[0])))], "night"
+        )[0]
+    )[2]
+    assert np.std(difference[8:, :9, 0]) == pytest.approx(np.std(blank[8:, :9, 0]), rel=0.3)
+
+
 def test_constant_and_empty_stamps_are_drawn_too():
     for drawn in (stamps(new=np.zeros((SIZE, SIZE)), ref=np.full((SIZE, SIZE), np.nan)), None):
         assert len(draw_sheet([card(drawn)], "night")) == 1

@@ -10,7 +10,8 @@ from seechange_core.frames import CommonStars, WcsSolution
 from seechange_core.products import Image
 from seechange_core.qa.metrics import metrics
 from seechange_core.stages.force import ForceParams, force
-from seechange_core.stages.judge import SubtractionLimits, judge_registration
+from seechange_core.stages.judge import judge_registration
+from seechange_core.stages.quality_limits import SubtractionLimits
 from seechange_core.stages.subtract import SubtractParams, subtract
 
 DITHER = {"rotation_deg": 0.3, "shift": (13.37, -8.61)}

@@ -8,14 +8,11 @@ import pytest
 from seechange_core.flags import QUALITY_MEANINGS, PixelFlag, QualityFlag, names
 from seechange_core.frames import Background, ImageFrame, PsfModel, Sources, WcsSolution, ZeroPointSolution
 from seechange_core.simulate.scene import scene
+from seechange_core.stages.clouds import clear_zero_point, cloud_extinction, judge_clouds
 from seechange_core.stages.extract import ExtractParams, extract
 from seechange_core.stages.judge import (
-    QualityParams,
-    clear_zero_point,
-    cloud_extinction,
     common_elongation,
     flags_of_stop,
-    judge_clouds,
     judge_image,
     judge_noise,
     judge_psf,
@@ -24,6 +21,7 @@ from seechange_core.stages.judge import (
     judge_zero_point,
     noise_over_predicted,
 )
+from seechange_core.stages.quality_limits import QualityParams
 
 LIMITS = QualityParams()
 

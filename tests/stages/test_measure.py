@@ -53,10 +53,10 @@ def found_at(dx, dy, score):
     )
 
 
-def measured(images, score=30.0, at=(0.0, 0.0), change=lambda stamps: stamps, **kwargs):
+def measured(images, score=30.0, at=(0.0, 0.0), change=lambda stamps: stamps, translient=None, **kwargs):
     stamps = stamps_of(images, **kwargs)
     detections = found_at(*at, np.broadcast_to(score, len(stamps.sub)))
-    return measure(change(stamps), detections, PSF, MeasureParams())
+    return measure(change(stamps), detections, PSF, MeasureParams(), translient=translient)
 
 
 def reasons(result):
@@ -89,6 +89,31 @@ def test_fluxes_and_positions_are_within_their_errors(points):
         assert abs(np.mean(pulls)) < 0.13
     # Of bright ones the errors of the PSF count too, of which there are none here.
     assert np.mean(m.chi2[flux < 12 * SIGMA]) == pytest.approx(1, abs=0.06)
+
+
+def test_what_faded_has_no_photon_noise_of_its_own():
+    """Missing light of up to 200 sigma, among sources that came: fluxes and positions within their errors."""
+    rng = np.random.default_rng(8)
+    n = 400
+    sign = np.where(np.arange(n) % 4 == 0, 1.0, -1.0)
+    flux, (dx, dy) = (
+        sign * SIGMA * np.exp(rng.uniform(np.log(8), np.log(200), n)),
+        rng.uniform(-0.5, 0.5, (2, n)),
+    )
+    images = [f * gaussian(a, b) for f, a, b in zip(flux, dx, dy, strict=True)]
+    m = measured(images, flux / SIGMA)
+    gone = sign < 0
+    # The PSF's own error is part of the quoted ones, and there is none here.
+    error = np.sqrt(m.flux_psf_err**2 - (PSF.floor * flux) ** 2)
+    for pulls in (
+        (m.flux_psf - flux) / error,
+        (m.flux_aper - flux) / m.flux_aper_err,
+        (m.x - 120 - dx) / m.x_err,
+        (m.y - 220 - dy) / m.y_err,
+    ):
+        assert np.std(pulls[gone]) == pytest.approx(1, abs=0.12)
+        assert np.std(pulls[~gone]) == pytest.approx(1, abs=0.2)
+    assert np.mean(m.is_bad) < 0.02
 
 
 def test_one_in_a_hundred_of_real_changes_fails_a_cut(points):
@@ -163,6 +188,13 @@ def masked(where, bit=PixelFlag.BAD_PIXEL):
     return change
 
 
+def shift(sigma):
+    """The test for sources that moved where one of such a significance went to +y, from 2 pixels beside."""
+    plane = np.zeros((2, 300, 300), np.float32)
+    plane[1, 220, 122] = sigma
+    return plane
+
+
 BESIDE = np.hypot(INDEX - 3, INDEX[:, None]) < 2.0
 TRAIL = np.clip(6.5 - np.abs(INDEX), 0, 1) * np.clip(1.2 - np.abs(INDEX[:, None]), 0, 1)
 WORM = np.where((np.abs(INDEX + INDEX[:, None]) <= 0) & (np.abs(INDEX) < 4), 1.0, 0.0)
@@ -177,6 +209,7 @@ ARTEFACTS = {
     BadReason.DIPOLE: {"images": dipole(4000, 3.0, 1.0, ratio=0.7), "at": (0.5, 1.0)},
     BadReason.BAD_FIT: {"images": 300 * WORM},
     BadReason.COSMIC_RAY: {"images": POINT, "change": masked(BESIDE, PixelFlag.COSMIC_RAY)},
+    BadReason.MOVED: {"images": POINT, "translient": shift(48.0)},
 }
 
 
@@ -199,6 +232,7 @@ def test_a_cut_names_its_artefact(reason):
         {"images": POINT, "change": masked(np.hypot(INDEX - 6, INDEX[:, None]) < 2, PixelFlag.COSMIC_RAY)},
         {"images": 3e5 * gaussian(0.1, 0.1, fwhm=1.01 * FWHM), "score": 500.0},
         {"images": 6 * SIGMA * gaussian(), "score": 6.0},
+        {"images": POINT, "translient": shift(20.0)},
     ],
     ids=[
         "on a star",
@@ -208,10 +242,19 @@ def test_a_cut_names_its_artefact(reason):
         "near a cosmic ray",
         "bright",
         "faint",
+        "with the gradient of a change",
     ],
 )
 def test_a_real_change_passes_all_cuts(real):
     assert reasons(measured(**real)) == BadReason(0)
+
+
+def test_a_shift_is_looked_up_within_a_fwhm():
+    m = measured([POINT, POINT], translient=shift(48.0), at=(np.array([0.0, -3.0]), 0.0))
+    # |z| of two dimensions: somewhat less significant than a standard normal as far from 0.
+    assert m.translient_sigma == pytest.approx([47.9, 0], abs=0.1)
+    assert m.translient_angle_rad[0] == pytest.approx(np.pi / 2)
+    assert np.all(np.isnan(measured(POINT).translient_sigma))
 
 
 def test_light_on_masked_pixels_is_counted():
