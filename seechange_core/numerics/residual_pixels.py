@@ -11,9 +11,9 @@ _REACH = 2
 """Lost pixels are filled from usable ones within so many rows and columns."""
 _NOISE = 0.02
 """Noise of a pixel over the variance of the light, where a lost pixel is filled."""
-_SURROUNDED = 10
+_ASIDE = 1.4
 _NOISE_BEYOND = 1.0
-"""And with no more usable pixels near than that: beyond an edge noise would be carried on and grow."""
+"""And where usable ones lie on average farther off than that: an edge, which noise is not carried over."""
 _CACHED = 251
 _ROUNDS = 8
 _HALF = 3
@@ -32,11 +32,13 @@ _FEWEST = 3
 """Usable neighbours of a pixel beside a hit, without which nothing tells it from the hit."""
 _SHARPER = 1.15
 """A hit is more significant alone than as the peak of a source, by this factor at least."""
-_MODEL_ERROR = 0.1
+_MODEL_ERROR = 0.07
 """Fraction of the static light of a pixel's neighbours that may be left without being a hit."""
-_WING_ERROR = 0.01
+_WING_ERROR = 0.004
 _WING = 12
 """And this fraction of the brightest static pixel within so many: the prediction rings beside stars."""
+_ODD_ERRORS = 0.1, 0.01
+"""The same of stars whose cores were rebuilt, or that are beyond where the detector is linear."""
 
 
 def light_covariance(psf: Float32) -> Float32:
@@ -119,10 +121,11 @@ def _predict(residual, usable, wanted, covariance, struck, hits, out):  # type: 
             out[y, x] = value
             continue
         known[slot] = pattern
+        aside = (np.sum(at_y[:n] - y) ** 2 + np.sum(at_x[:n] - x) ** 2) > (_ASIDE * n) ** 2
         for i in range(n):
             for j in range(i + 1):
                 matrix[i, j] = covariance[at_y[i] - at_y[j] + 4, at_x[i] - at_x[j] + 4]
-            matrix[i, i] += _NOISE if n > _SURROUNDED else _NOISE_BEYOND
+            matrix[i, i] += _NOISE_BEYOND if aside else _NOISE
             right[i] = covariance[at_y[i] - y + 4, at_x[i] - x + 4]
         # Cholesky, then both triangles.
         for j in range(n):
@@ -183,7 +186,8 @@ def find_hits(
     # Of a Gaussian the peak is .88 / FWHM^2.
     reach = min(max(1, round(float(np.sqrt(0.88 / psf.max())))), _FARTHEST)
     between = _between(_middle(psf, reach + _WINDOW))
-    _hits(residual, variance, usable, struck, wrong, core, between, y[order], x[order], hits)
+    y, x = y[order], x[order]
+    _hits(residual, variance, usable, struck, wrong, core, between, y, x, hits)
     return hits
 
 
@@ -326,11 +330,23 @@ def _stands_out(residual, variance, usable, wrong, between, y, x, hits):  # type
     return best > n and above > np.sqrt(variance[y, x])
 
 
-def prediction_error(model: Float32) -> Float32:
-    """Return how wrong a prediction of the static light, (H, W) float32, may be at each pixel."""
+def prediction_error(model: Float32, odd: Bool) -> Float32:
+    """Return how wrong a prediction of the static light may be at each pixel.
+
+    Parameters
+    ----------
+    model
+        (H, W) float32.
+    odd
+        (H, W): pixels of stars that no PSF follows: saturated, or beyond linearity.
+    """
     wrong = np.zeros(model.shape, np.float32)
     _add_brightest(model, 1, np.float32(_MODEL_ERROR), wrong)
     _add_brightest(model, _WING, np.float32(_WING_ERROR), wrong)
+    if odd.any():
+        rebuilt, (own, wing) = np.where(odd, model, np.float32(0)), _ODD_ERRORS
+        _add_brightest(rebuilt, 1, np.float32(own), wrong)
+        _add_brightest(rebuilt, _WING, np.float32(wing), wrong)
     return wrong
 
 
