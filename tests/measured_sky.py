@@ -154,7 +154,7 @@ class Sky:
         members = {row.id: sorted((mjd, ra) for o, mjd, ra in seen if o == row.id) for row in rows}
         figures = ("ra", "dec", "ra_err_arcsec", "dec_err_arcsec", "n_sightings", "first_mjd", "last_mjd")
         assert all(row.n_sightings == len(members[row.id]) for row in rows)
-        return sorted((r.name, *(getattr(r, f) for f in figures), members[r.id]) for r in rows)
+        return sorted((r.name, *(getattr(r, f) for f in figures), members[r.id], r.is_bad) for r in rows)
 
 
 def one(number, east, north=0.0, err=0.1, section=0):

@@ -195,22 +195,44 @@ def references_for(section: Section) -> ReferenceChoice:
             band=section.band,
             provenance_id=provenance_id,
         )
-        own = _containing(session, section, candidates)
+        exposure_id = section.exposure.id
         regions = sorted({row.region for row in candidates})
         used = references_used(session, provenance_id, regions, section.band)
         chosen, containing = [], []
         for region in regions:
-            ranked = _ranked([row for row in candidates if row.region == region], used, section.exposure.id)
-            best = next((row for row in ranked if row.id not in own), None)
+            rows = [row for row in candidates if row.region == region]
+            best = reference_without(session, rows, used, exposure_id, section.section)
             if best is not None:
                 chosen.append(best)
-            elif ranked:
+            elif _ranked(rows, used, exposure_id):
                 containing.append(region)
         parts = [rows_of_reference(session, row) for row in chosen]
     return ReferenceChoice(tuple(chosen), tuple(parts), tuple(containing))
 
 
-def _ranked(rows: list[Reference], used: Sequence[uuid.UUID], exposure_id: uuid.UUID) -> list[Reference]:
+def reference_without(
+    session: Session,
+    rows: Sequence[Reference],
+    used: Sequence[uuid.UUID],
+    exposure_id: uuid.UUID,
+    section_id: str,
+) -> Reference | None:
+    """Return which of a region's good references a section is subtracted from; None if all contain it.
+
+    Parameters
+    ----------
+    session
+        An open session.
+    rows, used
+        The references, and the ids of those that are used or were, the last one first.
+    exposure_id, section_id
+        The section.
+    """
+    own = _containing(session, exposure_id, section_id, rows)
+    return next((row for row in _ranked(rows, used, exposure_id) if row.id not in own), None)
+
+
+def _ranked(rows: Sequence[Reference], used: Sequence[uuid.UUID], exposure_id: uuid.UUID) -> list[Reference]:
     """Return the references of a region that may be subtracted from an exposure, the one to take first.
 
     An exposure is left out section by section, so a reference without another section of this exposure
@@ -224,16 +246,18 @@ def _ranked(rows: list[Reference], used: Sequence[uuid.UUID], exposure_id: uuid.
     return [row for i in used if i in by_id for row in (by_id[i], *without.get(i, ()))]
 
 
-def _containing(session: Session, section: Section, rows: Iterable[Reference]) -> set[object]:
-    """Return the ids of the references that were made with this section of this exposure."""
+def _containing(
+    session: Session, exposure_id: uuid.UUID, section_id: str, rows: Iterable[Reference]
+) -> set[uuid.UUID]:
+    """Return the ids of the references that were made with a section of an exposure."""
     query = (
         select(Reference.id)
         .join(image_parents, image_parents.c.coadd_id == Reference.image_id)
         .join(Image, Image.id == image_parents.c.parent_id)
         .where(
             Reference.id.in_([row.id for row in rows]),
-            Image.exposure_id == section.exposure.id,
-            Image.section_id == section.section,
+            Image.exposure_id == exposure_id,
+            Image.section_id == section_id,
         )
     )
     return set(session.scalars(query))

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from seechange_core.stages.associate import AssociateParams
+from seechange_core.stages.associate import AssociateParams, allowed_arcsec
 
 Kind = Literal["new", "brightened", "mover", "faded", "variable"]
 #: In the order in which they are looked at; see `CandidateRow.kind`.
@@ -74,7 +74,7 @@ def surrounding(
         Of the association: what it takes for one place is one place here.
     """
     err = np.inf if position_err_arcsec is None else position_err_arcsec
-    reach = float(np.clip(params.n_sigma * err, params.min_radius_arcsec, params.radius_arcsec))
+    reach = float(allowed_arcsec(err, params))
     near = min((n for n in (star, galaxy) if n is not None), default=None)
     there = near if near is not None and near.apart_arcsec <= reach else None
     known = change_fraction is not None and change_fraction > -1

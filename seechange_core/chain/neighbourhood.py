@@ -1,7 +1,6 @@
 """What there is around some places on the sky: measurements as far as one touches the next, and objects."""
 
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +83,10 @@ def _measured_in(session: Session, provenance_id: str, ranges: Sequence[tuple[in
 
 
 def counting(
-    session: Session, provenance_id: str, key: InstrumentedAttribute[uuid.UUID], keys: Sequence[uuid.UUID]
+    session: Session,
+    provenance_id: str,
+    key: InstrumentedAttribute[uuid.UUID] | InstrumentedAttribute[uuid.UUID | None],
+    keys: Sequence[uuid.UUID],
 ) -> Iterable[Member]:
     """Yield the good measurements that count, by some key of theirs.
 
@@ -114,26 +116,25 @@ def counting(
 def objects_of(
     session: Session, provenance_id: str, members: Sequence[Member], places: Places, link_arcsec: float
 ) -> list[Object]:
-    """Return the objects that these measurements belong to until now, and those without any around them."""
+    """Return the objects that these measurements belong to until now, and those without any around them.
+
+    What no longer counts is none: the objects that only a section that is walked again had are free.
+    """
     wanted = {m.object_id for m in members if m.object_id is not None}
     ra, dec = np.array(places, float).T
     ranges = cell_ranges(*cells_near(ra, dec, link_arcsec / 3600))
-    ids = sorted(wanted | set(ids_in_ranges(session, Object, ranges)))
+    rows = objects_with(session, provenance_id, sorted(wanted | set(ids_in_ranges(session, Object, ranges))))
+    others = [row.id for row in rows if row.id not in wanted]
+    seen = {m.object_id for m in counting(session, provenance_id, Measurement.object_id, others)}
+    return [row for row in rows if row.id not in seen]
+
+
+def objects_with(session: Session, provenance_id: str, ids: Sequence[uuid.UUID]) -> list[Object]:
+    """Return those of some objects that are of one provenance."""
     rows: list[Object] = []
     for i in range(0, len(ids), KEYS_AT_ONCE):
         query = select(Object).where(
             Object.id.in_(ids[i : i + KEYS_AT_ONCE]), unindexed(Object.provenance_id) == provenance_id
         )
         rows += session.scalars(query)
-    own = {m.object_id for m in members}
-    counts = _counts(session, [row.id for row in rows if row.id not in own])
-    return [row for row in rows if row.id in own or not counts[row.id]]
-
-
-def _counts(session: Session, ids: Sequence[uuid.UUID]) -> Counter[uuid.UUID]:
-    """Count the measurements of objects."""
-    found: Counter[uuid.UUID] = Counter()
-    for i in range(0, len(ids), KEYS_AT_ONCE):
-        query = select(Measurement.object_id).where(Measurement.object_id.in_(ids[i : i + KEYS_AT_ONCE]))
-        found.update(i for i in session.scalars(query) if i is not None)
-    return found
+    return rows

@@ -8,22 +8,23 @@ sections and exposures finish nor a re-run of everything changes what the object
 import logging
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import ColumnElement, Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.joining import grow, joining, new_members, take_sums
-from seechange_core.chain.neighbourhood import Member, Places, age, neighbourhood, objects_of
+from seechange_core.chain.neighbourhood import Member, Places, age, counting, neighbourhood, objects_of
+from seechange_core.chain.renaming import names_of, rename
 from seechange_core.chain.section import Section
 from seechange_core.numerics.mean_place import PlaceSums
 from seechange_core.numerics.sky import separation
 from seechange_core.products.base import KEYS_AT_ONCE
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
-from seechange_core.products.object import NAME_CELL_ARCSEC, Object, ObjectAlias, object_name
+from seechange_core.products.object import NAME_CELL_ARCSEC, Object, ObjectAlias
 from seechange_core.products.outcome import StepOutcome, made_by
 from seechange_core.products.provenance import Provenance
 from seechange_core.products.sighting import Sighting
@@ -57,8 +58,13 @@ def assign_objects(section: Section, measurements: Sequence[Measurement]) -> int
         members = new_members(session, provenance_id, measurements)
         owners = joining(session, provenance_id, members, params)
         touched += [(m.ra, m.dec) for m in members if m.id not in owners]
-        n_new, regrouped = regroup(session, provenance_id, touched, params)
-        _join(session, owners, [m for m in members if m.id in owners and m.id not in regrouped])
+        n_new = 0
+        while touched:
+            done = regroup(session, provenance_id, touched, params)
+            n_new += done.n_new
+            members = [m for m in members if m.id not in done.measurements]
+            touched = [(m.ra, m.dec) for m in members if owners[m.id].id in done.objects]
+        _join(session, owners, members)
         return n_new
 
 
@@ -69,9 +75,10 @@ def _join(session: Session, owners: Mapping[uuid.UUID, Object], members: Sequenc
         gained[owners[member.id].id].append(member)
     grown = list({owners[m.id].id: owners[m.id] for m in members}.values())
     groups = [gained[row.id] for row in grown]
+    before = [(row.ra, row.dec) for row in grown]
     _hand_over(session, grown, groups)
     grow(grown, groups)
-    apply_verdicts(session, grown)
+    apply_verdicts(session, grown, before)
 
 
 def regroup_exposure(session: Session, exposure_id: uuid.UUID) -> None:
@@ -96,6 +103,35 @@ def regroup_exposure(session: Session, exposure_id: uuid.UUID) -> None:
     for provenance_id, ra, dec, is_bad in session.execute(query):
         if not is_bad:
             places[provenance_id].append((ra, dec))
+    _regroup_all(session, places)
+
+
+def delete_sightings(session: Session, which: ColumnElement[bool]) -> None:
+    """Delete sightings with all that was measured of them, and group anew what is left around these.
+
+    Parameters
+    ----------
+    session
+        An open session; nothing is committed here.
+    which
+        A condition on `Sighting`.
+    """
+    query = (
+        select(Measurement.provenance_id, Measurement.ra, Measurement.dec)
+        .join(Sighting, Sighting.id == Measurement.sighting_id)
+        .where(which, Measurement.object_id.is_not(None))
+    )
+    if session.execute(query.limit(1)).first() is not None:
+        take_turns(session, "objects")
+    places: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for provenance_id, ra, dec in session.execute(query):
+        places[provenance_id].append((ra, dec))
+    session.execute(delete(Sighting).where(which))
+    _regroup_all(session, places)
+
+
+def _regroup_all(session: Session, places: Mapping[str, Places]) -> None:
+    """Group anew what there is around places of several provenances, each by its own parameters."""
     for provenance_id, some in places.items():
         given = session.get_one(Provenance, provenance_id).parameters.get("associate", {})
         params = {name: value for name, value in given.items() if name in AssociateParams.model_fields}
@@ -152,35 +188,61 @@ def _forget(
     return [(ra, dec) for *_, ra, dec in rows]
 
 
-def regroup(
-    session: Session, provenance_id: str, places: Places, params: AssociateParams
-) -> tuple[int, set[uuid.UUID]]:
+class Regrouped(NamedTuple):
+    """What became of the measurements around some places.
+
+    Attributes
+    ----------
+    n_new
+        How many objects are new.
+    measurements, objects
+        The ids of all measurements that were grouped, and of all objects that they belonged to or do now.
+    """
+
+    n_new: int
+    measurements: set[uuid.UUID]
+    objects: set[uuid.UUID]
+
+
+def regroup(session: Session, provenance_id: str, places: Places, params: AssociateParams) -> Regrouped:
     """Bring the objects around some places up to the measurements that there are now.
 
     The caller holds the turn named ``objects`` and calls this once for all measurements that came or went.
-
-    Returns
-    -------
-    n_new, regrouped
-        How many objects are new, and the ids of all measurements that were grouped.
     """
-    if not places:
-        return 0, set()
+    done = Regrouped(0, set(), set())
+    while places:
+        more, places = _regroup(session, provenance_id, places, params)
+        done = Regrouped(
+            done.n_new + more.n_new, done.measurements | more.measurements, done.objects | more.objects
+        )
+    return done
+
+
+def _regroup(
+    session: Session, provenance_id: str, places: Places, params: AssociateParams
+) -> tuple[Regrouped, Places]:
+    """Do so once; return what was done, and the places of measurements that it left without an object.
+
+    These were in one object with others only by a head between them that does not count now.
+    """
     link_arcsec = max(params.radius_arcsec, NAME_CELL_ARCSEC)
     members = neighbourhood(session, provenance_id, places, link_arcsec)
     everywhere = [*places, *((m.ra, m.dec) for m in members)]
     objects = objects_of(session, provenance_id, members, everywhere, link_arcsec)
+    before = [(row.ra, row.dec) for row in objects]
+    known = {row.id for row in objects}
     groups, heads = _groups(members, params)
     owners, n_new = _owners(session, provenance_id, groups, objects)
     _hand_over(session, owners, groups)
     for found, group, head in zip(owners, groups, heads, strict=True):
         _settle(found, group, head)
-    _release(session, owners, groups)
+    known |= {row.id for row in owners}
+    left = _release(session, provenance_id, sorted(known), {m.id for m in members})
     _retire(session, objects, owners, groups)
-    _rename(session, objects, owners, _names([g[0] for g in groups], params.name_pattern))
-    apply_verdicts(session, owners)
+    rename(session, objects, owners, names_of([g[0] for g in groups], params.name_pattern))
+    apply_verdicts(session, owners, before)
     session.flush()
-    return n_new, {m.id for m in members}
+    return Regrouped(n_new, {m.id for m in members}, known), left
 
 
 # --- What it is to be -----------------------------------------------------------------------------
@@ -266,7 +328,7 @@ def _hand_over(session: Session, owners: Sequence[Object], groups: Sequence[list
 
 def _settle(found: Object, group: Sequence[Member], head: Member) -> None:
     """Bring an object's position, count and dates up to its measurements."""
-    take_sums(found, PlaceSums(head.place).plus(m.place for m in group))
+    take_sums(found, PlaceSums(head.place).plus(m.place for m in group), head.id)
     found.n_sightings = len(group)
     found.first_mjd, found.last_mjd = group[0].mjd, group[-1].mjd
 
@@ -287,15 +349,22 @@ def _point(
             )
 
 
-def _release(session: Session, owners: Sequence[Object], groups: Sequence[list[Member]]) -> None:
-    """Take out of objects what no longer counts: measurements of an exposure that someone called bad."""
-    ids, kept = [row.id for row in owners], {m.id for group in groups for m in group}
+def _release(
+    session: Session, provenance_id: str, ids: Sequence[uuid.UUID], kept: Collection[uuid.UUID]
+) -> Places:
+    """Take all but some measurements out of objects; return where those are that count nevertheless.
+
+    Most do not: someone called the exposure bad, or the section is being walked again.
+    """
+    gone: list[tuple[uuid.UUID, uuid.UUID]] = []
     for i in range(0, len(ids), KEYS_AT_ONCE):
         query = select(Measurement.id, Measurement.sighting_id).where(
             Measurement.object_id.in_(ids[i : i + KEYS_AT_ONCE])
         )
-        gone = [row for row in session.execute(query) if row[0] not in kept]
-        _point(session, [row[0] for row in gone], [row[1] for row in gone], None)
+        gone += [row for row in session.execute(query) if row[0] not in kept]
+    keys = [row[0] for row in gone]
+    _point(session, keys, [row[1] for row in gone], None)
+    return [(m.ra, m.dec) for m in counting(session, provenance_id, Measurement.id, keys)]
 
 
 def _retire(
@@ -330,35 +399,3 @@ def _merge(session: Session, row: Object, heir: Object) -> None:
     session.add(ObjectAlias(object_id=heir.id, name=row.name, how="merged"))
     session.execute(delete(Object).where(Object.id == row.id))
     log.info("object %s was merged into %s", row.name, heir.name)
-
-
-def _names(first: Sequence[Member], pattern: str) -> list[str]:
-    """Name objects by their first sightings; of two whose places spell alike, the later seen has a suffix."""
-    given: Counter[str] = Counter()
-    names = []
-    for seen in first:
-        name = object_name(pattern, seen.ra, seen.dec, seen.mjd)
-        names.append(name if not given[name] else f"{name}.{given[name] + 1}")
-        given[name] += 1
-    return names
-
-
-def _rename(
-    session: Session, objects: Sequence[Object], owners: Sequence[Object], names: Sequence[str]
-) -> None:
-    """Give objects their names, remembering the earlier ones; an empty one there of that name gives it up."""
-    owning = {row.id for row in owners}
-    changed = [(row, name) for row, name in zip(owners, names, strict=True) if row.name != name]
-    if not changed:
-        return
-    blocked = [row for row in objects if row.id not in owning and row.name in {n for _, n in changed}]
-    session.flush()
-    session.execute(delete(Object).where(Object.id.in_([row.id for row in blocked])))
-    for row, name in changed:
-        if row.name != row.id.hex:
-            session.add(ObjectAlias(object_id=row.id, name=row.name, how="renamed"))
-            log.info("object %s is named %s: an earlier sighting of it came in", row.name, name)
-        row.name = row.id.hex
-    session.flush()  # two may have exchanged names
-    for row, name in changed:
-        row.name = name

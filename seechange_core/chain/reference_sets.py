@@ -6,19 +6,20 @@ from other images. The first is used at once; which one is used later changes on
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import and_, not_, select
 from sqlalchemy.orm import Session
 
-from seechange_core.chain.choice import not_marked_bad
+from seechange_core.chain.choice import not_marked_bad, reference_without
 from seechange_core.chain.lineage import provenances
 from seechange_core.errors import NotFoundError
+from seechange_core.products.base import Corners
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image, image_parents
-from seechange_core.products.reference import Reference, references_used, use_reference
+from seechange_core.products.reference import Reference, find_references, references_used, use_reference
 from seechange_core.products.verdict import not_called_bad
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
@@ -38,7 +39,7 @@ class ReferenceRow:
         Counted from 1; None if it leaves out an image of a version that is not there.
     state
         ``used``, ``proposed`` (newer than the one used), ``earlier`` (older than it), ``bad`` (a person
-        called it so).
+        called it so), ``outdated`` (used under other code or parameters, where the present ones use none).
     n_images
         Exposures in it.
     fwhm_arcsec, limiting_mag
@@ -76,15 +77,16 @@ class UsedNow(NamedTuple):
     version, before
         Used from now on, and used until now; None if there was none.
     staying
-        Exposures that stay on the one before: they are in the version used now, and it was not built without
-        them.
+        The sections that are in the version used now, which was not built without them, as exposure/section:
+        by what they are subtracted from instead. That is a version used earlier, or one made from it by
+        leaving the exposure out; None is nothing, until one of this version is built.
     """
 
     region: str
     filter: str
     version: int
     before: int | None
-    staying: tuple[str, ...] = ()
+    staying: dict[str, int | None]
 
 
 def list_references(settings: Settings) -> list[ReferenceRow]:
@@ -102,7 +104,7 @@ def list_references(settings: Settings) -> list[ReferenceRow]:
         found = list(session.execute(query))
         rows = [one[0] for one in found]
         current = {provenances(settings, i)["reference"].id for i in {row.instrument for row in rows}}
-        versions, states = _versions(rows), _states(session, rows)
+        versions, states = _versions(rows), _states(session, rows, current)
         bad = _bad_inputs(session, [row.image_id for row in rows])
     return [
         ReferenceRow(
@@ -124,6 +126,30 @@ def list_references(settings: Settings) -> list[ReferenceRow]:
     ]
 
 
+def outdated_references(
+    session: Session, corners: Corners, instrument: str, band: str, provenance_id: str
+) -> list[str]:
+    """Name what is used at a piece of sky under other code or parameters, where the present ones use nothing.
+
+    Of each region the version made last, as in ``version 2 of r0481_0021``. Those called bad don't count.
+    """
+    good = find_references(session, corners, instrument=instrument, band=band)
+    whole = {row.id: row for row in good if row.left_out_exposure_id is None}
+    used = {i: whole[i] for i in _used(session, whole.values()) if i in whole}
+    present = {row.region for row in used.values() if row.provenance_id == provenance_id}
+    last: dict[str, Reference] = {}
+    for row in sorted(used.values(), key=lambda row: row.id):
+        if row.region not in present:
+            last[row.region] = row
+    names = []
+    for region, row in sorted(last.items()):
+        same = select(Reference).where(
+            Reference.provenance_id == row.provenance_id, Reference.region == region, Reference.filter == band
+        )
+        names.append(f"version {_versions(session.scalars(same))[row.id]} of {region}")
+    return names
+
+
 def use_references(
     settings: Settings,
     instrument: str,
@@ -136,7 +162,7 @@ def use_references(
 
     Differences that were made with another one are made again when their sections are processed again, beside
     the old ones. An exposure that is in the version used keeps the one used before, or takes what was made
-    from this one by leaving it out.
+    from one of them by leaving it out.
 
     Parameters
     ----------
@@ -193,32 +219,32 @@ def _use(session: Session, rows: list[Reference], wanted: Reference, reason: str
         filter=wanted.filter,
         version=versions[wanted.id],
         before=versions[old.id] if old else None,
-        staying=_staying(session, wanted, old) if old and old is not wanted else (),
+        staying=_staying(session, wanted, versions) if old and old is not wanted else {},
     )
 
 
-def _staying(session: Session, wanted: Reference, old: Reference) -> tuple[str, ...]:
-    """Return the exposures that the reference used before can still be subtracted from, but not this one."""
-
-    def inputs(row: Reference) -> dict[uuid.UUID, str]:
-        query = (
-            select(Exposure.id, Exposure.name)
-            .join(Image, Image.exposure_id == Exposure.id)
-            .join(image_parents, image_parents.c.parent_id == Image.id)
-            .where(image_parents.c.coadd_id == row.image_id)
-        )
-        return dict(session.execute(query).tuples())
-
-    without = set(
-        session.scalars(
-            select(Reference.left_out_exposure_id).where(
-                Reference.whole_id == wanted.id, Reference.bitflag == 0
-            )
-        )
+def _staying(session: Session, wanted: Reference, versions: Mapping[uuid.UUID, int]) -> dict[str, int | None]:
+    """Return which versions the sections in a reference put to use are subtracted from, if not from it."""
+    place = Reference.region == wanted.region, Reference.filter == wanted.filter
+    of_region = select(Reference).where(
+        Reference.provenance_id == wanted.provenance_id, *place, Reference.bitflag == 0
     )
-    left = inputs(wanted).items()
-    held = set(inputs(old)) | without
-    return tuple(sorted(name for key, name in left if key not in held))
+    rows = list(session.scalars(of_region.order_by(Reference.id.desc())))
+    used = references_used(session, wanted.provenance_id, [wanted.region], wanted.filter)
+    inputs = (
+        select(Exposure.id, Exposure.name, Image.section_id)
+        .join(Image, Image.exposure_id == Exposure.id)
+        .join(image_parents, image_parents.c.parent_id == Image.id)
+        .where(image_parents.c.coadd_id == wanted.image_id)
+        .order_by(Exposure.name, Image.section_id)
+    )
+    found: dict[str, int | None] = {}
+    for exposure_id, name, section_id in session.execute(inputs):
+        row = reference_without(session, rows, used, exposure_id, section_id)
+        version = None if row is None else versions[row.whole_id or row.id]
+        if version != versions[wanted.id]:
+            found[f"{name}/{section_id}"] = version
+    return found
 
 
 def _versions(rows: Iterable[Reference]) -> dict[uuid.UUID, int]:
@@ -233,12 +259,18 @@ def _versions(rows: Iterable[Reference]) -> dict[uuid.UUID, int]:
     return versions
 
 
-def _states(session: Session, rows: Sequence[Reference]) -> dict[uuid.UUID, str]:
-    used = [i for p in {row.provenance_id for row in rows} for i in references_used(session, p)]
+def _used(session: Session, rows: Iterable[Reference]) -> list[uuid.UUID]:
+    """Return the ids of all that is used or was under the provenances of some references."""
+    return [i for p in {row.provenance_id for row in rows} for i in references_used(session, p)]
+
+
+def _states(session: Session, rows: Sequence[Reference], current: set[str]) -> dict[uuid.UUID, str]:
+    used = _used(session, rows)
     by_id = {row.id: row for row in rows}
     now: dict[tuple[str, str, str], Reference] = {}
     for row in (by_id[i] for i in used if i in by_id and not by_id[i].bitflag):
         now.setdefault((row.provenance_id, row.region, row.filter), row)
+    covered = {(r.instrument, r.region, r.filter) for r in now.values() if r.provenance_id in current}
     states = {}
     for row in rows:
         whole = by_id.get(row.whole_id, row) if row.whole_id else row
@@ -249,6 +281,13 @@ def _states(session: Session, rows: Sequence[Reference]) -> dict[uuid.UUID, str]
             states[row.id] = "proposed"
         else:
             states[row.id] = "used" if whole.id == chosen.id else "earlier"
+            outdated = row.provenance_id not in current
+            if (
+                whole is row is chosen
+                and outdated
+                and (row.instrument, row.region, row.filter) not in covered
+            ):
+                states[row.id] = "outdated"
     return states
 
 

@@ -1,12 +1,13 @@
 """The steps from a calibrated image to what changed: subtraction, detections, cutouts, measurement."""
 
 import numpy as np
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from seechange_core.chain import load
 from seechange_core.chain.choice import ReferenceChoice, references_for
-from seechange_core.chain.objects import assign_objects
+from seechange_core.chain.objects import assign_objects, delete_sightings
 from seechange_core.chain.quality import bits_of_zero_points
+from seechange_core.chain.reference_sets import outdated_references
 from seechange_core.chain.section import Section, has_file
 from seechange_core.chain.step import Made, Step
 from seechange_core.chain.surroundings import surroundings
@@ -19,6 +20,7 @@ from seechange_core.products.measurement import Measurement, make_measurements
 from seechange_core.products.reference import set_references
 from seechange_core.products.sighting import Sighting, make_sightings
 from seechange_core.products.source_list import SourceList
+from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import Marks, thumb
@@ -38,8 +40,8 @@ def _references_used(section: Section) -> tuple[str, ...]:
     return (*(row.data_version for row in choice.rows), *choice.containing)
 
 
-def _none_left(section: Section, choice: ReferenceChoice) -> Stop:
-    """Say why there is nothing to subtract: only references of itself, or none."""
+def _none_left(section: Section, choice: ReferenceChoice, stop: Stop | None = None) -> Stop:
+    """Say why there is too little to subtract: references of itself, of other code or parameters, or none."""
     place = {"exposure": section.exposure.name, "section": section.section}
     if choice.containing:
         return InReference(
@@ -47,8 +49,20 @@ def _none_left(section: Section, choice: ReferenceChoice) -> Stop:
             cure="build the reference with --leave-one-out, or from other nights",
             **place,
         )
-    return NoReference(
-        f"references in {section.band} cover 0.000 of it",
+    words = stop.message if stop else f"references in {section.band} cover 0.000 of it"
+    corners = section.needed(WorldCoordinates, "world_coordinates").corners or []
+    key = (section.exposure.instrument, section.band, section.provenance_id("reference"))
+    with open_session(section.settings, read_only=True) as session:
+        outdated = outdated_references(session, corners, *key)
+    if outdated:
+        return NoReference(
+            f"{words}; made with other code or parameters, and so used no longer: {', '.join(outdated)}",
+            cure=f"make them anew: seechange reference build --use --filter {section.band}; or put back the "
+            "settings that they were made with",
+            **place,
+        )
+    return stop or NoReference(
+        words,
         cure="build one: seechange reference build",
         **place,
     )
@@ -64,7 +78,7 @@ def _make_subtraction(section: Section) -> Made:
     try:
         frame = subtract(load.calibrated(section), references, section.params(SubtractParams, "subtract"))
     except NoReference as stop:
-        raise (_none_left(section, choice) if choice.containing else stop) from None
+        raise _none_left(section, choice, stop) from None
     new = section.needed(Image, "image")
     row = Image(
         type="difference",
@@ -125,7 +139,7 @@ def _make_detections(section: Section) -> Made:
         for sighting in make_sightings(row, found, load.wcs(section), section.exposure.mjd_mid):
             save(session, sighting)
         beyond = (Sighting.source_list_id == row.id) & (Sighting.number >= len(found))
-        session.execute(delete(Sighting).where(beyond))
+        delete_sightings(session, beyond)
     section.products["detections"] = found
     picture = thumb(frame.score, None, Marks(found.x, found.y))
     figures = metrics(found) | metrics(depth)

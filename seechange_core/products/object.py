@@ -38,7 +38,8 @@ class Object(Detail, Located, Base):
     )
     place_sums: Mapped[JsonDict | None] = mapped_column(
         JSON_OR_NULL,
-        doc="Its best-placed sighting, and the sums over all of them: see `PlaceSums`. NULL: not known.",
+        doc="Its best-placed sighting (place, key of its measurement), and the sums over all of them: see "
+        "`PlaceSums`. NULL: not known.",
     )
     is_bad: Mapped[bool] = mapped_column(default=False, index=True, doc="Taken for bogus.")
     bad_reason: Mapped[str | None] = mapped_column(doc="Why it is taken for bogus.")

@@ -119,6 +119,12 @@ def judged(session: Session, rows: Sequence[Verdict]) -> list[list[Object]]:
 
     That is the nearest one to the place that was judged; if none is there, the one of the name.
     """
+    ra, dec = (np.array([getattr(row, c) for row in rows], float) for c in ("ra", "dec"))
+    return _nearest(rows, ra, dec, _around(session, rows))
+
+
+def _around(session: Session, rows: Sequence[Verdict]) -> list[Object]:
+    """Return all objects that verdicts may be about: those at their places, and those of their names."""
     if not rows:
         return []
     radius_deg = SAME_PLACE_ARCSEC / 3600
@@ -130,7 +136,7 @@ def judged(session: Session, rows: Sequence[Verdict]) -> list[list[Object]]:
         for start in range(0, len(values), _FEW):
             some = session.scalars(select(Object).where(column.in_(values[start : start + _FEW])))
             objects |= {row.id: row for row in some}
-    return _nearest(rows, ra, dec, list(objects.values()))
+    return list(objects.values())
 
 
 def _nearest(rows: Sequence[Verdict], ra: Float, dec: Float, objects: Sequence[Object]) -> list[list[Object]]:
@@ -153,10 +159,14 @@ def _nearest(rows: Sequence[Verdict], ra: Float, dec: Float, objects: Sequence[O
 
 
 def _said_near(
-    session: Session, objects: Sequence[Object], *conditions: ColumnElement[bool]
+    session: Session,
+    objects: Sequence[Object],
+    *conditions: ColumnElement[bool],
+    before: Sequence[tuple[float, float]] = (),
 ) -> list[Verdict]:
-    """Return what was said of the places and names of objects, in the order of time."""
-    ra, dec, radius = bounding_cone([o.ra for o in objects], [o.dec for o in objects])
+    """Return what was said of the places and names of objects, or of places, in the order of time."""
+    places = [*((o.ra, o.dec) for o in objects), *before]
+    ra, dec, radius = bounding_cone(*zip(*places, strict=True))
     query = select(Verdict).where(Verdict.exposure_id.is_(None), *conditions)
     if len(objects) <= _FEW:  # of many, all that people ever said is no more
         near = in_cone(Verdict.healpix, ra, dec, radius + SAME_PLACE_ARCSEC / 3600)
@@ -174,10 +184,28 @@ def standing_on(session: Session, objects: Sequence[Object]) -> dict[uuid.UUID, 
     return {found.id: row for row, about in hits for found in about if found.id in wanted}
 
 
-def apply_verdicts(session: Session, objects: Sequence[Object]) -> None:
-    """Let objects just made or moved be taken for what people said of their places."""
-    said = standing_on(session, objects)
-    for found in objects:
+def apply_verdicts(
+    session: Session, objects: Sequence[Object], before: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Let objects just made or moved be taken for what people said of their places.
+
+    So are their neighbours: which object is nearest to what was judged may be another one now.
+
+    Parameters
+    ----------
+    session
+        An open session.
+    objects
+        Those just made or moved.
+    before
+        Where they, and others that are gone, were until now: (ra, dec), ICRS deg.
+    """
+    if not objects and not before:
+        return
+    rows = _said_near(session, objects, Verdict.counts.is_(True), before=before)
+    around = {o.id: o for o in (*objects, *_around(session, rows))}
+    said = standing_on(session, list(around.values()))
+    for found in around.values():
         row = said.get(found.id)
         found.is_bad = row is not None and row.word == "bogus"
         found.bad_reason = row.reason if row is not None and found.is_bad else None

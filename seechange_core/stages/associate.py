@@ -1,10 +1,10 @@
 """Tell which measurements are of one object, and where it is."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from seechange_core.frames import Float, Int
-from seechange_core.numerics.mean_place import MeanPlace, Place, PlaceSums
 from seechange_core.numerics.sky import chord, separation, unit_vectors
 from seechange_core.params import Params, param
 
@@ -27,6 +27,11 @@ class AssociateParams(Params):
         "%a nine letters or %J sexagesimal coordinates",
         pattern=r"^[A-Za-z0-9._+\- ]*(%[YymdaJ][A-Za-z0-9._+\- ]*)*%[aJ](%[YymdaJ]|[A-Za-z0-9._+\- ])*$",
     )
+
+
+def allowed_arcsec(err_arcsec: npt.ArrayLike, params: AssociateParams) -> Float:
+    """Return how far apart two positions of one place may be, by the 1-sigma error of their separation."""
+    return np.clip(np.multiply(params.n_sigma, err_arcsec), params.min_radius_arcsec, params.radius_arcsec)
 
 
 def associate(ra: Float, dec: Float, err_arcsec: Float, params: AssociateParams) -> Int:
@@ -66,19 +71,6 @@ def associate(ra: Float, dec: Float, err_arcsec: Float, params: AssociateParams)
         near = np.array(tree.query_ball_point(vectors[k], reach), np.int64)
         distance = separation(ra[k], dec[k], ra[near], dec[near]) * 3600
         error = np.hypot(err_arcsec[k], err_arcsec[near])
-        allowed = np.clip(params.n_sigma * error, params.min_radius_arcsec, params.radius_arcsec)
-        closer = (distance <= allowed) & (distance < nearest[near])
+        closer = (distance <= allowed_arcsec(error, params)) & (distance < nearest[near])
         head[near[closer]], nearest[near[closer]] = k, distance[closer]
     return head
-
-
-def mean_place(ra: Float, dec: Float, err_arcsec: Float) -> MeanPlace:
-    """Average the positions of an object, each weighted by its error; see `PlaceSums.mean`.
-
-    Parameters
-    ----------
-    ra, dec, err_arcsec
-        (n,) positions, ICRS deg, and their errors per axis; n > 0.
-    """
-    places = [Place(*row) for row in np.stack([ra, dec, err_arcsec], axis=-1).tolist()]
-    return PlaceSums(min(places, key=lambda place: place.precision)).plus(places).mean()

@@ -124,7 +124,7 @@ def test_what_a_new_reference_no_longer_shows_leaves_its_object(sky):
         sky.measure(one(number, 0.05 * number))
     gone = Batch(0, 0, np.empty(0), np.empty(0), np.empty(0))
     sky.measure(gone)
-    ((name, *_, n, first, last, _),) = [(r[0], *r[5:]) for r in sky.objects()]
+    ((name, *_, n, first, last, _, _),) = [(r[0], *r[5:]) for r in sky.objects()]
     assert (n, first, last) == (2, one(1, 0).mjd, one(2, 0).mjd)
     assert name == object_name("obj%Y%a", one(1, 0.05).ra[0], one(1, 0.05).dec[0], one(1, 0).mjd)
     for number in (1, 2):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from seechange_core.errors import SettingsError
 from seechange_core.numerics.sky import offset, separation
-from seechange_core.stages.associate import AssociateParams, associate, mean_place
+from seechange_core.stages.associate import AssociateParams, associate
 
 PLACES = [(0.0, 20.0), (359.99999, -40.0), (77.0, 89.9999), (10.0, 0.0), (200.0, -90.0)]
 
@@ -59,42 +59,6 @@ def test_neither_order_nor_what_is_far_away_matters(seed, place):
             distance = 3600 * separation(ra[i], dec[i], ra[[own, k]], dec[[own, k]])
             allowed = np.clip(5 * np.hypot(err[i], err[k]), 0.3, 1.0)
             assert distance[0] <= distance[1] + 1e-9 or distance[1] > allowed
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_errors_of_mean_places_are_honest(place):
-    """Pulls towards east and north: standard normal, with right errors and with errors that are too small."""
-    rng = np.random.default_rng(5)
-    pulls, factor_pulls = [], []
-    for _ in range(300):
-        err = rng.uniform(0.02, 0.3, 12)
-        shift = rng.normal(0, err, (2, 12))
-        for scale, found in ((1.0, pulls), (3.0, factor_pulls)):
-            mean = mean_place(*at(*place, *scale * shift), err)
-            east, north = tangent(place, mean.ra, mean.dec)
-            found.append((east / mean.ra_err_arcsec, north / mean.dec_err_arcsec))
-    assert np.abs(np.mean(pulls, axis=0)).max() < 4 / np.sqrt(300)
-    assert np.std(pulls, axis=0) == pytest.approx(1, abs=4 / np.sqrt(600))
-    assert np.std(factor_pulls, axis=0) == pytest.approx(1, abs=0.2)
-
-
-def tangent(place, ra, dec):
-    """Return small offsets from a place towards east and north, arcsec."""
-    basis = np.array([at(*place, 1, 0), at(*place, 0, 1)])
-    vectors = [np.array(unit(*p)) - unit(*place) for p in basis]
-    shift = np.array(unit(ra, dec)) - unit(*place)
-    return [float(shift @ v / (v @ v)) for v in vectors]
-
-
-def unit(ra, dec):
-    lon, lat = np.deg2rad([ra, dec])
-    return np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-
-
-def test_a_single_place_keeps_its_error():
-    assert mean_place(np.array([10.0]), np.array([5.0]), np.array([0.1])) == pytest.approx(
-        (10.0, 5.0, 0.1, 0.1)
-    )
 
 
 def test_a_pattern_of_names_must_tell_places_apart():
