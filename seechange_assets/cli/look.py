@@ -242,7 +242,7 @@ def _note_on_limits(curve: "LightCurveTable") -> list[str]:
     from numpy import isfinite
 
     limits = "limiting_mag is that of 5 errors of the flux: the limit at this place, known beforehand"
-    searched = "; depth_mag is the measured depth of the search, which knew of no place"
+    searched = "; depth_mag is what the search, which knew of no place, finds there in half of all cases"
     return [limits + searched * bool(isfinite(curve.depth_flux).any())] if len(curve) else []
 
 

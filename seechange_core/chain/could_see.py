@@ -10,7 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.choice import not_marked_bad
-from seechange_core.frames import Depth
+from seechange_core.flags import PixelFlag
+from seechange_core.frames import Depth, Float
 from seechange_core.products.base import unindexed
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
@@ -21,6 +22,14 @@ from seechange_core.products.verdict import not_called_bad
 
 #: Objects and images asked for at once.
 _CHUNK = 500
+#: Near pixels that are lost for one of these, the search has no score.
+_UNSCORED = (
+    PixelFlag.NO_DATA | PixelFlag.SATURATED | PixelFlag.OUT_OF_BOUNDS | PixelFlag.STREAK | PixelFlag.BLEED
+)
+#: Light of a source's middle in units of the noise's variance, and which share of its flux's variance are
+#: then its own photons.
+_BRIGHTNESS = np.geomspace(1e-3, 1e9, 2000)
+_SHARES = 1 - np.log1p(_BRIGHTNESS) / _BRIGHTNESS
 
 
 class Looked(NamedTuple):
@@ -60,6 +69,36 @@ def exposures_that_could(
         for f in (f for f, seen in zip(rows, deep.tolist(), strict=True) if seen):
             found[f.object_id].add(exposure_id)
     return found
+
+
+def found_in_half(depth: Depth | None, forced: Mapping[str, Float], gain: float) -> Float:
+    """Return the fluxes that a search finds at places in half of all cases, electrons; NaN where none was.
+
+    That is the larger of the blank sky's, as measured around, and of as many sigma of the flux forced there,
+    which knows of a star's or a galaxy's light. The photons of what shines in the difference itself are no
+    part of that noise: they are taken out as for a Gaussian PSF, for which the variance of a flux f fitted
+    with optimal weights (Naylor 1998, MNRAS 296, 339, eq. 12) among noise of variance v a pixel is
+    ``(f / g) / (1 - ln(1 + u) / u)``, with ``u = f P(0) / (g v)``, and ``2 f / (g u)`` without these photons.
+    The PSF's own error stays in: of what is bright enough for it to count, the depth is too shallow.
+
+    Parameters
+    ----------
+    depth
+        Of the search; None if there was none.
+    forced
+        Columns of forced fluxes in the difference: x, y, flux, flux_err, flags.
+    gain
+        Photons per electron of the difference.
+    """
+    x, y, flux, err = (np.asarray(forced[name], float) for name in ("x", "y", "flux", "flux_err"))
+    if depth is None:
+        return np.full(x.shape, np.nan)
+    unscored = np.asarray(forced["flags"], np.int64) & int(_UNSCORED) > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.clip(np.maximum(flux, 0.0) / gain / err**2, _SHARES[0], _SHARES[-1])
+        noise = err * np.sqrt(2 * share / np.interp(share, _SHARES, _BRIGHTNESS))
+    limit = np.maximum(depth.limit_at(x, y), depth.sigma * noise)
+    return np.where(np.isfinite(flux) & ~unscored, limit, np.nan)
 
 
 def _fluxes(

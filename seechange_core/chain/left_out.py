@@ -6,27 +6,51 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from scipy.spatial import cKDTree
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, load_only
 
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.light_curves import Kind, present_provenances
 from seechange_core.chain.steps import STEPS
-from seechange_core.numerics.sky import separation
-from seechange_core.products.base import KEYS_AT_ONCE, in_cone, overlapping
+from seechange_core.frames import Bool, Float
+from seechange_core.numerics.sky import unit_vectors
+from seechange_core.products.base import KEYS_AT_ONCE, Corners, in_cone, rows_in_cone, unindexed
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image
-from seechange_core.products.outcome import StepOutcome
+from seechange_core.products.outcome import StepOutcome, made_by
 from seechange_core.products.verdict import Verdict
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.settings import Settings, use_settings
 from seechange_core.storage.engine import open_session
 
-#: An exposure that points this near to one that covers a place, in radii of the section, covers it too.
-_SAME_POINTING = 0.3
+#: Sections whose present astrometric solution is one that counts: no newer one has replaced it.
+_CURRENT = (
+    select(Image.exposure_id, Image.section_id)
+    .join(WorldCoordinates, WorldCoordinates.image_id == Image.id)
+    .join(StepOutcome, made_by(Image, WorldCoordinates, "world_coordinates"))
+)
+_TOLD = (Exposure.id, Exposure.name, Exposure.instrument, Exposure.ra, Exposure.dec)
 
 Key = tuple[uuid.UUID, str]
 """Exposure and section."""
+
+
+class _Exposure(NamedTuple):
+    """What is asked of exposures: thousands of whole rows would take seconds."""
+
+    id: uuid.UUID
+    name: str
+    instrument: str
+    ra: float | None
+    dec: float | None
+
+
+class _Ended(NamedTuple):
+    """How a step ended, and why."""
+
+    status: str
+    reason: str | None
 
 
 class LeftOut(NamedTuple):
@@ -41,8 +65,9 @@ def left_out(
 ) -> list[LeftOut]:
     """Tell which epochs have no flux in a light curve of a place, by reason, the most frequent first.
 
-    Of what has no astrometric solution nobody knows what it covers: an exposure counts that points to where
-    another one does whose section covers the place.
+    Of what has no astrometric solution nobody knows what it covers: a section is taken to lie where that of
+    the exposure with the nearest pointing lies, moved by what the pointings differ by, if that one covers the
+    place.
 
     Parameters
     ----------
@@ -75,60 +100,114 @@ def left_out(
 
 def _covering(session: Session, ra: float, dec: float) -> tuple[set[Key], dict[uuid.UUID, str]]:
     """Return the sections of exposures that cover a place, and the exposures' names."""
-    solved = {row.image_id: row for row in overlapping(session, select(WorldCoordinates), [[ra, dec]])}
-    sections: dict[Key, float] = {}
-    for image in _images(session, list(solved)):
-        if image.exposure_id is not None:
-            sections[image.exposure_id, image.section_id] = solved[image.id].radius_deg or 0.0
-    sure = _exposures(session, sorted({exposure_id for exposure_id, _ in sections}))
-    found, names = set(sections), {row.id: row.name for row in sure}
-    pointing = {row.id: (row.ra, row.dec) for row in sure if row.ra is not None and row.dec is not None}
-    if not pointing:
+    sure, reach_deg = _solved_there(session, ra, dec)
+    exposures = _exposures(session, {exposure_id for exposure_id, _ in sure})
+    found, names = set(sure), {key: row.name for key, row in exposures.items()}
+    by_section: dict[tuple[str, str], list[Key]] = defaultdict(list)
+    for exposure_id, section in sure:
+        if exposures[exposure_id].ra is not None and exposures[exposure_id].dec is not None:
+            by_section[exposures[exposure_id].instrument, section].append((exposure_id, section))
+    if not by_section:
         return found, names
-    away_deg = float(np.max(separation(ra, dec, *np.array(list(pointing.values())).T)))
-    reach_deg = away_deg + _SAME_POINTING * max(sections.values())
-    around = select(Exposure).where(Exposure.type == "science", in_cone(Exposure.healpix, ra, dec, reach_deg))
-    others = [row for row in session.scalars(around) if row.ra is not None and row.dec is not None]
-    solved_ones = _solved(session, [row.id for row in others])
-    places = np.array([(row.ra, row.dec) for row in others], float).reshape(-1, 2)
-    instrument = {row.id: row.instrument for row in sure}
-    for (exposure_id, section), radius in sections.items():
-        if exposure_id not in pointing:
+    pointed = _vectors([exposures[key[0]] for of in by_section.values() for key in of])
+    away_deg = np.rad2deg(2 * np.arcsin(np.linalg.norm(pointed - unit_vectors(ra, dec), axis=1).max() / 2))
+    around = select(*_TOLD).where(
+        Exposure.type == "science",
+        in_cone(Exposure.healpix, ra, dec, min(180.0, float(away_deg) + reach_deg)),
+        Exposure.ra.is_not(None), Exposure.dec.is_not(None),
+    )  # fmt: skip
+    others = [_Exposure(*row) for row in session.execute(around)]
+    solved = _solved(session, [row.id for row in others], {section for _, section in by_section})
+    for (instrument, section), keys in by_section.items():
+        known = solved[section]
+        rest = [row for row in others if row.instrument == instrument and row.id not in known]
+        if not rest:
             continue
-        near = separation(*pointing[exposure_id], *places.T) <= _SAME_POINTING * radius
-        for row in (others[k] for k in np.flatnonzero(near).tolist()):
-            if row.instrument == instrument[exposure_id] and section not in solved_ones.get(row.id, ()):
-                found.add((row.id, section))
-                names[row.id] = row.name
+        at, places = _vectors([exposures[key[0]] for key in keys]), _vectors(rest)
+        nearest = cKDTree(at).query(places)[1]
+        corners = unit_vectors(*np.moveaxis(np.array([sure[key] for key in keys], float), -1, 0))
+        # The same place on the camera, where the nearest solved exposure of that section points.
+        place = _carried(unit_vectors(ra, dec), places, at[nearest])
+        for k in np.flatnonzero(_within(corners[nearest], place)).tolist():
+            found.add((rest[k].id, section))
+            names[rest[k].id] = rest[k].name
     return found, names
 
 
-def _exposures(session: Session, ids: Sequence[uuid.UUID]) -> list[Exposure]:
-    rows: list[Exposure] = []
-    for i in range(0, len(ids), KEYS_AT_ONCE):
-        rows += session.scalars(select(Exposure).where(Exposure.id.in_(ids[i : i + KEYS_AT_ONCE])))
-    return rows
-
-
-def _images(session: Session, ids: Sequence[uuid.UUID]) -> list[Image]:
-    rows: list[Image] = []
-    for i in range(0, len(ids), KEYS_AT_ONCE):
-        rows += session.scalars(select(Image).where(Image.id.in_(ids[i : i + KEYS_AT_ONCE])))
-    return rows
-
-
-def _solved(session: Session, exposures: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, set[str]]:
-    """Return the sections of exposures that are solved: what these cover is known."""
-    found: dict[uuid.UUID, set[str]] = defaultdict(set)
-    query = select(Image.exposure_id, Image.section_id).join(
-        WorldCoordinates, WorldCoordinates.image_id == Image.id
+def _solved_there(session: Session, ra: float, dec: float) -> tuple[dict[Key, Corners], float]:
+    """Return the corners of solved sections that cover a place, and the diameter of the largest, deg."""
+    largest = session.scalar(select(func.max(WorldCoordinates.radius_deg))) or 0.0
+    near = select(WorldCoordinates).options(
+        load_only(WorldCoordinates.image_id, WorldCoordinates.corners, WorldCoordinates.data_version)
     )
-    for i in range(0, len(exposures), KEYS_AT_ONCE):
-        some = query.where(Image.exposure_id.in_(exposures[i : i + KEYS_AT_ONCE]))
-        for exposure_id, section in session.execute(some):
+    rows = [row for row in rows_in_cone(session, near, ra, dec, min(180.0, largest)) if row.corners]
+    if not rows:
+        return {}, 0.0
+    corners = unit_vectors(*np.moveaxis(np.array([row.corners for row in rows], float), -1, 0))
+    kept = np.flatnonzero(_within(corners, np.broadcast_to(unit_vectors(ra, dec), (len(rows), 3))))
+    covering = {rows[k].id: rows[k].corners or [] for k in kept.tolist()}
+    found: dict[Key, Corners] = {}
+    query = _CURRENT.add_columns(WorldCoordinates.id)
+    for some in _chunks(sorted(covering)):
+        for exposure_id, section, key in session.execute(query.where(WorldCoordinates.id.in_(some))):
             if exposure_id is not None:
-                found[exposure_id].add(section)
+                found[exposure_id, section] = covering[key]
+    return found, 2 * largest
+
+
+def _solved(
+    session: Session, exposures: Sequence[uuid.UUID], sections: set[str]
+) -> Mapping[str, set[uuid.UUID]]:
+    """Return of which exposures sections are solved, by section: what these cover is known."""
+    found: dict[str, set[uuid.UUID]] = defaultdict(set)
+    for some in _chunks(exposures):
+        here = _CURRENT.where(Image.exposure_id.in_(some), Image.section_id.in_(sections))
+        for exposure_id, section in session.execute(here):
+            if exposure_id is not None:
+                found[section].add(exposure_id)
     return found
+
+
+def _exposures(session: Session, ids: set[uuid.UUID]) -> dict[uuid.UUID, _Exposure]:
+    rows = (
+        row
+        for some in _chunks(sorted(ids))
+        for row in session.execute(select(*_TOLD).where(Exposure.id.in_(some)))
+    )
+    return {row[0]: _Exposure(*row) for row in rows}
+
+
+def _chunks(ids: Sequence[uuid.UUID]) -> list[Sequence[uuid.UUID]]:
+    return [ids[i : i + KEYS_AT_ONCE] for i in range(0, len(ids), KEYS_AT_ONCE)]
+
+
+def _vectors(exposures: Sequence[_Exposure]) -> Float:
+    """Return where exposures point, (n, 3) unit vectors."""
+    return unit_vectors(*np.array([(row.ra, row.dec) for row in exposures], float).reshape(-1, 2).T)
+
+
+def _carried(place: Float, pointing: Float, other: Float) -> Float:
+    """Return where a place lies as seen from other pointings as it does from some, all (n, 3), north up."""
+    parts = np.einsum("nij,j->ni", _axes(pointing), place)
+    return np.asarray(np.einsum("nij,ni->nj", _axes(other), parts), float)
+
+
+def _axes(pointing: Float) -> Float:
+    """Return the directions east, north and forward at (n, 3) unit vectors, (n, 3, 3)."""
+    lon = np.arctan2(pointing[:, 1], pointing[:, 0])
+    east = np.stack([-np.sin(lon), np.cos(lon), np.zeros(len(lon))], axis=-1)
+    return np.stack([east, np.cross(pointing, east), pointing], axis=1)
+
+
+def _within(corners: Float, place: Float) -> Bool:
+    """Tell for each of n polygons, (n, corners, 3), whether a place of its own lies in it, (n, 3)."""
+    normals = np.cross(corners, np.roll(corners, -1, axis=1))
+    middle = corners.sum(axis=1)
+    side = np.sign(np.einsum("nij,nj->n", normals, middle))
+    facing = np.einsum("nj,nj->n", middle, place) > 0
+    return np.asarray(
+        facing & np.all(np.einsum("nij,nj->ni", normals, place) * side[:, None] >= -1e-15, axis=1)
+    )
 
 
 def _reasons(session: Session, settings: Settings, keys: Sequence[Key], on: Kind) -> dict[Key, str]:
@@ -137,13 +216,20 @@ def _reasons(session: Session, settings: Settings, keys: Sequence[Key], on: Kind
     last = order.index("zero_point" if on == "image" else "forced_photometry")
     ids = sorted({exposure_id for exposure_id, _ in keys})
     present = {p for name in order for p in present_provenances(session, settings, name)}
-    ended: dict[Key, dict[str, StepOutcome]] = defaultdict(dict)
+    sections = sorted({section for _, section in keys})
+    ended: dict[Key, dict[str, _Ended]] = defaultdict(dict)
+    columns = (
+        *(StepOutcome.exposure_id, StepOutcome.section_id, StepOutcome.provenance_id),
+        *(StepOutcome.step, StepOutcome.status, StepOutcome.reason),
+    )
     bad: set[tuple[uuid.UUID | None, str]] = set()
-    for i in range(0, len(ids), KEYS_AT_ONCE):
-        some = ids[i : i + KEYS_AT_ONCE]
-        for row in session.scalars(select(StepOutcome).where(StepOutcome.exposure_id.in_(some))):
-            if row.provenance_id in present:
-                ended[row.exposure_id, row.section_id][row.step] = row
+    for some in _chunks(ids):
+        query = select(*columns).where(
+            StepOutcome.exposure_id.in_(some), unindexed(StepOutcome.section_id).in_(sections)
+        )
+        for exposure_id, section, provenance_id, step, status, reason in session.execute(query):
+            if provenance_id in present:
+                ended[exposure_id, section][step] = _Ended(status, reason)
         said = select(Verdict.exposure_id, Verdict.section_id).where(
             Verdict.exposure_id.in_(some), Verdict.word == "bad", Verdict.counts.is_(True)
         )
@@ -156,7 +242,7 @@ def _reasons(session: Session, settings: Settings, keys: Sequence[Key], on: Kind
     }
 
 
-def _ended(outcomes: Mapping[str, StepOutcome], order: Sequence[str]) -> str:
+def _ended(outcomes: Mapping[str, _Ended], order: Sequence[str]) -> str:
     """Say where a section's way ended."""
     for name in order:
         row = outcomes.get(name)

@@ -68,8 +68,9 @@ class LightCurveTable(Table):
     chi2, usable_fraction
         Reduced chi square of the fit, and the share of the PSF's light on usable pixels.
     depth_flux
-        What the search for sources in the difference would have found there in half of all cases, electrons:
-        it was measured (`SourceList.depth`). NaN where nothing was searched.
+        How much brighter than the reference a source is that the search in the difference would have found
+        there in half of all cases, electrons: as measured around (`SourceList.depth`), or as the error of the
+        flux tells where other light shines (`could_see.found_in_half`). NaN where nothing was searched.
     quiet_before_mjd
         Before that the object is taken not to shine, MJD; NaN if nothing tells.
     """
@@ -149,8 +150,12 @@ class LightCurveTable(Table):
 
     @property
     def depth_mag(self) -> Float:
-        """Magnitude of `depth_flux`: what was not found in the search, which knew of no place, is fainter."""
-        return _mag(self.depth_flux, self.zp)
+        """How bright the object is that the search, which knew of no place, finds in half of all cases.
+
+        It is that of `depth_flux` and of its own light in the reference: what was not found was fainter in
+        most cases, also where the difference would be as negative.
+        """
+        return _mag(self.depth_flux + self.in_reference_flux, self.zp)
 
     @property
     def total_mag(self) -> Float:

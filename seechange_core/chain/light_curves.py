@@ -1,7 +1,7 @@
 """Light curves: of an object from its forced fluxes, or of any place on the sky from the pixels."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from seechange_core.chain.could_see import search_depths
+from seechange_core.chain.could_see import found_in_half, search_depths
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.load import CalibratedRows, rows_of_reference, rows_of_zero_points, zero_points_of
@@ -96,7 +96,7 @@ def object_light_curve(settings: Settings, name: str, quiet_before: float | None
     """
     found = object_named(settings, name)
     query = (
-        select(ForcedFlux, Exposure.name, Image.section_id, Image.bitflag, ZeroPoint.band)
+        select(ForcedFlux, Exposure.name, Image.section_id, Image.bitflag, ZeroPoint.band, Image.gain)
         .join(Image, Image.id == ForcedFlux.image_id)
         .join(ZeroPoint, ZeroPoint.id == ForcedFlux.zero_point_id)
         .join(Exposure, Exposure.id == Image.exposure_id)
@@ -112,16 +112,31 @@ def object_light_curve(settings: Settings, name: str, quiet_before: float | None
         rows = sorted(chosen.values(), key=lambda row: (row[0].mjd_mid, row[2]))
         ids = [row[0].image_id for row in rows]
         references = forced_in_references(session, Archive(settings), found, ids, present)
-        rise = rise_of(session, found, references.values()) if quiet_before is None else quiet_before
         depths = search_depths(session, ids, sorted(present_provenances(session, settings, "detections")))
-    curve = _table([(f, exposure, section, bits, band) for f, exposure, section, bits, band in rows])
-    limits = [_limit(depths.get(f.image_id), f.x, f.y) for f, *_ in rows]
-    return with_references(replace(curve, depth_flux=np.array(limits, float)), ids, references, rise)
+        curve = _table([(f, exposure, section, bits, band) for f, exposure, section, bits, band, _ in rows])
+        rise = quiet_before
+        if rise is None:
+            rise = rise_of(session, found, with_references(curve, ids, references, None), ids, references)
+    places = {"x": np.array([f.x for f, *_ in rows], float), "y": np.array([f.y for f, *_ in rows], float)}
+    depth = _found_in_half(curve, [depths.get(i) for i in ids], [row[-1] for row in rows], places)
+    return with_references(replace(curve, depth_flux=depth), ids, references, rise)
 
 
-def _limit(depth: Depth | None, x: float, y: float) -> float:
-    """Return what a search would have found at a place, electrons; NaN where there was none."""
-    return np.nan if depth is None else float(depth.limit_at(x, y))
+def _found_in_half(
+    curve: LightCurveTable,
+    depths: Sequence[Depth | None],
+    gains: Sequence[float],
+    places: Mapping[str, Float],
+) -> Float:
+    """Return what the searches of a light curve's differences find at its places (see `found_in_half`)."""
+    columns = {"flux": curve.flux, "flux_err": curve.flux_err, "flags": curve.flags, **places}
+    return np.array(
+        [
+            found_in_half(depth, {name: column[k] for name, column in columns.items()}, gain)
+            for k, (depth, gain) in enumerate(zip(depths, gains, strict=True))
+        ],
+        float,
+    )
 
 
 def _table(rows: Sequence[tuple[ForcedFlux, str, str, int, str]]) -> LightCurveTable:
@@ -318,10 +333,10 @@ def position_light_curve(
     if any(e.difference is not None for e in epochs):
         with open_session(settings, read_only=True) as session:
             depths = search_depths(session, ids, sorted(present_provenances(session, settings, "detections")))
-        limits = [
-            _limit(depths.get(i), float(m.x[0]), float(m.y[0])) for i, m in zip(ids, measured, strict=True)
-        ]
-        curve = replace(curve, depth_flux=np.array(limits, float))
+        places = {"x": np.array([m.x[0] for m in measured]), "y": np.array([m.y[0] for m in measured])}
+        gains = [e.difference.gain if e.difference is not None else 1.0 for e in epochs]
+        depth = _found_in_half(curve, [depths.get(i) for i in ids], gains, places)
+        curve = replace(curve, depth_flux=depth)
     return with_references(curve, ids, references, quiet_before)
 
 

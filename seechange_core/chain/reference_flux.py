@@ -13,7 +13,7 @@ are not those that the catalog gave the new images, but those of the references,
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,12 +25,13 @@ from seechange_core.chain.load import CalibratedRows, rows_of_reference
 from seechange_core.constants import MAG_PER_RELATIVE
 from seechange_core.flags import UNUSABLE
 from seechange_core.frames import Float
-from seechange_core.numerics.quiet_level import quiet_level
+from seechange_core.numerics.quiet_level import quiet_at_first, quiet_level
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image, image_parents
 from seechange_core.products.object import Object
 from seechange_core.products.reference import Reference, image_references
 from seechange_core.products.sighting import Sighting
+from seechange_core.products.source_list import SourceList
 from seechange_core.storage.archive import Archive
 
 
@@ -152,19 +153,65 @@ def forced_in_references(
     }  # fmt: skip
 
 
-def rise_of(session: Session, found: Object, references: Iterable[InReference]) -> float | None:
+def rise_of(
+    session: Session,
+    found: Object,
+    curve: LightCurveTable,
+    differences: Sequence[uuid.UUID],
+    references: Mapping[uuid.UUID, InReference],
+) -> float | None:
     """Return when an object was first seen to shine, MJD: until then it is taken to have been quiet.
 
     That is its first sighting; but where it was seen to be fainter than a reference at first, brighter later,
-    and that reference holds exposures from as late, then what was missing before was its own light in there,
-    and the first sighting that was brighter is meant. What was seen both ways with a reference older than
-    that is a variable, of which no time is quiet for sure: its first sighting remains.
+    and that reference holds exposures from as late, then what was missing before may be its own light in
+    there, and the first sighting that was brighter is meant. A variable looks alike in a reference of the
+    same season. So that is believed of a filter only if it was never fainter again after the rise, and if all
+    light at the place was constant before but for a rise; and the earliest of the filters counts.
+
+    Parameters
+    ----------
+    session
+        An open session.
+    found
+        The object.
+    curve
+        Of its differences, with what the references held (`with_references`).
+    differences
+        (n,) their ids.
+    references
+        By these ids.
     """
-    query = select(Sighting.mjd_mid).where(Sighting.object_id == found.id, Sighting.score > 0)
-    brighter = min(session.scalars(query), default=None)
-    if brighter is None or found.first_mjd is None or brighter <= found.first_mjd:
+    query = (
+        select(Image.filter, Sighting.mjd_mid, Sighting.score)
+        .join(SourceList, SourceList.id == Sighting.source_list_id)
+        .join(Image, Image.id == SourceList.image_id)
+        .where(Sighting.object_id == found.id)
+    )
+    seen: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for band, mjd, score in session.execute(query):
+        seen[band].append((mjd, score))
+    if found.first_mjd is None or not seen:
         return found.first_mjd
-    return brighter if any((r.mjd >= brighter).any() for r in references) else found.first_mjd
+    rises = []
+    for band, sightings in seen.items():
+        first = min(mjd for mjd, _ in sightings)
+        brighter = min((mjd for mjd, score in sightings if score > 0), default=first)
+        here = np.flatnonzero(curve.filter == band)
+        ids = [differences[k] for k in here.tolist()]
+        held = any((references[key].mjd >= brighter).any() for key in ids if key in references)
+        again = any(score < 0 and mjd > brighter for mjd, score in sightings)
+        before = curve.select(here[curve.mjd_mid[here] < brighter])
+        rises.append(brighter if held and not again and _was_quiet(before) else first)
+    # Of sightings that are gone since, the object remembers the first.
+    return min(rises) if min(rises) > found.first_mjd else found.first_mjd
+
+
+def _was_quiet(curve: LightCurveTable) -> bool:
+    """Tell whether all light at a place was constant within the errors, or rose in the end."""
+    unit = 10 ** (0.4 * (curve.zp - MICROJANSKY_ZP))
+    flux, error = curve.total_flux / unit, curve.flux_err / unit
+    known = np.isfinite(flux) & (error > 0)
+    return quiet_at_first(curve.mjd_mid[known], flux[known], error[known])
 
 
 def with_references(

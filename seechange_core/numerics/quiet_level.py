@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.optimize import isotonic_regression
+from scipy.special import gammaincc
 
 from seechange_core.frames import Float
 
@@ -10,6 +12,10 @@ from seechange_core.frames import Float
 _MIN_EPOCHS = 3
 #: What rose unseen was not found: in the last of the epochs it is of the order of so many errors.
 _UNSEEN_SIGMA = 3.0
+#: Of so many epochs a rise may begin at: they stand for those between, and time grows as the epochs.
+_MAX_STARTS = 200
+#: Less likely than that by noise alone, a scatter is real.
+_BY_CHANCE = 1e-3
 #: How light rises: as a line, or as a supernova's first days do.
 _POWERS = (1, 2)
 
@@ -21,8 +27,10 @@ def quiet_level(time: Float, flux: Float, error: Float) -> tuple[float, float]:
     neither is decided upon: the level is the mean over models, each weighted by its probability given the
     data (Bayesian model averaging; Hoeting et al. 1999, Statist. Sci. 14, 382): constant light with
     probability one half before the data are seen, else light that is constant up to one of the epochs, all
-    alike, and from there rises or falls with the first or second power of time. By how much it did so at the
-    last epoch has a Gaussian prior of 3 errors: more would have been found. The error is that of the mixture,
+    alike (at most 200 of them), and from there rises or falls with the first or second power of time. By how
+    much it did so at the last epoch has a Gaussian prior: of 3 errors, as more would have been found, and in
+    quadrature what the first and the last epoch differ by, as of the missing light of something that is in
+    its reference a rise of many errors is seen. The error is that of the mixture,
     ``(sum w (err^2 + (level - mean)^2))^1/2``, wide where the data do not tell. If the epochs scatter by more
     than their errors around the best of the models (zero points have errors, too), all errors are scaled up
     to what they show.
@@ -55,7 +63,9 @@ def quiet_level(time: Float, flux: Float, error: Float) -> tuple[float, float]:
 
 def _rises(time: Float) -> Iterator[Float]:
     """Yield how light may rise: 0 up to each of the epochs but the last, 1 at the last one."""
-    for start in np.unique(time)[:-1]:
+    starts = np.unique(time)[:-1]
+    few = np.unique(np.linspace(0, len(starts) - 1, min(len(starts), _MAX_STARTS)).round().astype(int))
+    for start in starts[few]:
         since = np.clip((time - start) / (time[-1] - start), 0, None)
         for power in _POWERS:
             yield since**power
@@ -66,15 +76,35 @@ def _posterior(flux: Float, error: Float, terms: Float) -> tuple[float, float, f
 
     The prior of the level is flat, and the evidence but for a constant.
     """
-    scaled = terms / error
+    scaled, risen = terms / error, np.hypot(_UNSEEN_SIGMA * error[-1], flux[-1] - flux[0])
     normal = scaled @ scaled.T
-    normal[1:, 1:] += np.eye(len(terms) - 1) / (_UNSEEN_SIGMA * error[-1]) ** 2
+    normal[1:, 1:] += np.eye(len(terms) - 1) / risen**2
     vector = scaled @ (flux / error)
     covariance = np.linalg.inv(normal)
     fitted = covariance @ vector
     chi2 = np.sum((flux / error) ** 2) - vector @ fitted
-    occam = np.linalg.slogdet(normal)[1] + 2 * (len(terms) - 1) * np.log(_UNSEEN_SIGMA * error[-1])
+    occam = np.linalg.slogdet(normal)[1] + 2 * (len(terms) - 1) * np.log(risen)
     return float(fitted[0]), float(covariance[0, 0]), float(-(chi2 + occam) / 2)
+
+
+def quiet_at_first(time: Float, flux: Float, error: Float) -> bool:
+    """Tell whether measurements are those of light that was constant, or never fell, within their errors.
+
+    By the chi square of the best light curve that nowhere falls (isotonic regression): False where noise
+    alone makes it as large in less than 0.1 % of all cases. Of few epochs little can be told: then True.
+
+    Parameters
+    ----------
+    time, flux, error
+        As of `quiet_level`.
+    """
+    order = np.argsort(time, kind="stable")
+    flux, error = flux[order], error[order]
+    if len(flux) < 2:
+        return True
+    best = isotonic_regression(flux, weights=error**-2).x
+    chi2 = np.sum(((flux - best) / error) ** 2)
+    return bool(gammaincc((len(flux) - 1) / 2, chi2 / 2) > _BY_CHANCE)
 
 
 def _excess(time: Float, flux: Float, error: Float) -> float:

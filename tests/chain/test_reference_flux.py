@@ -1,7 +1,7 @@
 """What references held: total fluxes do not depend on them, and what was the object's own is given back."""
 
 import uuid
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -179,20 +179,71 @@ def test_a_slow_rise_is_counted_from_before_it_began():
     assert np.std(shares) < 1.4
 
 
+def seen_in(light, mjd, error, inputs, band="r"):
+    """Subtract the mean of some epochs; return rise, curve, ids, references of what is found at 5 sigma."""
+    flux, ids = light - light[inputs].mean(), [uuid.uuid4() for _ in mjd]
+    text, zero = np.full(len(mjd), band), np.zeros(len(mjd))
+    curve = LightCurveTable(
+        text, text, text, mjd, mjd, flux, np.full(len(mjd), error), zero + 25, zero, zero, zero
+    )
+    held = InReference(uuid.uuid4(), light[inputs].mean(), 1.0, 25.0, mjd[inputs])
+    references = dict.fromkeys(ids, held)
+    sightings = [(band, t, s) for t, s in zip(mjd, flux / error, strict=True) if abs(s) > 5]
+    return with_references(curve, ids, references, None), ids, references, sightings
+
+
+def rise(sightings, curve, ids, references):
+    session = SimpleNamespace(execute=lambda _: sightings)
+    found = SimpleNamespace(id=uuid.uuid4(), first_mjd=min(t for _, t, _ in sightings))
+    return rise_of(session, found, curve, ids, references)
+
+
 @pytest.mark.parametrize(
-    ("sightings", "last_input", "rise"),
+    ("sightings", "last_input", "at"),
     [
         ([(1, 9.0), (5, 9.0)], 9, 1),  # brighter at once
         ([(1, -9.0), (5, 9.0)], 9, 5),  # what was missing at first is its own light in the reference
         ([(1, -9.0), (5, 9.0)], 4, 1),  # the reference is older than its rise: a variable
         ([(1, -9.0), (5, -9.0)], 9, 1),  # it faded, and nothing tells since when it shone
+        ([(1, -9.0), (5, 9.0), (7, -9.0)], 9, 1),  # it faded again, below the reference: a variable
     ],
 )
-def test_an_object_is_quiet_until_it_is_first_seen_to_be_brighter(sightings, last_input, rise):
-    session = SimpleNamespace(scalars=lambda _: [MJD[k] for k, score in sightings if score > 0])
-    found = SimpleNamespace(id=uuid.uuid4(), first_mjd=MJD[sightings[0][0]])
-    held = InReference(WHOLE, 1.0, 1.0, 25.0, MJD[: last_input + 1])
-    assert rise_of(session, found, [held]) == MJD[rise]
+def test_an_object_is_quiet_until_it_is_first_seen_to_be_brighter(sightings, last_input, at):
+    curve, ids, references, _ = seen_in(HOST + OWN, MJD, 30.0, np.arange(last_input + 1))
+    assert rise([("r", MJD[k], s) for k, s in sightings], curve, ids, references) == MJD[at]
+
+
+def test_a_rise_counts_from_before_what_every_filter_saw():
+    """In g it is missing at first, for the reference holds it; that of r is older, and sees a variable."""
+    g, ids, references, _ = seen_in(HOST + OWN, MJD, 30.0, np.arange(9), "g")
+    r, more, older, _ = seen_in(HOST + OWN, MJD, 30.0, np.arange(3))
+    columns = {f.name: np.concatenate([getattr(g, f.name), getattr(r, f.name)]) for f in fields(g)}
+    both = LightCurveTable(**columns)
+    of_g = [("g", MJD[1], -9.0), ("g", MJD[5], 9.0)]
+    for of_r, at in (([("r", MJD[6], 9.0)], 5), ([("r", MJD[2], -9.0), ("r", MJD[6], 9.0)], 2)):
+        assert rise([*of_g, *of_r], both, ids + more, references | older) == MJD[at]
+
+
+def test_variables_are_not_taken_for_light_in_their_own_reference():
+    """RR Lyrae stars of +-300 electrons, error 20, a reference of the same season; beside them supernovae."""
+    rng, fooled, right = np.random.default_rng(11), 0, 0
+    n = 200
+    for _ in range(n):
+        mjd = 61000 + np.sort(rng.uniform(0, 60, 25))
+        inputs = np.sort(rng.choice(25, 6, replace=False))
+        wave = ((mjd / rng.uniform(0.45, 0.7) + rng.uniform()) % 1) * -600 + 300
+        curve, ids, references, sightings = seen_in(2000 + wave + rng.normal(0, 20, 25), mjd, 20.0, inputs)
+        at = rise(sightings, curve, ids, references)
+        fooled += at > sightings[0][1]
+        days = np.clip((mjd - 61025) / 18, 0, None)
+        supernova = 2000 + 900 * days**2
+        late = np.flatnonzero(days > 0.7)[:6]
+        curve, ids, references, sightings = seen_in(supernova + rng.normal(0, 20, 25), mjd, 20.0, late)
+        own = with_references(curve, ids, references, rise(sightings, curve, ids, references))
+        off = (own.own_flux - (supernova - 2000)) / own.own_flux_err
+        right += bool(np.all(np.abs(off) < 4.5))
+    assert fooled < 0.03 * n
+    assert right > 0.9 * n
 
 
 class OnePlane:

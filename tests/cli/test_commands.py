@@ -10,6 +10,7 @@ import pytest
 import seechange_core.chain
 from seechange_assets.cli import run
 from seechange_core.chain import LightCurveTable
+from seechange_core.chain.left_out import LeftOut
 from seechange_core.chain.queries import StatusRow
 from seechange_core.chain.reference_sets import ReferenceRow, UsedNow
 from seechange_core.settings import load_settings, use_settings
@@ -123,18 +124,25 @@ def test_versions_of_references_are_listed_and_one_is_used(settings, monkeypatch
     assert "used" in first and "proposed" in second and "e7" in second
     assert run(["reference", "list", "--all", "--json"]) == 0
     assert [row["left_out"] for row in json.loads(capsys.readouterr().out)] == [None, None, "e1"]
+    other = replace(row, current=False)
+    rows[:] = [replace(other, state="outdated"), replace(other, version=2, state="earlier")]
+    assert run(["reference", "list"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    assert "outdated" in line
     asked = []
     monkeypatch.setattr(
         seechange_core.chain,
         "use_references",
-        lambda _, *what: asked.append(what) or [UsedNow("r1", "r", 2, 1, ("e7", "e8"))],
+        lambda _, *what: (
+            asked.append(what) or [UsedNow("r1", "r", 2, 1, {"e7/0": 1, "e8/0": None, "e8/1": 1})]
+        ),
     )
     words = ["--region", "r1", "--filter", "r", "--version", "2", "--reason", "deeper"]
     assert run(["reference", "use", *words]) == 0
     assert asked == [("demo", ["r1"], "r", 2, "deeper")]
     assert capsys.readouterr().out.splitlines()[-2:] == [
-        "1 changed",
-        "r1 in r: 2 exposures are in version 2 and stay on version 1: e7, e8",
+        "r1 in r: 1 sections are in version 2 and have none: build it with --leave-one-out: e8/0",
+        "r1 in r: 2 sections are in version 2 and stay on version 1: e7/0, e8/1",
     ]
 
 
@@ -212,6 +220,7 @@ def curve(settings, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(seechange_core.chain, "position_light_curve", lambda *_: table)
     monkeypatch.setattr(seechange_core.chain, "object_near", lambda *_: None)
+    monkeypatch.setattr(seechange_core.chain, "left_out", lambda *_: [LeftOut("called bad", ("e3 0",))])
 
 
 def test_light_curves_in_every_format(curve, tmp_path, capsys):
@@ -229,7 +238,9 @@ def test_light_curves_in_every_format(curve, tmp_path, capsys):
     assert first.startswith("e1,0,r,60000.123456,2460000.5,1000.0,10.0")
     assert second.startswith("e2,0,r,60001.0,,-5.0") and ",4,1024," in second
     assert run([*place, "-f", "json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out)
+    assert told["meta"]["left_out"] == {"called bad": ["e3 0"]}
+    rows = told["epochs"]
     assert (rows[0]["mag"], rows[1]["mag"], rows[1]["bjd_tdb"]) == (22.5, None, None)
     file = tmp_path / "curve"
     assert run([*place, "-f", "parquet", "-o", str(file)]) == 0

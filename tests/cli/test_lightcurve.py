@@ -231,7 +231,9 @@ def test_the_depth_of_the_search_is_told_beside_the_limit(asked, capsys):
     assert run(PLACE) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[4].split()[-2:] == ["25.7526", "25.0000"]
-    assert lines[6].endswith("; depth_mag is the measured depth of the search, which knew of no place")
+    assert lines[6].endswith(
+        "; depth_mag is what the search, which knew of no place, finds there in half of all cases"
+    )
 
 
 def test_of_a_bogus_object_it_is_said_that_fluxes_are_held_back(asked, capsys):
