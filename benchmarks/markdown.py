@@ -79,6 +79,7 @@ def markdown(table: Sequence[Row]) -> str:
         "Differences in short, both seeing orders together": _short(rows),
         "What each step costs": _steps(table),
         "Subtraction": "\n\n".join(part for kind in _KINDS if (part := _long(rows, kind))),
+        "Measured on other pairs": _elsewhere(table),
         "Errors": _pulls(rows),
         "Changes on the cores of stars": _on_stars(rows),
         "Cuts": _cuts(rows),
@@ -143,9 +144,8 @@ def _columns(rows: dict[Any, Row], kind: str, order: str) -> dict[str, tuple[Row
             found["ours, kernel"] = row, "quality"
         elif name == step and peer == _LIMIT:
             found["ours"], found[_SKY] = (row, "quality"), (row, "peer_quality")
-        elif name == step and seeds is not None:
+        elif name == step and row["seeds"] == seeds:
             title = peer if not peer.startswith("...") else f"SWarp, ZOGY{peer[3:]}"
-            title += "" if row["seeds"] == seeds else f" (seeds {_seeds(row)})"
             found[title] = row, "peer_quality"
     first = [name for name in (_SKY, _BOTH, "ours", "ours, kernel") if name in found]
     return {name: found[name] for name in (*first, *(n for n in found if n not in first))}
@@ -171,6 +171,24 @@ def _short(rows: dict[Any, Row]) -> str:
                 "" if None in seconds else f"{max(row[f'{cost}_mb'] for row, _ in both):.0f}",
             ])  # fmt: skip
     heads = ("Pixels", "", "Complete", "False +", "False -", "Score std", "CPU s", "MB")
+    return _table(heads, lines) if lines else ""
+
+
+def _elsewhere(table: Sequence[Row]) -> str:
+    """Who was measured on other pairs only: nothing to be put beside the means of ours."""
+    limits = [row for row in table if row["peer"] == _LIMIT]
+    seeds = {(row["step"], row["kind"]): row["seeds"] for row in limits}
+    names = ("complete_percent", "false_positive", "false_negative", "score_std")
+    lines = [
+        [
+            row["step"], _KINDS[row["kind"]], row["peer"], _seeds(row),
+            *(_value(row, "peer_quality", name, 3 if name == "score_std" else 1) for name in names),
+            f"{row['peer_cpu_s']:.1f}", f"{row['peer_mb']:.0f}",
+        ]
+        for row in table
+        if row["seeds"] != seeds.get((row["step"], row["kind"]), row["seeds"])
+    ]  # fmt: skip
+    heads = ("Step", "Pixels", "", "Seeds", "Complete", "False +", "False -", "Score std", "CPU s", "MB")
     return _table(heads, lines) if lines else ""
 
 

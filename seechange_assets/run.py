@@ -54,6 +54,11 @@ class Runner:
     verbose
         Print Dagster's own log to standard error.
 
+    Raises
+    ------
+    SettingsError
+        On entering, if a stage's parameter is not known or impossible.
+
     Examples
     --------
     >>> with Runner(settings) as runner:  # doctest: +SKIP
@@ -71,6 +76,7 @@ class Runner:
         self._heard: list[StepReport] = []
 
     def __enter__(self) -> Self:
+        core.check_settings(self._settings)  # a wrong parameter would fail every section, one by one
         self.instance = self._stack.enter_context(open_instance(self._settings))
         self.pool = self._stack.enter_context(WorkerPool(self._jobs))
         self._defs = define(self._settings, Workers(self.pool, self._hear))

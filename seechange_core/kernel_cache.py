@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -52,11 +53,31 @@ def choose_cache(root: Path = _HERE) -> Path | None:
 
 
 def is_cold() -> bool:
-    """Tell whether no kernel of the numerics has been compiled yet: a first run, or one after an update."""
+    """Tell whether kernels are still to be compiled: until a section is complete with these sources."""
+    marker = _marker()
+    if marker is None:
+        return next((_HERE / "numerics").glob("__pycache__/*.nbi"), None) is None
+    return not marker.exists()
+
+
+def mark_warm() -> None:
+    """Note that a section has been worked on to its end with these sources."""
+    marker = _marker()
+    if marker is not None and not marker.exists():
+        with suppress(OSError):  # the next one tries again
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+
+
+def _marker() -> Path | None:
+    """Return the file that says so: its name is that of these sources, as a user's folder serves all."""
     given = os.environ.get(_VARIABLE)
-    # Numba names a folder in one that was chosen after the folder of the sources.
-    home, pattern = (Path(given), "numerics_*/*.nbi") if given else (_HERE / "numerics", "__pycache__/*.nbi")
-    return next(home.glob(pattern), None) is None
+    return Path(given) / f"complete-{_own_fingerprint()}" if given else None
+
+
+@cache
+def _own_fingerprint() -> str:
+    return _fingerprint(_HERE)
 
 
 def _fingerprint(root: Path) -> str:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import seechange_core
-from seechange_core.kernel_cache import FOLDERS, choose_cache, is_cold
+from seechange_core.kernel_cache import FOLDERS, choose_cache, is_cold, mark_warm
 
 ROOT = Path(seechange_core.__file__).parent
 CALLEE = "from numba import njit\n\n@njit(cache=True)\ndef callee(x):\n    return x + {}\n"
@@ -42,16 +42,30 @@ def test_a_change_of_what_a_kernel_calls_is_seen(tmp_path, monkeypatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     write(tmp_path, 1)
     choose_cache(tmp_path)
-    assert is_cold()
     assert called(tmp_path) == 20
-    assert not is_cold()
     write(tmp_path, 2)
     choose_cache(tmp_path)
-    assert is_cold()
     assert called(tmp_path) == 30
     write(tmp_path, 1)
     assert called(tmp_path) == 20
     assert len(list((tmp_path / "__pycache__").glob("kernels-*/**/*.nbi"))) == 4
+
+
+def test_it_is_a_first_run_until_a_section_is_complete(tmp_path, monkeypatch):
+    """Neither kernels of a run that was ended early nor those of other sources in a user's folder count."""
+    own = tmp_path / "own"
+    kernels = own / "numerics_abc"
+    kernels.mkdir(parents=True)
+    (kernels / "stack._add-1.py311.nbi").touch()
+    (own / "complete-0123456789abcdef").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(own))
+    assert is_cold()
+    mark_warm()
+    assert not is_cold()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "not there yet"))
+    assert is_cold()
+    mark_warm()
+    assert not is_cold()
 
 
 def test_the_users_own_folder_is_left_alone(tmp_path, monkeypatch):

@@ -135,10 +135,12 @@ def use_references(
         print_table([as_dict(row) for row in rows], ["region", "filter", "before", "version"])
         typer.echo(f"{sum(row.before != row.version for row in rows)} changed")
         for row in rows:
-            if row.staying:
+            for other in sorted(set(row.staying.values()), key=lambda v: v or 0):
+                names = [name for name, v in row.staying.items() if v == other]
+                instead = f"stay on version {other}" if other else "have none: build it with --leave-one-out"
                 typer.echo(
-                    f"{row.region} in {row.filter}: {len(row.staying)} exposures are in version "
-                    f"{row.version} and stay on version {row.before}: {', '.join(row.staying)}"
+                    f"{row.region} in {row.filter}: {len(names)} sections are in version "
+                    f"{row.version} and {instead}: {', '.join(names)}"
                 )
     return 0
 
@@ -157,6 +159,9 @@ def list_references(
 ) -> int:
     """List the versions of references: which is used, which are proposed, which hold exposures now bad.
 
+    Outdated is what was used until code or parameters changed: nothing is subtracted from it now, and nothing
+    of the present ones is in its place yet (`reference build --use`).
+
     Example: seechange reference list --filter r
     """
     from seechange_core.chain import list_references as made
@@ -169,7 +174,7 @@ def list_references(
         for row in rows
         if all(value in (None, row[name]) for name, value in wanted.items())
         and (not region or row["region"] in region)
-        and (every or (row["current"] and row["left_out"] is None))
+        and (every or (row["left_out"] is None and (row["current"] or row["state"] == "outdated")))
     ]
     if as_json:
         print_json(rows)

@@ -13,7 +13,7 @@ from seechange_core.chain.catalogs import catalog_at, release_row
 from seechange_core.chain.load import CalibratedRows
 from seechange_core.chain.quality import bits_of_zero_points
 from seechange_core.flags import QualityFlag
-from seechange_core.frames import ZeroPointSolution
+from seechange_core.frames import Sources, ZeroPointSolution
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.numerics.sky import bounding_cone, footprint
 from seechange_core.numerics.timing import decimal_year
@@ -61,20 +61,32 @@ class MeasuredCoadd:
 def measure_coadd(
     settings: Settings, instrument: str, band: str, result: CoaddResult, used: Sequence[CalibratedRows]
 ) -> MeasuredCoadd:
-    """Extract the sources of a coadd of some images in a filter, where it is not thin, and calibrate it."""
-    found = extract(result.typical, settings.params(ExtractParams, "extract", instrument))
+    """Extract the sources of a coadd of some images in a filter, and calibrate it.
+
+    PSF and zero point are those of the pixels that are not thin.
+    """
+    params = settings.params(ExtractParams, "extract", instrument)
+    found = extract(result.image, params, trusted=~result.thin)
     cone = bounding_cone(*footprint(result.grid.wcs, result.grid.shape))
     catalog = catalog_at(settings, cone)
-    params = settings.params(PhotometryParams, "photometry", instrument)
-    catalog_band = params.catalog_band or get_instrument_instance(instrument).band_of(band)
+    rules = settings.params(PhotometryParams, "photometry", instrument)
+    catalog_band = rules.catalog_band or get_instrument_instance(instrument).band_of(band)
     epoch = decimal_year(float(np.mean([row.image.mjd_mid for row in used])))
-    stars = catalog.query(*cone, catalog_band, params.catalog_color, epoch)
+    stars = catalog.query(*cone, catalog_band, rules.catalog_color, epoch)
     release = catalog.release(*cone)
     zero_point = calibrate(
-        found.sources, result.grid, stars, found.background, found.psf, catalog_band, params,
+        _typical(found.sources, result), result.grid, stars, found.background, found.psf, catalog_band, rules,
         gain=result.image.gain, catalog_err_mag=common_error_mag(catalog_band, release.bands),
     )  # fmt: skip
     return MeasuredCoadd(result, found, zero_point, release)
+
+
+def _typical(sources: Sources, result: CoaddResult) -> Sources:
+    """Return those whose middle is not on thin pixels."""
+    height, width = result.thin.shape
+    row, column = np.rint(sources.y).astype(int), np.rint(sources.x).astype(int)
+    thin = result.thin[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+    return sources.select(np.flatnonzero(~thin))
 
 
 class CoaddFlags(NamedTuple):

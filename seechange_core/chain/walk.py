@@ -27,6 +27,7 @@ from seechange_core.errors import (
     Stop,
     UserError,
 )
+from seechange_core.kernel_cache import mark_warm
 from seechange_core.products.outcome import StepOutcome, record_outcome
 from seechange_core.provenance import digest
 from seechange_core.settings import Settings, use_settings
@@ -76,6 +77,8 @@ def walk(
         except Exception as error:  # noqa: BLE001 - the neighbours of a broken section must go on
             return _nothing_ran(exposure_name, section_id, wanted, error)
         reports = _walk(section, wanted, redo)
+        if reports and reports[-1].outcome is Outcome.DONE:
+            mark_warm()
         try:
             _patient(lambda: release_replaced(section))
         except Exception:  # the next walk of the section tries again

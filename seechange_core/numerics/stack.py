@@ -102,13 +102,14 @@ class StackSums:
     def mean(self, min_inputs: int = 1) -> tuple[Float32, Float32, Flags]:
         """Return the average, its weight and its flags (SATURATED where half of the images are).
 
-        Pixels that fewer than `min_inputs` images reach are OUT_OF_BOUNDS.
+        Pixels that fewer than `min_inputs` images reach, or than a typical pixel has, are OUT_OF_BOUNDS.
         """
+        least = min(min_inputs, self.depth) if min_inputs > 1 else 1
         flags = np.zeros(self.weight.shape, np.uint16)
         flags[2 * self.saturated >= np.maximum(self.covered, 1)] |= np.uint16(PixelFlag.SATURATED)
         empty = self.weight <= 0
         flags[empty & (flags == 0)] |= np.uint16(PixelFlag.NO_DATA)
-        flags[self.covered < min_inputs] = np.uint16(PixelFlag.OUT_OF_BOUNDS)
+        flags[self.covered < least] = np.uint16(PixelFlag.OUT_OF_BOUNDS)
         safe = np.where(empty, np.float32(1), self.weight)
         data = np.where(empty, np.float32(0), self.flux / safe)
         weight = np.where(flags > 0, np.float32(0), safe * safe / np.where(empty, np.float32(1), self.noise))

@@ -6,7 +6,7 @@ import numpy as np
 
 from seechange_core.errors import DeadSection, NoStars
 from seechange_core.flags import PixelFlag
-from seechange_core.frames import Background, Float, Float32, ImageFrame, PsfModel, Sources
+from seechange_core.frames import Background, Bool, Float, Float32, ImageFrame, PsfModel, Sources
 from seechange_core.numerics import background as sky
 from seechange_core.numerics.aperture import adaptive_moments
 from seechange_core.numerics.detection import Peaks, bright_peaks, find
@@ -33,7 +33,7 @@ from seechange_core.numerics.wings import fit_wings, subtract_wings
 from seechange_core.params import Params, param
 from seechange_core.stages.source_table import Field, source_table
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _MIN_FWHM_PIX = 1.2
 #: A sky below this share of its noise may be what is left of bias and dark.
@@ -105,7 +105,7 @@ class Extraction:
     psf: PsfModel
 
 
-def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
+def extract(image: ImageFrame, params: ExtractParams, trusted: Bool | None = None) -> Extraction:
     """Find and measure the sources of an image.
 
     Background, detection, PSF from the stars, PSF fits of all sources with their neighbours subtracted,
@@ -121,6 +121,9 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
         Calibrated, electrons, sky included.
     params
         `ExtractParams`.
+    trusted
+        (H, W), True where sources may tell the seeing and be PSF stars; None: anywhere. They are looked for
+        and measured on the whole image.
 
     Raises
     ------
@@ -131,8 +134,8 @@ def extract(image: ImageFrame, params: ExtractParams) -> Extraction:
     NoStars
         If there are too few stars to make a PSF from.
     """
-    field, peaks, segmentation = detect(image, params)
-    stars = _choose_stars(field, peaks, params)
+    field, peaks, segmentation = detect(image, params, trusted)
+    stars = _choose_stars(field, peaks, params, trusted)
     rules, gain = _psf_rules(params), image.gain
     made = make_psf(field.data, field.weight, gain, peaks, segmentation, stars, rules)
     scene = _fit_all(field, made.psf, peaks.x, peaks.y, peaks.flux, 1, params)
@@ -259,7 +262,9 @@ def _check_alive(field: Field) -> None:
         )
 
 
-def detect(image: ImageFrame, params: ExtractParams) -> tuple[Field, Peaks, Labels]:
+def detect(
+    image: ImageFrame, params: ExtractParams, trusted: Bool | None = None
+) -> tuple[Field, Peaks, Labels]:
     """Take the background off an image and find its sources: the first part of `extract`.
 
     Bright pixels tell the seeing, the matched filter of that seeing finds all sources.
@@ -267,7 +272,8 @@ def detect(image: ImageFrame, params: ExtractParams) -> tuple[Field, Peaks, Labe
     background = sky.estimate(image.data, image.weight, image.flags, step_pix=params.background_step_pix)
     field = _field(image, background)
     _check_alive(field)
-    x, y, value = bright_peaks(field.data, field.weight, _SEEING_PEAKS)
+    seen = field.weight if trusted is None else np.where(trusted, field.weight, np.float32(0))
+    x, y, value = bright_peaks(field.data, seen, _SEEING_PEAKS)
     shapes = adaptive_moments(
         field.data, field.weight, x, y, params.fwhm_guess_pix, max_shift_pix=params.fwhm_guess_pix
     )
@@ -320,7 +326,7 @@ def _nothing_found(field: Field) -> None:
     )
 
 
-def _choose_stars(field: Field, peaks: Peaks, params: ExtractParams) -> StarChoice:
+def _choose_stars(field: Field, peaks: Peaks, params: ExtractParams, trusted: Bool | None) -> StarChoice:
     sky_e, rms_e = (float(np.median(a)) for a in (field.background.level, field.background.rms))
     rules = StarRules(
         min_snr=params.psf_star_min_snr,
@@ -328,7 +334,10 @@ def _choose_stars(field: Field, peaks: Peaks, params: ExtractParams) -> StarChoi
         min_stars=params.psf_min_stars,
         max_stars=params.psf_max_stars,
     )
-    return choose_stars(field.data, field.weight, field.image, peaks, sky_e, rms_e, rules)
+    image = field.image
+    if trusted is not None:  # no star has such pixels near
+        image = replace(image, flags=np.where(trusted, image.flags, np.uint16(PixelFlag.OUT_OF_BOUNDS)))
+    return choose_stars(field.data, field.weight, image, peaks, sky_e, rms_e, rules)
 
 
 def _psf_rules(params: ExtractParams) -> PsfRules:

@@ -18,7 +18,7 @@ from seechange_core.numerics.streaks import find_streaks
 from seechange_core.numerics.working_image import WorkingImage, read_out, steps_settled
 from seechange_core.stages.preprocess_params import STEPS, PreprocessParams
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 
 __all__ = ["CODE_VERSION", "STEPS", "PreprocessParams", "preprocess", "wanted_kinds", "wanted_masters"]
 

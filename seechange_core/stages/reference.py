@@ -1,12 +1,11 @@
 """Combine calibrated images into a reference: choose the best, align, scale, clip, average."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from seechange_core.errors import NoReference
-from seechange_core.flags import PixelFlag
 from seechange_core.frames import Bool, CalibratedImage, Float, ImageFrame, WcsSolution
 from seechange_core.numerics.coaddition import Stack, StackInput
 from seechange_core.numerics.stack import StackSums, Tolerance
@@ -52,7 +51,10 @@ class ReferenceParams(Params):
         gt=0,
     )
     min_inputs: int = param(
-        1, "Leave out pixels that fewer images reach: hits that a single one's own mask has missed stay", ge=1
+        1,
+        "Leave out pixels that fewer images reach (at most as many as typically do): hits that a single "
+        "one's own mask has missed stay",
+        ge=1,
     )
     clip_sigma: float = param(4.0, "Clip pixels so far from the median of the stack", unit="sigma", gt=0)
     clip_slack: float = param(
@@ -115,7 +117,9 @@ class CoaddResult:
     clipped_fraction
         (n_used,) of each one's usable pixels that were clipped.
     thin
-        (H, W): pixels that fewer than half as many inputs reach as a typical one.
+        (H, W): pixels that fewer than half as many inputs reach as a typical one. Hits that the mask of a
+        single image has missed are not clipped there, and the sharpest of them pass for stars; the PSF is
+        not that of the rest.
     """
 
     image: ImageFrame
@@ -124,17 +128,6 @@ class CoaddResult:
     used: tuple[int, ...]
     clipped_fraction: Float
     thin: Bool
-
-    @property
-    def typical(self) -> ImageFrame:
-        """The image without what is thin: what PSF, sky and zero point are measured on.
-
-        Where one image is all there is, hits that its own mask has missed are not clipped, and the sharpest
-        of them pass for stars; the PSF there is not that of the rest.
-        """
-        weight = np.where(self.thin, np.float32(0), self.image.weight)
-        flags = np.where(self.thin, np.uint16(PixelFlag.OUT_OF_BOUNDS), self.image.flags)
-        return replace(self.image, weight=weight, flags=flags)
 
 
 def select_inputs(candidates: Sequence[InputFacts], params: ReferenceParams) -> Selection:

@@ -14,7 +14,7 @@ from seechange_assets.home import PROCESS_TAG, fail_abandoned_runs, process_tag
 from seechange_assets.run import Runner, contiguous
 from seechange_core import chain as core
 from seechange_core.chain.outcome import Outcome
-from seechange_core.errors import NotFoundError, PipelineError, UserError
+from seechange_core.errors import NotFoundError, PipelineError, SettingsError, UserError
 from seechange_core.kernel_cache import FIRST_RUN
 
 MASTERS = ("bias", "dark", "flat", "twilight_flat")
@@ -119,6 +119,12 @@ def test_a_first_run_says_that_kernels_are_compiled(settings, monkeypatch):
     watched = Watched()
     with Runner(settings, 2, watched):
         assert watched.said == [FIRST_RUN]
+
+
+def test_wrong_parameters_are_told_before_any_work(settings):
+    wrong = settings.model_copy(update={"reference": {"min_input": 2}})
+    with pytest.raises(SettingsError, match="min_input"), Runner(wrong, 2):
+        pass
 
 
 def test_one_pool_serves_all_runs(settings):

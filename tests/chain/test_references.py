@@ -70,7 +70,8 @@ def test_a_set_changes_when_told_and_not_before(own):
     assert own.outcomes(own.science[4], "0") == LOADED
 
     (changed,) = chain.use_references(own.settings, "demo")
-    assert (changed.before, changed.version, changed.staying) == (1, 2, (own.science[2],))
+    assert (changed.before, changed.version) == (1, 2)
+    assert changed.staying == {f"{own.science[i]}/{s}": v for i, v in ((1, None), (2, 1)) for s in "01"}
     assert states(own) == {1: "earlier", 2: "used"}
     assert own.outcomes(own.science[4], "0") == from_subtraction_on("done")
     first, second = used_by(own, own.science[4])
@@ -87,7 +88,10 @@ def test_a_set_changes_when_told_and_not_before(own):
     assert own.outcomes(own.science[1], "0")["subtraction"] == "done"
 
     (changed,) = chain.use_references(own.settings, "demo", version=1, reason="the new one is worse")
-    assert (changed.before, changed.version, changed.staying) == (2, 1, (own.science[0],))
+    assert (changed.before, changed.version) == (2, 1)
+    # One that is in both stays on what leaves it out of the other.
+    assert changed.staying == {f"{own.science[i]}/{s}": 2 for i in (0, 1) for s in "01"}
+    assert own.outcomes(own.science[1], "0") == LOADED
     assert own.outcomes(own.science[4], "0") == from_subtraction_on("done")
     assert {row.id for row in used_by(own, own.science[4])} == {first.id, second.id}
     assert states(own) == {1: "used", 2: "proposed"}
@@ -162,3 +166,26 @@ def test_a_section_on_several_regions_gets_one_reference_of_theirs(own):
     good = (one.score != 0) & (many.score != 0)
     assert good.mean() > 0.6
     assert np.std(many.score[good & (np.abs(one.score) < 4)]) == pytest.approx(1, abs=0.05)
+
+
+def test_after_an_update_it_is_told_which_references_are_used_no_longer(own):
+    """And they are not what stops a section where the present parameters have one, nor where no region is."""
+    ((region, band),) = chain.references_wanted(own.settings, "demo")
+    build(own, without=[own.science[i] for i in (0, 3, 4)], use=True)
+    updated = own.changed(reference={"clip_sigma": 3.5, "min_images": 2})
+    name, nights = own.science[4], [chain.exposures(own.settings)[0].night]
+    with use_settings(updated):
+        report = own.walk(name, "0", settings=updated)["subtraction"]
+        shown = [(r.version, r.state, r.current) for r in chain.list_references(updated)]
+        assert (str(report.outcome), report.reason) == ("stopped", "no_reference")
+        assert f"used no longer: version 2 of {region}" in report.message
+        assert f"seechange reference build --use --filter {band}" in report.message
+        assert shown == [(2, "outdated", False), (1, "earlier", False)]
+        chain.build_reference(updated, "demo", region, band, nights=nights, use=True)
+        shown = [(r.version, r.state, r.current) for r in chain.list_references(updated)]
+        assert shown == [(1, "used", True), (2, "used", False), (1, "earlier", False)]
+        assert own.outcomes(name, "0", settings=updated) == from_subtraction_on("done")
+    assert own.outcomes(name, "0")["subtraction"] == "done"  # with the settings back, from version 2
+    own.mark_references(bad=True)
+    message = own.walk(name, "0")["subtraction"].message
+    assert "cover 0.000" in message and "no longer" not in message

@@ -1,9 +1,11 @@
 """The level before a rise: unbiased with honest errors, also when it begins long before it is seen."""
 
+from time import process_time
+
 import numpy as np
 import pytest
 
-from seechange_core.numerics.quiet_level import quiet_level
+from seechange_core.numerics.quiet_level import quiet_at_first, quiet_level
 
 ERROR, LEVEL = 100.0, 5000.0
 TIME = np.arange(40.0)
@@ -70,3 +72,40 @@ def test_scatter_beyond_the_errors_counts():
 def test_of_few_epochs_it_is_their_mean_and_of_none_unknown():
     assert quiet_level(np.array([3.0]), np.array([7.0]), np.array([2.0])) == (7.0, 2.0)
     assert np.isnan(quiet_level(np.empty(0), np.empty(0), np.empty(0))).all()
+
+
+@pytest.mark.parametrize("n_quiet", [3, 10])
+@pytest.mark.parametrize("peak_sigma", [0, 30, 60])
+def test_a_rise_of_many_errors_that_a_reference_holds_leaves_the_level(n_quiet, peak_sigma):
+    """By the second power over ten epochs, all of them missing from a reference that is as bright."""
+    rng, found = np.random.default_rng(9), []
+    time = np.arange(-n_quiet, 10.0)
+    own = peak_sigma * ERROR * (np.clip(time, 0, None) / 9) ** 2
+    for noise in rng.normal(0, ERROR, (80, len(own))):
+        light = LEVEL + own + noise
+        found += [quiet_level(time, light, np.full(len(own), ERROR))]
+    level, error = np.array(found).T
+    pull = (level - LEVEL) / error
+    assert abs(pull.mean()) < 0.35
+    assert 0.65 < pull.std() < 1.1
+    assert np.mean(np.abs(pull) > 3) < 0.03
+
+
+def test_thousands_of_epochs_take_no_time():
+    epochs = np.sort(np.random.default_rng(10).uniform(0, 1000, 4000))
+    begin = process_time()
+    level, error = quiet_level(epochs, np.full(4000, 5.0), np.ones(4000))
+    assert process_time() - begin < 1
+    assert level == pytest.approx(5.0, abs=3 * error)
+
+
+def test_what_falls_was_not_quiet():
+    noise = np.random.default_rng(12).normal(0, ERROR, (200, 20))
+    days = np.arange(20.0)
+    for light, least, most in (
+        (0 * days, 0.97, 1),
+        ((days - 10) ** 2 * (days > 10) * 50, 0.97, 1),
+        (days % 3 * 500, 0, 0.01),
+    ):
+        told = [quiet_at_first(days, light + some, np.full(20, ERROR)) for some in noise]
+        assert least <= np.mean(told) <= most

@@ -207,13 +207,12 @@ def test_pixels_of_few_images_count_by_their_weight(stack):
         assert np.all(three.flags[few] == PixelFlag.OUT_OF_BOUNDS)
         assert not three.weight[few].any()
     assert np.all(image.flags[touched == 0] == PixelFlag.OUT_OF_BOUNDS)
-    # Nothing is measured where fewer than half of what is typical reach.
-    typical = result.typical
+    # Asking for more than there are leaves those that all reach.
+    many = coadd(images, grid, ReferenceParams(min_inputs=9)).image
     sure = reached == touched
+    assert np.all((many.weight > 0)[sure & (reached == 5)] == (image.weight > 0)[sure & (reached == 5)])
+    assert not many.weight[sure & (reached < 5)].any()
     assert np.all(result.thin[sure] == (reached[sure] < 2.5))
-    assert not typical.weight[result.thin].any()
-    assert np.array_equal(typical.weight[~result.thin], image.weight[~result.thin])
-    assert np.array_equal(typical.flags[~result.thin], image.flags[~result.thin])
 
 
 def test_hits_on_pixels_of_one_image_are_not_taken_for_stars(make_sky, make_wcs):
@@ -227,10 +226,30 @@ def test_hits_on_pixels_of_one_image_are_not_taken_for_stars(make_sky, make_wcs)
         data[y : y + 2, x : x + 2] += rng.uniform(5e3, 2e4)
     images[3] = replace(images[3], image=replace(images[3].image, data=data))
     result = coadd(images, make_wcs(SIDE, shift=(-40.0, 0.0)), ReferenceParams())
-    typical, whole = (extract(i, ExtractParams()).psf.fwhm_pix for i in (result.typical, result.image))
+    blind, knowing = (extract(result.image, ExtractParams(), trusted) for trusted in (None, ~result.thin))
+    assert blind.psf.fwhm_pix < 4.0
     # Interpolated once: 1.5 % wider than 4.5.
-    assert typical == pytest.approx(4.55, abs=0.1)
-    assert whole < 4.0
+    assert knowing.psf.fwhm_pix == pytest.approx(4.55, abs=0.1)
+
+
+def test_sources_are_listed_where_nothing_is_trusted_for_the_psf(make_sky, make_wcs):
+    """Hits that nothing has clipped on the right: the PSF is that of the left, the stars are of both."""
+    sky = make_sky(seed=6, side=SIDE, n_stars=90, n_galaxies=2, n_transients=1)
+    sky.flux = sky.rng.uniform(1e4, 8e4, sky.n_stars)
+    image, rng = sky.image(4.5, make_wcs(SIDE)).image, np.random.default_rng(7)
+    data, trusted = image.data.copy(), np.ones(image.shape, bool)
+    trusted[:, SIDE // 2 :] = False
+    for y, x in zip(rng.integers(20, SIDE - 20, 40), rng.integers(SIDE // 2, SIDE - 8, 40), strict=True):
+        data[y : y + 2, x : x + 2] += rng.uniform(5e3, 2e4)
+    found = extract(replace(image, data=data), ExtractParams(), trusted)
+    assert found.psf.fwhm_pix == pytest.approx(4.5, abs=0.1)
+    right = np.flatnonzero((sky.x > SIDE // 2 + 8) & (sky.x < SIDE - 8) & (np.abs(sky.y - SIDE / 2) < 180))
+    listed = found.sources
+    apart = np.hypot(listed.x - sky.x[right, None], listed.y - sky.y[right, None])
+    near = apart.argmin(axis=1)
+    assert len(right) > 25
+    assert np.mean(apart.min(axis=1) < 1) > 0.9
+    assert np.median(listed.flux_psf[near] / sky.flux[right]) == pytest.approx(1, abs=0.05)
 
 
 def test_a_coadd_serves_as_a_reference(stack, make_sky):
