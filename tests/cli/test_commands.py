@@ -229,8 +229,9 @@ def test_light_curves_in_every_format(curve, tmp_path, capsys):
 
     place = ["lightcurve", "--ra", "150.1", "--dec", "2.2"]
     assert run(place) == 0
-    good, clouded = capsys.readouterr().out.splitlines()[-2:]
+    good, clouded, *below = capsys.readouterr().out.splitlines()[-3:]
     assert "60000.123456" in good and "clouds" not in good
+    assert below == ["1 of 3 epochs have no flux: 1 called bad"]
     assert " clouds " in clouded and "1024" not in clouded
     assert run([*place, "-f", "csv"]) == 0
     header, first, second = capsys.readouterr().out.splitlines()
