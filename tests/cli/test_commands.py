@@ -229,9 +229,10 @@ def test_light_curves_in_every_format(curve, tmp_path, capsys):
 
     place = ["lightcurve", "--ra", "150.1", "--dec", "2.2"]
     assert run(place) == 0
-    good, clouded, *below = capsys.readouterr().out.splitlines()[-3:]
+    lines = capsys.readouterr().out.splitlines()
+    good, clouded = (line for line in lines if line.split()[:1] in (["e1"], ["e2"]))
     assert "60000.123456" in good and "clouds" not in good
-    assert below == ["1 of 3 epochs have no flux: 1 called bad"]
+    assert lines[-1] == "1 of 3 epochs have no flux: 1 called bad"
     assert " clouds " in clouded and "1024" not in clouded
     assert run([*place, "-f", "csv"]) == 0
     header, first, second = capsys.readouterr().out.splitlines()
