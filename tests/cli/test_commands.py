@@ -232,7 +232,7 @@ def test_light_curves_in_every_format(curve, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     good, clouded = (line for line in lines if line.split()[:1] in (["e1"], ["e2"]))
     assert "60000.123456" in good and "clouds" not in good
-    assert lines[-1] == "1 of 3 epochs have no flux: 1 called bad"
+    assert "1 of 3 epochs have no flux: 1 called bad" in lines
     assert " clouds " in clouded and "1024" not in clouded
     assert run([*place, "-f", "csv"]) == 0
     header, first, second = capsys.readouterr().out.splitlines()
