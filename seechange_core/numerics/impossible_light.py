@@ -1,14 +1,14 @@
 """Changes that no light can make: tracks of particles in a new image that its own mask has missed.
 
 Whatever shines - stars, trails, galaxies - reaches the pixels through the PSF. Around a peak of the score the
-new image without its static light is therefore fitted with non-negative light on a grid of points, each of
-them spread by the PSF (Lawson & Hanson 1974): a particle's charge, which changes from pixel to pixel, leaves
-a residual far beyond the noise. So does anything bright enough, as no PSF is known that well: an error in
-proportion to the light counts as noise, of what changed here, and in the weights of what did not.
+new image is therefore fitted with non-negative light on a grid of points, each of them spread by the PSF
+(Lawson & Hanson 1974): a particle's charge, which changes from pixel to pixel, leaves a residual far beyond
+the noise. So does anything bright enough, as no PSF is known that well: the residual must also be a good part
+of what there is.
 """
 
 import numpy as np
-from scipy.ndimage import label, maximum_filter, shift
+from scipy.ndimage import label, shift
 from scipy.optimize import nnls
 
 from seechange_core.frames import Bool, Float, Float32, PsfModel
@@ -21,29 +21,30 @@ _AFFECTED_FWHM = 3.0
 _AFFECTED_SIGMA = 3.0
 _HIGHEST_CHI2 = 2.0
 """Mean square of the residuals in sigma beyond which noise has not made them."""
-_PSF_ERROR = 0.05
-"""Relative error of the light of a pixel, of that of the brightest one beside it."""
 _MOST_UNEXPLAINED = 0.07
 """Residual power, of that of the data, beyond which an error of the PSF has not made it.
 
-With PSF widths of 1.5 to 5 pixels wrong by 5 %, sources leave less than 0.061; tracks leave 0.13 and more
-where the FWHM is 1.9 pixels, and more than 0.5 at 4.
+With PSF widths of 1.5 to 5 pixels wrong by 5 %, sources leave less than 0.025; tracks leave 0.12 to 0.2 where
+the FWHM is 1.5 pixels, and more than 0.2 from 2 pixels on.
 """
 _MOST_PEAKS = 1000
 _FINE_FWHM_PIX = 3.0
 """Below this FWHM the grid has steps of half a pixel."""
 
 
-def impossible_light(score: Float32, data: Float32, weight: Float32, gain: float, psf: PsfModel) -> Bool:
+def impossible_light(
+    score: Float32, dark: Bool, data: Float32, weight: Float32, gain: float, psf: PsfModel
+) -> Bool:
     """Find the score's peaks that no light in the new image can have made.
 
     Parameters
     ----------
     score
         (H, W) float32, 0 where there is none.
+    dark
+        (H, W): without static light, whose errors would be taken for impossible.
     data, weight
-        (H, W) float32: new image without background and static light; weight 0 where unusable, and less where
-        there is static light, whose errors would be taken for impossible.
+        (H, W) float32: new image, background removed; weight 0 where unusable.
     gain
         Photons per unit of data.
     psf
@@ -58,33 +59,24 @@ def impossible_light(score: Float32, data: Float32, weight: Float32, gain: float
     wide = int(np.ceil(_AFFECTED_FWHM * psf.fwhm_pix))
     steps = (0.0, 0.5) if psf.fwhm_pix < _FINE_FWHM_PIX else (0.0,)
     out = np.zeros(score.shape, bool)
-    peaks = local_maxima(score, _THRESHOLD)
+    peaks = local_maxima(score, _THRESHOLD, border=wide + 1)
     for y, x in zip(peaks.y[:_MOST_PEAKS].tolist(), peaks.x[:_MOST_PEAKS].tolist(), strict=True):
+        box = slice(y - half, y + half + 1), slice(x - half, x + half + 1)
+        if not dark[box].all():
+            continue
         stamp = np.asarray(evaluate(psf, x, y)[0], float)
-        light, known = (_around(plane, y, x, half).astype(float) for plane in (data, weight))
-        if _impossible(light, known, gain, stamp, steps):
-            pieces, _ = label(_around(score, y, x, wide) > _AFFECTED_SIGMA, np.ones((3, 3), int))
-            v, u = np.nonzero(pieces == pieces[wide, wide])
-            out[v + y - wide, u + x - wide] = True
+        if _impossible(data[box].astype(float), weight[box].astype(float), gain, stamp, steps):
+            around = slice(y - wide, y + wide + 1), slice(x - wide, x + wide + 1)
+            pieces, _ = label(score[around] > _AFFECTED_SIGMA, np.ones((3, 3), int))
+            out[around] |= pieces == pieces[wide, wide]
     return out
-
-
-def _around(plane: Float32, y: int, x: int, half: int) -> Float32:
-    """Return the pixels around a place, 0 beyond the image."""
-    y0, x0 = max(y - half, 0), max(x - half, 0)
-    box = plane[y0 : y + half + 1, x0 : x + half + 1]
-    before = y0 - y + half, x0 - x + half
-    pad = [(n, 2 * half + 1 - n - m) for n, m in zip(before, box.shape, strict=True)]
-    return np.pad(box, pad)
 
 
 def _impossible(data: Float, weight: Float, gain: float, psf: Float, steps: tuple[float, ...]) -> bool:
     """Tell if even the best non-negative light leaves more than noise and an error of the PSF can."""
     half, middle = data.shape[0] // 2, psf.shape[0] // 2
     known = (weight > 0).ravel()
-    light = np.where(weight > 0, np.maximum(data, 0), 0)
-    variance = 1 / np.where(weight > 0, weight, 1) + light / gain
-    variance += np.square(_PSF_ERROR * maximum_filter(light, 3))
+    variance = 1 / np.where(weight > 0, weight, 1) + np.maximum(data, 0) / gain
     sigma = np.sqrt(variance).ravel()[known]
     span = range(-half, half + 1)
     columns = []

@@ -107,17 +107,10 @@ class Paired:
 
     def hot(self) -> Bool:
         """Return the pixels of saturated stars in either image, of the canvas's shape."""
-        return self._having(PixelFlag.SATURATED | PixelFlag.BLEED)
-
-    def odd(self) -> Bool:
-        """Return the pixels of stars that no PSF follows: saturated ones, and those beyond linearity."""
-        return self._having(PixelFlag.SATURATED | PixelFlag.BLEED | PixelFlag.NON_LINEAR)
-
-    def _having(self, flags: PixelFlag) -> Bool:
-        bits = np.uint16(flags)
-        having = (self.aligned.flags & bits) > 0
-        having[self.inner] |= (self.new.image.flags & bits) > 0
-        return np.asarray(having, bool)
+        bits = np.uint16(PixelFlag.SATURATED | PixelFlag.BLEED)
+        hot = (self.aligned.flags & bits) > 0
+        hot[self.inner] |= (self.new.image.flags & bits) > 0
+        return np.asarray(hot, bool)
 
 
 def inner_of(tiling: Tiling) -> tuple[slice, slice]:
@@ -160,9 +153,6 @@ class Planes:
         Sum of the squared PSF of the difference.
     stamps
         (n_tiles, size, size) float32: PSF of the difference at the tiles of the plan.
-    left, left_weight
-        (H, W) float32: the new image without its static light, before any filter, electrons; and its weight,
-        0 where pixels are lost, which knows how wrong the static light may be.
     translient
         (2, H, W) float32, sigma (see `translient`); None if it was not asked for.
     hits
@@ -180,8 +170,6 @@ class Planes:
     light: Float32
     sharpness: Float32
     stamps: Float32
-    left: Float32
-    left_weight: Float32
     translient: Float32 | None = None
     hits: Bool | None = None
     kernel_error: float = 0.0

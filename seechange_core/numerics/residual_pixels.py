@@ -32,13 +32,11 @@ _FEWEST = 3
 """Usable neighbours of a pixel beside a hit, without which nothing tells it from the hit."""
 _SHARPER = 1.15
 """A hit is more significant alone than as the peak of a source, by this factor at least."""
-_MODEL_ERROR = 0.07
+_MODEL_ERROR = 0.1
 """Fraction of the static light of a pixel's neighbours that may be left without being a hit."""
-_WING_ERROR = 0.004
+_WING_ERROR = 0.01
 _WING = 12
 """And this fraction of the brightest static pixel within so many: the prediction rings beside stars."""
-_ODD_ERRORS = 0.1, 0.01
-"""The same of stars whose cores were rebuilt, or that are beyond where the detector is linear."""
 
 
 def light_covariance(psf: Float32) -> Float32:
@@ -186,8 +184,7 @@ def find_hits(
     # Of a Gaussian the peak is .88 / FWHM^2.
     reach = min(max(1, round(float(np.sqrt(0.88 / psf.max())))), _FARTHEST)
     between = _between(_middle(psf, reach + _WINDOW))
-    y, x = y[order], x[order]
-    _hits(residual, variance, usable, struck, wrong, core, between, y, x, hits)
+    _hits(residual, variance, usable, struck, wrong, core, between, y[order], x[order], hits)
     return hits
 
 
@@ -330,23 +327,11 @@ def _stands_out(residual, variance, usable, wrong, between, y, x, hits):  # type
     return best > n and above > np.sqrt(variance[y, x])
 
 
-def prediction_error(model: Float32, odd: Bool) -> Float32:
-    """Return how wrong a prediction of the static light may be at each pixel.
-
-    Parameters
-    ----------
-    model
-        (H, W) float32.
-    odd
-        (H, W): pixels of stars that no PSF follows: saturated, or beyond linearity.
-    """
+def prediction_error(model: Float32) -> Float32:
+    """Return how wrong a prediction of the static light, (H, W) float32, may be at each pixel."""
     wrong = np.zeros(model.shape, np.float32)
     _add_brightest(model, 1, np.float32(_MODEL_ERROR), wrong)
     _add_brightest(model, _WING, np.float32(_WING_ERROR), wrong)
-    if odd.any():
-        rebuilt, (own, wing) = np.where(odd, model, np.float32(0)), _ODD_ERRORS
-        _add_brightest(rebuilt, 1, np.float32(own), wrong)
-        _add_brightest(rebuilt, _WING, np.float32(wing), wrong)
     return wrong
 
 

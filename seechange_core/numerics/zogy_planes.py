@@ -73,7 +73,6 @@ class TiledSubtraction:
         self.covariance = light_covariance(self.psf_new[len(self.psf_new) // 2])
         self.hits = np.zeros(self.tiling.canvas_shape, bool)
         self.hot = pair.hot()
-        self.odd = pair.odd()
         self.struck = np.zeros(self.tiling.canvas_shape, bool)
         self.struck[pair.inner] = pair.new.image.flags & np.uint16(PixelFlag.COSMIC_RAY) > 0
         self.blur = _interpolation_blur(self.tiling.side)
@@ -110,7 +109,6 @@ class TiledSubtraction:
     def run(self) -> Planes:
         """Go through all tiles and put the image together."""
         difference, score, variance, light = (Mosaic(self.tiling) for _ in range(4))
-        self.left = left, weight = Mosaic(self.tiling), Mosaic(self.tiling)
         size = max(self.new.psf.size, self.plan.psf_ref.shape[-1])
         sharpness = np.ones(self.tiling.shape, np.float32)
         stamps = np.empty((len(self.plan.tiles), size, size), np.float32)
@@ -128,7 +126,7 @@ class TiledSubtraction:
         hits = self.hits[self.pair.inner]
         dipoles = np.stack([d.image() for d in self.dipoles]) if self.dipoles else None
         maps = difference.image(), score.image(), variance.image(), light.image()
-        return Planes(*maps, sharpness, stamps, left.image(), weight.image(), dipoles, hits)
+        return Planes(*maps, sharpness, stamps, dipoles, hits)
 
     def _noise(self, index: int, tile: Tile) -> Noise:
         m, side = self.tiling.margin, self.tiling.side
@@ -164,7 +162,7 @@ class TiledSubtraction:
         )
         var_new = _variance(weight_new, noise.new, model, self.photons_new, noise.ref)
         var_ref = _variance(weight_ref, noise.ref, np.ascontiguousarray(ref), photons_ref, noise.ref)
-        new = self._mended(index, tile, span, new, model, var_new)
+        new = self._mended(index, span, new, model, var_new)
         new, ref = new * self.taper, ref * self.taper
         if self.dipoles:
             found = translient_patch(new, ref, var_new, var_ref, kernels, noise)
@@ -173,13 +171,7 @@ class TiledSubtraction:
         return subtract_patch(new, ref, var_new, var_ref, kernels, noise, self.errors.shift_pix)
 
     def _mended(
-        self,
-        index: int,
-        tile: Tile,
-        span: tuple[slice, slice],
-        new: Float32,
-        model: Float32,
-        var_new: Float32,
+        self, index: int, span: tuple[slice, slice], new: Float32, model: Float32, var_new: Float32
     ) -> Float32:
         """Take out hits, and predict lost pixels from the reference and from what changed around them.
 
@@ -188,12 +180,9 @@ class TiledSubtraction:
         """
         known, usable, hot = self.filled.new_known[span], self.canvas.usable[span], self.hot[span]
         residual = new - model
-        wrong = prediction_error(model, self.odd[span])
+        wrong = prediction_error(model)
         hits = find_hits(residual, var_new, usable, self.struck[span], wrong, self.psf_new[index])
         self.hits[span] |= hits
-        seen = usable & ~hits
-        self.left[0].add(tile, residual)
-        self.left[1].add(tile, np.where(seen, 1 / (var_new + np.square(wrong)), np.float32(0)))
         lost = hits | ~known
         if not lost.any():
             return new

@@ -64,6 +64,8 @@ _ODD_CORES_FWHM = 3.0
 """How far around a saturated star a core rebuilt with the PSF of more images than show it is wrong."""
 _BRIDGEABLE = PixelFlag.BAD_PIXEL | PixelFlag.COSMIC_RAY
 """What is lost in small pieces, and can be predicted from around."""
+_DARK_SIGMA = 10.0
+"""Static light up to this significance doesn't keep a change from being told from a particle's track."""
 
 
 class SubtractParams(Params):
@@ -346,11 +348,12 @@ def _strips(thin: Bool, fwhm_pix: float) -> Bool:
 
 def _tracks(pair: Paired, planes: Planes, scored: Bool) -> Bool:
     """Return the pixels of particles' tracks that the new image's mask has missed."""
-    new = pair.new
+    inner, new = pair.inner, pair.new
+    weight = pair.canvas.weight[inner]
+    if planes.hits is not None:
+        weight = np.where(planes.hits, np.float32(0), weight)
+    dark = planes.light < np.float32(_DARK_SIGMA) * planes.sigma()
     return impossible_light(
-        np.where(scored, planes.score, np.float32(0)),
-        planes.left,
-        planes.left_weight,
-        new.image.gain,
-        new.psf,
-    )
+        np.where(scored, planes.score, np.float32(0)), dark, pair.canvas.data[inner], weight,
+        new.image.gain, new.psf,
+    )  # fmt: skip

