@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session, load_only
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.light_curves import Kind, present_provenances
 from seechange_core.chain.steps import STEPS
-from seechange_core.frames import Bool, Float
-from seechange_core.numerics.sky import unit_vectors
-from seechange_core.products.base import KEYS_AT_ONCE, Corners, in_cone, rows_in_cone, unindexed
+from seechange_core.frames import Float
+from seechange_core.numerics.sky import polygons_contain, separation, unit_vectors
+from seechange_core.products.base import Corners, chunks, in_cone, rows_in_cone, unindexed
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.image import Image
 from seechange_core.products.outcome import StepOutcome, made_by
@@ -109,11 +109,13 @@ def _covering(session: Session, ra: float, dec: float) -> tuple[set[Key], dict[u
             by_section[exposures[exposure_id].instrument, section].append((exposure_id, section))
     if not by_section:
         return found, names
-    pointed = _vectors([exposures[key[0]] for of in by_section.values() for key in of])
-    away_deg = np.rad2deg(2 * np.arcsin(np.linalg.norm(pointed - unit_vectors(ra, dec), axis=1).max() / 2))
+    pointed = np.array(
+        [(row.ra, row.dec) for row in (exposures[key[0]] for of in by_section.values() for key in of)], float
+    )
+    away_deg = float(np.max(separation(ra, dec, *pointed.T)))
     around = select(*_TOLD).where(
         Exposure.type == "science",
-        in_cone(Exposure.healpix, ra, dec, min(180.0, float(away_deg) + reach_deg)),
+        in_cone(Exposure.healpix, ra, dec, min(180.0, away_deg + reach_deg)),
         Exposure.ra.is_not(None), Exposure.dec.is_not(None),
     )  # fmt: skip
     others = [_Exposure(*row) for row in session.execute(around)]
@@ -128,7 +130,7 @@ def _covering(session: Session, ra: float, dec: float) -> tuple[set[Key], dict[u
         corners = unit_vectors(*np.moveaxis(np.array([sure[key] for key in keys], float), -1, 0))
         # The same place on the camera, where the nearest solved exposure of that section points.
         place = _carried(unit_vectors(ra, dec), places, at[nearest])
-        for k in np.flatnonzero(_within(corners[nearest], place)).tolist():
+        for k in np.flatnonzero(polygons_contain(corners[nearest], place)).tolist():
             found.add((rest[k].id, section))
             names[rest[k].id] = rest[k].name
     return found, names
@@ -144,11 +146,11 @@ def _solved_there(session: Session, ra: float, dec: float) -> tuple[dict[Key, Co
     if not rows:
         return {}, 0.0
     corners = unit_vectors(*np.moveaxis(np.array([row.corners for row in rows], float), -1, 0))
-    kept = np.flatnonzero(_within(corners, np.broadcast_to(unit_vectors(ra, dec), (len(rows), 3))))
+    kept = np.flatnonzero(polygons_contain(corners, unit_vectors(ra, dec)))
     covering = {rows[k].id: rows[k].corners or [] for k in kept.tolist()}
     found: dict[Key, Corners] = {}
     query = _CURRENT.add_columns(WorldCoordinates.id)
-    for some in _chunks(sorted(covering)):
+    for some in chunks(sorted(covering)):
         for exposure_id, section, key in session.execute(query.where(WorldCoordinates.id.in_(some))):
             if exposure_id is not None:
                 found[exposure_id, section] = covering[key]
@@ -160,7 +162,7 @@ def _solved(
 ) -> Mapping[str, set[uuid.UUID]]:
     """Return of which exposures sections are solved, by section: what these cover is known."""
     found: dict[str, set[uuid.UUID]] = defaultdict(set)
-    for some in _chunks(exposures):
+    for some in chunks(exposures):
         here = _CURRENT.where(Image.exposure_id.in_(some), Image.section_id.in_(sections))
         for exposure_id, section in session.execute(here):
             if exposure_id is not None:
@@ -171,14 +173,10 @@ def _solved(
 def _exposures(session: Session, ids: set[uuid.UUID]) -> dict[uuid.UUID, _Exposure]:
     rows = (
         row
-        for some in _chunks(sorted(ids))
+        for some in chunks(sorted(ids))
         for row in session.execute(select(*_TOLD).where(Exposure.id.in_(some)))
     )
     return {row[0]: _Exposure(*row) for row in rows}
-
-
-def _chunks(ids: Sequence[uuid.UUID]) -> list[Sequence[uuid.UUID]]:
-    return [ids[i : i + KEYS_AT_ONCE] for i in range(0, len(ids), KEYS_AT_ONCE)]
 
 
 def _vectors(exposures: Sequence[_Exposure]) -> Float:
@@ -199,17 +197,6 @@ def _axes(pointing: Float) -> Float:
     return np.stack([east, np.cross(pointing, east), pointing], axis=1)
 
 
-def _within(corners: Float, place: Float) -> Bool:
-    """Tell for each of n polygons, (n, corners, 3), whether a place of its own lies in it, (n, 3)."""
-    normals = np.cross(corners, np.roll(corners, -1, axis=1))
-    middle = corners.sum(axis=1)
-    side = np.sign(np.einsum("nij,nj->n", normals, middle))
-    facing = np.einsum("nj,nj->n", middle, place) > 0
-    return np.asarray(
-        facing & np.all(np.einsum("nij,nj->ni", normals, place) * side[:, None] >= -1e-15, axis=1)
-    )
-
-
 def _reasons(session: Session, settings: Settings, keys: Sequence[Key], on: Kind) -> dict[Key, str]:
     """Say of sections why they have no flux."""
     order = [step.name for step in STEPS]
@@ -223,7 +210,7 @@ def _reasons(session: Session, settings: Settings, keys: Sequence[Key], on: Kind
         *(StepOutcome.step, StepOutcome.status, StepOutcome.reason),
     )
     bad: set[tuple[uuid.UUID | None, str]] = set()
-    for some in _chunks(ids):
+    for some in chunks(ids):
         query = select(*columns).where(
             StepOutcome.exposure_id.in_(some), unindexed(StepOutcome.section_id).in_(sections)
         )

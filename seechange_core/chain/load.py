@@ -18,7 +18,7 @@ from seechange_core.frames import (
     ZeroPointSolution,
 )
 from seechange_core.products.background import Background
-from seechange_core.products.base import KEYS_AT_ONCE, FileProduct, unindexed
+from seechange_core.products.base import FileProduct, chunks, unindexed
 from seechange_core.products.image import Image
 from seechange_core.products.outcome import StepOutcome, made_by
 from seechange_core.products.psf import Psf
@@ -143,13 +143,13 @@ def zero_points_of(
     """
     news = [row.new_image_id for row in differences]
     found: dict[uuid.UUID | None, uuid.UUID] = {}
-    for start in range(0, len(news), KEYS_AT_ONCE):
+    for some in chunks(news):
         query = (
             select(ZeroPoint.image_id, ZeroPoint.id)
             .join(Image, Image.id == ZeroPoint.image_id)
             .join(StepOutcome, made_by(Image, ZeroPoint, "zero_point"))
             .where(
-                ZeroPoint.image_id.in_(news[start : start + KEYS_AT_ONCE]),
+                ZeroPoint.image_id.in_(some),
                 unindexed(ZeroPoint.provenance_id).in_(provenance_ids),
             )
         )

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from seechange_core.numerics.mean_place import Place
 from seechange_core.numerics.sky import cell_ranges, cells_near, chord, unit_vectors
-from seechange_core.products.base import KEYS_AT_ONCE, ids_in_ranges, unindexed
+from seechange_core.products.base import chunks, ids_in_ranges, unindexed
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object
@@ -94,7 +94,7 @@ def counting(
     someone called bad, nor those of lists so dense that most must be false.
     """
     m = Measurement
-    for k in range(0, len(keys), KEYS_AT_ONCE):
+    for some in chunks(keys):
         query = (
             select(m.id, m.sighting_id, m.object_id, m.ra, m.dec, m.position_err_arcsec, m.mjd_mid)
             .join(Sighting, Sighting.id == Measurement.sighting_id)
@@ -102,7 +102,7 @@ def counting(
             .join(Image, Image.id == SourceList.image_id)
             .join(StepOutcome, made_by(Image, SourceList, "detections"))
             .where(
-                key.in_(keys[k : k + KEYS_AT_ONCE]),
+                key.in_(some),
                 unindexed(Measurement.provenance_id) == provenance_id,
                 unindexed(Measurement.is_bad).is_(False),
                 not_called_bad(Image.exposure_id, Image.section_id),
@@ -132,9 +132,7 @@ def objects_of(
 def objects_with(session: Session, provenance_id: str, ids: Sequence[uuid.UUID]) -> list[Object]:
     """Return those of some objects that are of one provenance."""
     rows: list[Object] = []
-    for i in range(0, len(ids), KEYS_AT_ONCE):
-        query = select(Object).where(
-            Object.id.in_(ids[i : i + KEYS_AT_ONCE]), unindexed(Object.provenance_id) == provenance_id
-        )
+    for some in chunks(ids):
+        query = select(Object).where(Object.id.in_(some), unindexed(Object.provenance_id) == provenance_id)
         rows += session.scalars(query)
     return rows

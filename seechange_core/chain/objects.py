@@ -21,7 +21,7 @@ from seechange_core.chain.renaming import names_of, rename
 from seechange_core.chain.section import Section
 from seechange_core.numerics.mean_place import PlaceSums
 from seechange_core.numerics.sky import separation
-from seechange_core.products.base import KEYS_AT_ONCE
+from seechange_core.products.base import chunks
 from seechange_core.products.image import Image
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import NAME_CELL_ARCSEC, Object, ObjectAlias
@@ -341,10 +341,9 @@ def _point(
 ) -> None:
     """Let measurements and sightings refer to an object, or to none."""
     for kind, ids in ((Measurement, measurements), (Sighting, sightings)):
-        for i in range(0, len(ids), KEYS_AT_ONCE):
-            some = kind.id.in_(ids[i : i + KEYS_AT_ONCE])
+        for some in chunks(ids):
             session.execute(
-                update(kind).where(some).values(object_id=object_id),
+                update(kind).where(kind.id.in_(some)).values(object_id=object_id),
                 execution_options={"synchronize_session": False},
             )
 
@@ -357,10 +356,8 @@ def _release(
     Most do not: someone called the exposure bad, or the section is being walked again.
     """
     gone: list[tuple[uuid.UUID, uuid.UUID]] = []
-    for i in range(0, len(ids), KEYS_AT_ONCE):
-        query = select(Measurement.id, Measurement.sighting_id).where(
-            Measurement.object_id.in_(ids[i : i + KEYS_AT_ONCE])
-        )
+    for some in chunks(ids):
+        query = select(Measurement.id, Measurement.sighting_id).where(Measurement.object_id.in_(some))
         gone += [row for row in session.execute(query) if row[0] not in kept]
     keys = [row[0] for row in gone]
     _point(session, keys, [row[1] for row in gone], None)

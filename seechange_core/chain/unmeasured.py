@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from seechange_core.constants import FWHM_PER_SIGMA
 from seechange_core.frames import Bool, Float
 from seechange_core.numerics.sky import polygon_contains, separation
-from seechange_core.products.base import KEYS_AT_ONCE
+from seechange_core.products.base import chunks
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
 from seechange_core.products.object import Object
@@ -90,8 +90,8 @@ def _rows(
     The keys are the only condition: given another one on an index, SQLite, which has no statistics of a
     table, would rather take that.
     """
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        yield from session.execute(query.where(key.in_(keys[start : start + KEYS_AT_ONCE])))
+    for some in chunks(keys):
+        yield from session.execute(query.where(key.in_(some)))
 
 
 def _counts(

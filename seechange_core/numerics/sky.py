@@ -299,11 +299,31 @@ def polygons_overlap(
     return not any(separated)
 
 
+def polygons_contain(corners: Float, places: Float) -> Bool:
+    """Tell of many convex polygons whether each contains a place of its own, or all the same one.
+
+    Parameters
+    ----------
+    corners
+        (n, m, 3) unit vectors, as for `polygon_contains`.
+    places
+        (n, 3) or (3,) unit vectors.
+
+    Returns
+    -------
+    array of bool
+        (n,).
+    """
+    return np.asarray(
+        np.all(np.einsum("...ij,...j->...i", _inward_normals(corners), places) >= -1e-15, axis=-1)
+    )
+
+
 def _inward_normals(corners: Float) -> Float:
-    """Give the normals of the sides' great circles, pointing to the side of the polygon's middle."""
-    normals = np.cross(corners, np.roll(corners, -1, axis=0))
-    middle = corners.sum(axis=0)
-    return np.asarray(normals * np.sign(np.sum(normals @ middle)), float)
+    """Give the normals of the sides' great circles, pointing to the polygon's middle, (..., n, 3)."""
+    normals = np.cross(corners, np.roll(corners, -1, axis=-2))
+    sense = np.sign(np.einsum("...ij,...j->...", normals, corners.sum(axis=-2)))
+    return np.asarray(normals * sense[..., None, None], float)
 
 
 # --- Tangent plane ------------------------------------------------------------------------------

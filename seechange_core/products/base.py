@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -34,6 +34,11 @@ from seechange_core.numerics.sky import (
 )
 from seechange_core.storage.orm import JSON_OR_NULL, HasFile, Identified, OnSky, Produced
 from seechange_core.storage.rows import find_same, get_or_insert, insert_or_update
+
+#: Keys in one query.
+_KEYS_AT_ONCE = 10_000
+
+Key = TypeVar("Key")
 
 Corners = list[list[float]]
 """Four [ra, dec] in ICRS degrees, in order around an image."""
@@ -147,11 +152,14 @@ def existing(session: Session, row: AnyProduct) -> AnyProduct | None:
     return find_same(session, row, type(row).NATURAL_KEY, locked=True)
 
 
+def chunks(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    """Yield keys in portions that one query can name."""
+    return (keys[i : i + _KEYS_AT_ONCE] for i in range(0, len(keys), _KEYS_AT_ONCE))
+
+
 # --- The sky ------------------------------------------------------------------------------------
 
 
-#: Keys in one query.
-KEYS_AT_ONCE = 10_000
 #: Of smaller cones few cells do: the rows next to them cost less than finding thinner rims.
 _SMALL_DEG = 1 / 60
 

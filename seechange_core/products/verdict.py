@@ -204,7 +204,8 @@ def apply_verdicts(
         return
     rows = _said_near(session, objects, Verdict.counts.is_(True), before=before)
     around = {o.id: o for o in (*objects, *_around(session, rows))}
-    said = standing_on(session, list(around.values()))
+    # Most often nobody said anything there.
+    said = standing_on(session, list(around.values())) if rows else {}
     for found in around.values():
         row = said.get(found.id)
         found.is_bad = row is not None and row.word == "bogus"

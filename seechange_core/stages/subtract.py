@@ -153,7 +153,7 @@ def subtract(
     pair = Paired(new, canvas, aligned, make_plan(aligned, tiling))
     errors = _errors(pair, registration, params)
     # Not named: as soon as the frame has replaced one of these planes, it goes.
-    return _frame(pair, _planes(pair, errors, params), errors, params, registration)
+    return _frame(pair, _planes(pair, errors, params), errors, params, registration, coverage)
 
 
 def _planes(pair: Paired, errors: Errors, params: SubtractParams) -> Planes:
@@ -268,7 +268,12 @@ def _zero_point_error(pair: Paired) -> float:
 
 
 def _frame(
-    pair: Paired, planes: Planes, errors: Errors, params: SubtractParams, registration: Registration | None
+    pair: Paired,
+    planes: Planes,
+    errors: Errors,
+    params: SubtractParams,
+    registration: Registration | None,
+    coverage: float,
 ) -> SubtractionFrame:
     """Mask and level what a method has made, and put everything that is kept of it into one frame."""
     inner, new = pair.inner, pair.new
@@ -307,7 +312,7 @@ def _frame(
     zero = np.float32(0)
     reference = np.where(ref_usable, pair.aligned.data[inner], zero)
     return SubtractionFrame(
-        image, score, psf, reference, _coverage(pair.canvas, pair.aligned),
+        image, score, psf, reference, coverage,
         np.where(ref_usable, pair.aligned.weight[inner], zero), ref_flags.copy(),
         None if planes.translient is None else np.where(scored, planes.translient, zero),
         _common_stars(registration, errors, params), *zero_point_change(pair, planes, registration),
