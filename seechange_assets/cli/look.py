@@ -233,8 +233,8 @@ def _note_on_bogus(settings: "Settings", target: "_Target", on: Photometry) -> l
         return []
     return [
         f"{found.name} is marked bogus ({found.bad_reason}): no new fluxes are forced until that is taken "
-        f"back (seechange mark {found.name} --as undo --reason WHY) and a section that covers it is processed "
-        "again"
+        f"back (seechange mark {found.name} --as undo --reason WHY) and a section that covers it is "
+        "processed again"
     ]
 
 
