@@ -195,10 +195,10 @@ class Planes:
         return replace(self, difference=self.difference - streaks, score=score)
 
     def with_star_errors(
-        self, usable: Bool, hot: Bool, thin: Bool, fwhm_pix: float, default: float
+        self, usable: Bool, hot: Bool, odd: Float32, fwhm_pix: float, default: float
     ) -> "Planes":
         """Count as noise, in score and variance, what static light leaves, as measured on these planes."""
-        factor = excess_variance(self.score, self.light, self.sigma(), usable, hot, thin, fwhm_pix, default)
+        factor = excess_variance(self.score, self.light, self.sigma(), usable, hot, odd, fwhm_pix, default)
         moved = self.translient
         # What moves is judged by its ratio to the score, so it counts the same errors.
         moved = None if moved is None else (moved / np.sqrt(factor)).astype(np.float32)

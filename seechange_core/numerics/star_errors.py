@@ -3,9 +3,10 @@
 Of static light that the matched filter sees at T electrons, an error of the PSF or of the flux scale leaves
 a residual in proportion to T: on the source itself, and around it to where its light reaches. How much is no
 assumption here: the residuals at and around all static sources of the image tell it, in zones of distance
-and bins of brightness; saturated stars, whose cores were rebuilt, and those on pixels where few images made
-the reference, whose PSF is another, apart from the others. Quantiles of many
-sources are not impressed by a few that really changed.
+and bins of brightness; saturated stars, whose cores were rebuilt, and those where fewer images than usual
+made the reference, whose PSF is another, apart from the others. The mean PSF of m of n images differs from
+that of all in proportion to sqrt(1/m - 1/n): stars on strips of all kinds tell one number together. Quantiles
+of many sources are not impressed by a few that really changed.
 """
 
 from dataclasses import dataclass
@@ -22,13 +23,8 @@ from seechange_core.numerics.growth import grown
 _REACHES_FWHM = (1.0, 2.0, 4.0)
 """The brightest static light within so many FWHM (rows and columns) may leave something, each with its own
 relative error; that of the pixel's own light comes first."""
-_LEAST_LIGHT = 30.0
-"""Static light fainter than this, in sigma of the score, leaves nothing worth counting."""
 _DOMINATES = 0.5
 """A pixel tells the error of the first zone in which it sees so much of the brightest light around."""
-_TELLING = 80.0
-"""Light fainter than this, in sigma, says less about errors than real changes on it would: it has the error
-of the faintest bin."""
 _BIN = 0.3
 """Least width of a bin of brightness, in powers of ten."""
 _FEWEST = (25, 60, 150, 400)
@@ -54,15 +50,24 @@ class _Kind(NamedTuple):
         Relative error: a subtraction that leaves more of stars has failed, and is to look like it.
     defaults
         Relative errors of own light and by reach, where too few sources tell any.
+    least, telling
+        Light fainter than this, in sigma of the score, leaves nothing worth counting; or says less about
+        errors than real changes on it would, so that it has the error of the faintest bin.
     """
 
     quantile: float
     highest: float
     defaults: tuple[float, ...]
+    least: float = 30.0
+    telling: float = 80.0
 
 
 _REBUILT = _Kind(0.9, 0.1, (0.01, 0.01, 0.0025, 0.0005))
 """Saturated stars, some of which are rebuilt much worse than others."""
+_ODD = _Kind(0.7, 0.3, (0.1, 0.05, 0.01, 0.0), least=5.0, telling=12.0)
+"""Light where fewer images than usual made the reference, times `odd`."""
+_LEAST_ODD = np.float32(1 / 3)
+"""Beside such pixels: of nine tenths of the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +95,7 @@ def excess_variance(
     sigma: Float32,
     usable: Bool,
     hot: Bool,
-    thin: Bool,
+    odd: Float32,
     fwhm_pix: float,
     default: float,
 ) -> Float32:
@@ -106,9 +111,11 @@ def excess_variance(
         (H, W) float32: noise of a point-source flux at each pixel, electrons.
     usable
         (H, W): pixels whose score counts.
-    hot, thin
-        (H, W): pixels of saturated stars; pixels where the reference has another PSF. Their stars are
-        measured apart from the others.
+    hot
+        (H, W): pixels of saturated stars, which are measured apart from the others.
+    odd
+        (H, W) float32: how far from the usual one the reference's PSF is expected to be, in any unit: 0 where
+        it is not, ``sqrt(1 / s - 1)`` where a share s of the usual images made it. Measured apart as well.
     fwhm_pix
         Of the difference's PSF.
     default
@@ -123,13 +130,15 @@ def excess_variance(
     usual = _Kind(0.7, 0.02, (default, 0.0, 0.0, 0.0))
     away, parts = usable, np.zeros(score.shape, np.uint8)
     others = []
-    for part, (mask, kind) in enumerate(((hot, _REBUILT), (thin, usual)), 1):
+    for part, (mask, kind) in enumerate(((hot, _REBUILT), (odd > 0, _ODD)), 1):
         if mask.any():
             parts[grown(mask, round(fwhm_pix)) & (parts == 0)] = part
             away = away & ~grown(mask, round((_REACHES_FWHM[-1] + 1) * fwhm_pix))
             others.append((part, usable, kind))
     for part, seen, kind in ((0, away, usual), *others):
-        _count(_Scene.of(light, parts, part, sigma, fwhm_pix), score, seen, kind, factor)
+        of_kind = light * np.maximum(odd, _LEAST_ODD) if kind is _ODD else light
+        scene = _Scene.of(of_kind, parts, part, sigma, fwhm_pix, kind.least)
+        _count(scene, score, seen, kind, factor)
     return factor
 
 
@@ -211,10 +220,17 @@ class _Scene:
     around: Float32
     step: int
     fwhm_pix: float
+    least: float
 
     @classmethod
     def of(
-        cls, light: Float32, parts: npt.NDArray[np.uint8], part: int, sigma: Float32, fwhm_pix: float
+        cls,
+        light: Float32,
+        parts: npt.NDArray[np.uint8],
+        part: int,
+        sigma: Float32,
+        fwhm_pix: float,
+        least: float,
     ) -> "_Scene":
         step = max(2, int(fwhm_pix / 2))
         blocks, before = _block_max(light, parts, part, step), 0
@@ -223,7 +239,7 @@ class _Scene:
             half = max(before + 1, round(reach * fwhm_pix / step))
             _widened(blocks, half - before, plane)
             blocks, before = plane, half
-        return cls(light, parts, part, sigma, around, step, fwhm_pix)
+        return cls(light, parts, part, sigma, around, step, fwhm_pix, least)
 
     @property
     def reaches(self) -> int:
@@ -238,7 +254,7 @@ class _Scene:
         out = np.empty(self.light.shape, np.uint8)
         counts = _zones(
             self.light, self.parts, self.part, self.sigma, self.around, self.step, seen,
-            np.float32(_LEAST_LIGHT), np.float32(_DOMINATES), out,
+            np.float32(self.least), np.float32(_DOMINATES), out,
         )  # fmt: skip
         return out, counts.tolist()
 
@@ -265,7 +281,7 @@ class _Scene:
         """Add the excess variance of all pixels to an image, in place."""
         _add(
             self.light, self.parts, self.part, self.sigma, self.around, self.step, tables,
-            tables.any(axis=1), np.float32(_LEAST_LIGHT), _STEPS, factor,
+            tables.any(axis=1), np.float32(self.least), _STEPS, factor,
         )  # fmt: skip
 
 
@@ -322,7 +338,7 @@ def _law(
     log = np.log10(np.maximum(light[order], 1))
     middles, errors = [], []
     start = 0
-    telling = int(np.count_nonzero(light > _TELLING))
+    telling = int(np.count_nonzero(light > kind.telling))
     while telling - start >= enough:
         stop = max(start + enough, int(np.searchsorted(-log, _BIN - log[start])))
         if telling - stop < enough:

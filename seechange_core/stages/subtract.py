@@ -56,6 +56,8 @@ _MIN_GUARD = 20
 _MIN_PSF_PLACES = 6
 _MILLI = 1e-3
 _UNMEASURED_SHIFT = 6.0
+_FEWER, _FEWEST = np.float32(0.9), np.float32(1 / 20)
+"""Share of a reference's images below which its PSF is another one; the least that still tells how many."""
 _THIN = 0.5
 """Share of its usual weight below which a reference counts as one of few images."""
 _BESIDE_FWHM = 0.5
@@ -292,10 +294,12 @@ def _frame(
     if params.background_mesh_pix:
         planes = planes.levelled(seen, params.background_mesh_pix).without_row_streaks(seen, hot)
     default = max(errors.kernel, planes.kernel_error)
-    thin = _thin(pair)
+    share = _share(pair)
+    strips = _strips((share > 0) & (share < _THIN), new.psf.fwhm_pix)
     scored = seen & ~grown(hot, params.grow_saturated_pix)
-    scored &= ~grown(hot & _strips(thin, new.psf.fwhm_pix), round(_ODD_CORES_FWHM * new.psf.fwhm_pix))
-    planes = planes.with_star_errors(scored, hot, thin, new.psf.fwhm_pix, default)
+    scored &= ~grown(hot & strips, round(_ODD_CORES_FWHM * new.psf.fwhm_pix))
+    odd = _oddness(share, new.psf.fwhm_pix)
+    planes = planes.with_star_errors(scored, hot, odd, new.psf.fwhm_pix, default)
     tracks = _tracks(pair, planes, scored)
     flags[tracks] |= np.uint16(PixelFlag.COSMIC_RAY)
     usable, scored = usable & ~tracks, scored & ~tracks
@@ -338,11 +342,17 @@ def _common_stars(
     return CommonStars(sigma_x_pix=x_pix, sigma_y_pix=y_pix) if params.match_stars else None
 
 
-def _thin(pair: Paired) -> Bool:
-    """Return where far fewer images than elsewhere made the reference: their PSF is not that of the rest."""
+def _share(pair: Paired) -> Float32:
+    """Return the share of the usual weight, and so of the usual images, that the reference has; at most 1."""
     weight = pair.aligned.weight[pair.inner]
     known = weight[::4, ::4][weight[::4, ::4] > 0]
-    return (weight > 0) & (weight < np.float32(_THIN * np.median(known) if known.size else 0))
+    return np.minimum(weight / np.median(known), 1) if known.size else np.ones_like(weight)
+
+
+def _oddness(share: Float32, fwhm_pix: float) -> Float32:
+    """Return how far the PSF of part of a reference's images is from that of all; see `excess_variance`."""
+    few = _strips((share > 0) & (share < _FEWER), fwhm_pix)
+    return np.where(few, np.sqrt(1 / np.maximum(share, _FEWEST) - 1), 0).astype(np.float32)
 
 
 def _strips(thin: Bool, fwhm_pix: float) -> Bool:

@@ -38,7 +38,7 @@ class Field:
         score = self.score if score is None else score
         sigma, usable = np.ones_like(score), ~self.hot
         light = self.light if light is None else light
-        factor = excess_variance(score, light, sigma, usable, self.hot, np.zeros_like(usable), FWHM, PRIOR)
+        factor = excess_variance(score, light, sigma, usable, self.hot, np.zeros_like(score), FWHM, PRIOR)
         return factor, score / np.sqrt(factor)
 
 
@@ -104,8 +104,37 @@ def test_kinds_of_stars_have_their_own_errors():
         extra[box] += np.float32(field.flux[k] * rng.normal(0, 0.02)) * field.shape
     one = np.ones_like(field.score)
     nothing = np.zeros((SIDE, SIDE), bool)
-    factor = excess_variance(field.score + extra, field.light, one, ~nothing, nothing, few, FWHM, PRIOR)
+    odd = few.astype(np.float32)
+    factor = excess_variance(field.score + extra, field.light, one, ~nothing, nothing, odd, FWHM, PRIOR)
     relative = np.sqrt(factor - 1)[field.y, field.x] / field.light[field.y, field.x]
     bright, clear = field.flux > 1000, field.x > 200 + 6 * FWHM
     assert 0.008 < np.median(relative[bright & worse]) < 0.05
     assert np.median(relative[bright & clear]) < 0.004
+
+
+@pytest.mark.parametrize("seed", [9, 10])
+def test_strips_of_few_images_tell_one_error_together(seed):
+    """A half of the images, a third of them, one of eight; faint stars too leave what counts there."""
+    field, rng = Field(seed, n=300, error=0.001), np.random.default_rng(seed)
+    odd = np.zeros((SIDE, SIDE), np.float32)
+    strips = {1.0: slice(0, 120), 2**0.5: slice(300, 400), 7**0.5: slice(600, 700)}
+    for value, columns in strips.items():
+        odd[:, columns] = value
+    error = 0.04 * odd[field.y, field.x]
+    extra = np.zeros_like(field.score)
+    for k, relative in enumerate(rng.normal(0, error)):
+        box = slice(field.y[k] - 18, field.y[k] + 19), slice(field.x[k] - 18, field.x[k] + 19)
+        extra[box] += np.float32(field.flux[k] * relative) * field.shape
+    score, one = field.score + extra, np.ones_like(field.score)
+    nothing = np.zeros((SIDE, SIDE), bool)
+    factor = excess_variance(score, field.light, one, ~nothing, nothing, odd, FWHM, PRIOR)
+    at = field.y, field.x
+    own = np.sqrt(factor[at] - 1) / field.light[at]
+    for value, columns in strips.items():
+        here = (field.x > columns.start + 5) & (field.x < columns.stop - 5) & (field.flux > 1000)
+        assert np.median(own[here] / value) == pytest.approx(0.04, rel=0.4)
+    pulls = (score / np.sqrt(factor))[at]
+    assert np.std(pulls[error > 0]) == pytest.approx(1, abs=0.25)
+    assert np.all(np.abs(pulls[error > 0]) < 5) and np.any(np.abs(score[at][field.flux < 100]) > 5)
+    away = (error == 0) & (field.x > 150) & (field.x < 570) & (np.abs(field.x - 350) > 90)
+    assert np.median(own[away & (field.flux > 1000)]) < 0.003

@@ -116,6 +116,25 @@ def test_strips_hold_their_holes_and_rings_of_stars_are_none():
     assert not strips[:, 60:].any()
 
 
+def test_stars_of_another_width_where_one_image_made_the_reference_are_no_finds(make_sky, make_wcs):
+    """At the left one of four: it has a tenth more of width than the PSF says, a quarter of the weight."""
+    sky = make_sky(seed=31, side=420, n_stars=420, n_galaxies=5, n_transients=12)
+    new, grid = sky.image(4.6, transients=True), make_wcs(420, **DITHER)
+    ref, wide = (sky.image(fwhm, grid, zp=24.8, gain=5.0) for fwhm in (4.0, 4.4))
+    left = (slice(None), slice(0, 110))
+    data, weight = ref.image.data.copy(), ref.image.weight.copy()
+    data[left] = wide.image.data[left]
+    weight[left] /= 4
+    data[left] += sky.rng.normal(0, np.sqrt(3 / ref.image.weight[left]))
+    sub = subtract(new, [replace(ref, image=replace(ref.image, data=data, weight=weight))], SubtractParams())
+    peaks = [local_maxima(sign * sub.score, 5.5) for sign in (1, -1)]
+    assert sum(int(np.sum(sky.static(p.x, p.y))) for p in peaks) <= 1
+    # Elsewhere as much as ever is seen.
+    bright = (sky.snr > 8) & (sky.tx > 150)
+    score = sub.score[np.rint(sky.ty[bright]).astype(int), np.rint(sky.tx[bright]).astype(int)]
+    assert np.all(score > 5)
+
+
 @pytest.mark.parametrize(("new_fwhm", "ref_fwhm"), [(5.0, 4.0), (4.0, 5.0)])
 def test_sources_are_seen_up_to_the_edge_of_the_reference(new_fwhm, ref_fwhm, make_sky, make_wcs):
     """The reference ends at column 60; of what lies on that edge half is seen."""
