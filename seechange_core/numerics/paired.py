@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import maximum_filter
 
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Bool, CalibratedImage, Float, Float32, Int, PsfModel
@@ -200,8 +201,11 @@ class Planes:
         """Count as noise, in score and variance, what static light leaves, as measured on these planes."""
         factor = excess_variance(self.score, self.light, self.sigma(), usable, hot, odd, fwhm_pix, default)
         moved = self.translient
-        # What moves is judged by its ratio to the score, so it counts the same errors.
-        moved = None if moved is None else (moved / np.sqrt(factor)).astype(np.float32)
+        if moved is not None:
+            # What moves is judged by its ratio to the score, so it counts the same errors: those of the
+            # middle also where the flanks of what only changed look like a shift.
+            near = maximum_filter(factor, 2 * round(fwhm_pix) + 1)
+            moved = (moved / np.sqrt(near)).astype(np.float32)
         score = _noisier(self.score, self.variance, factor)
         return replace(self, score=score, variance=factor, translient=moved)
 
