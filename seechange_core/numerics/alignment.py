@@ -109,6 +109,20 @@ class Member:
         np.divide(warped.weight, scale, out=warped.weight)
         return warped, grid.box, scale
 
+    def photon_variance(self, weight: Float32, scale: Float32) -> Float32:
+        """Return the variance per electron of source of pixels that were read, by weight and flux scale.
+
+        The gain of a coadd is that of its usual pixels. As the noise of the sky, that of the light goes with
+        the images that made a pixel.
+        """
+        frame = self.image.image
+        photons = scale / np.float32(frame.gain)
+        if frame.resamplings:
+            known = frame.weight[::4, ::4][frame.weight[::4, ::4] > 0]
+            usual = np.float32(np.median(known)) if known.size else np.float32(0)
+            np.divide(photons * (usual / (scale * scale)), weight, out=photons, where=weight > 0)
+        return photons
+
     def reached(self) -> Box | None:
         """Return the part of the box that its pixels reach, from node to node of the grid; None for none."""
         if self.source is None:
@@ -262,7 +276,7 @@ def stitch(members: Sequence[Member], box: Box) -> Aligned:
         if reached is None:
             continue
         warped, part, scale = member.read(reached)
-        photons = scale / np.float32(member.image.image.gain)
+        photons = member.photon_variance(warped.weight, scale)
         if whole is None:
             inside = warped.flags & outside == 0
             photons = np.where(inside, photons, np.float32(0))

@@ -5,8 +5,9 @@ import pytest
 
 from seechange_core.errors import NoReference
 from seechange_core.flags import PixelFlag
-from seechange_core.frames import CalibratedImage, ZeroPointSolution
+from seechange_core.frames import Box, CalibratedImage, ZeroPointSolution
 from seechange_core.numerics import coaddition
+from seechange_core.numerics.alignment import align
 from seechange_core.numerics.background import level_map
 from seechange_core.numerics.noise_spectrum import coadd_noise_power
 from seechange_core.numerics.regions import PIXEL_RATIO
@@ -65,6 +66,27 @@ def test_noise_is_what_the_weight_says_and_flux_is_kept(stack):
     for a, b, f in zip(x[bright & alone], y[bright & alone], sky.flux[bright & alone], strict=True):
         stamp = result.image.data[round(b) - 8 : round(b) + 9, round(a) - 8 : round(a) + 9]
         assert stamp.sum() / (f * scale) == pytest.approx(0.985, abs=0.04)
+
+
+def test_light_is_as_noisy_as_the_images_that_made_a_pixel(stack):
+    """On the left only the last one reaches: there its photons are counted, elsewhere those of all five."""
+    _, images, grid = stack
+    parts = []
+    for one in images[:4]:
+        frame, weight = one.image, one.image.weight.copy()
+        weight[:, : SIDE // 3] = 0
+        parts.append(replace(one, image=replace(frame, weight=weight)))
+    result = coadd([*parts, images[4]], grid, ReferenceParams())
+    level = replace(images[4].background, level=np.zeros((2, 2), np.float32))
+    zero_point = ZeroPointSolution(result.zero_point, 0.002, "r")
+    ref = CalibratedImage(result.image, level, images[4].psf, grid, zero_point)
+    new = replace(images[4], wcs=grid, zero_point=zero_point)
+    photons = align(new, [ref], Box(0, SIDE, 0, SIDE)).photon_variance
+    assert np.median(photons[50:-50, 30:100]) == pytest.approx(1.0, rel=0.02)  # the gain of each is 1
+    scales = 10 ** (0.4 * (result.zero_point - np.array([one.zero_point.zp for one in images])))
+    shares = np.array([one.psf.fwhm_pix**-2 for one in images]) / scales**2
+    together = np.sum(shares**2 * scales) / shares.sum() ** 2
+    assert np.median(photons[50:-50, 240:350]) == pytest.approx(together, rel=0.1)
 
 
 def test_outliers_are_clipped_and_stars_are_not(stack, make_sky):
