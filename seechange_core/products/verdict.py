@@ -117,7 +117,8 @@ def verdicts_on(session: Session, found: Object) -> list[Verdict]:
 def judged(session: Session, rows: Sequence[Verdict]) -> list[list[Object]]:
     """Return for each verdict the objects that it is about, one of each processing at most.
 
-    That is the nearest one to the place that was judged; if none is there, the one of the name.
+    That is the nearest one to the place that was judged, one without a sighting only if no other is there;
+    if none is there at all, the one of the name.
     """
     ra, dec = (np.array([getattr(row, c) for row in rows], float) for c in ("ra", "dec"))
     return _nearest(rows, ra, dec, _around(session, rows))
@@ -150,7 +151,13 @@ def _nearest(rows: Sequence[Verdict], ra: Float, dec: Float, objects: Sequence[O
         named.setdefault(found.name, []).append(found)
     hits = []
     for row, place, there in zip(rows, places, near, strict=True):
-        there.sort(key=lambda i: (float(np.sum((tree.data[i] - place) ** 2)), str(objects[i].id)))
+        there.sort(
+            key=lambda i: (
+                not objects[i].n_sightings,
+                float(np.sum((tree.data[i] - place) ** 2)),
+                str(objects[i].id),
+            )
+        )
         chosen: dict[str, Object] = {}
         for found in (*(objects[i] for i in there), *named.get(row.object_name, ())):
             chosen.setdefault(found.provenance_id, found)

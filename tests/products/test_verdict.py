@@ -22,11 +22,12 @@ def said(word, **changes):
     return Verdict(word=word, reason="because", said_by="Ada", **changes)
 
 
-def put(session, name, ra, dec, provenance_id):
+def put(session, name, ra, dec, provenance_id, n_sightings=1):
     ra, dec = float(ra), float(dec)
     row = Object(
-        name=name, ra=ra, dec=dec, ra_err_arcsec=0.1, dec_err_arcsec=0.1, provenance_id=provenance_id
-    )
+        name=name, ra=ra, dec=dec, ra_err_arcsec=0.1, dec_err_arcsec=0.1, provenance_id=provenance_id,
+        n_sightings=n_sightings,
+    )  # fmt: skip
     session.add(row)
     session.flush()
     return row
@@ -81,6 +82,23 @@ def test_objects_are_known_by_their_place_or_else_by_their_name(session, make):
     many = [Object(name=f"o{i}", ra=10.0 + i / 100, dec=5.0) for i in range(600)]
     assert set(standing_on(session, [*many, again])) == {again.id}
     assert standing_on(session, []) == {}
+
+
+def test_objects_that_nothing_shows_any_more_give_way_to_those_that_are_seen(session, make):
+    """However near: what was left empty, when measurements came out elsewhere, shows nobody anything."""
+    place = (10.0, 5.0)
+    empty, seen = (
+        put(session, name, place[0], place[1] + north / 3600, make.provenance_id, n)
+        for name, north, n in (("empty", 0.0, 0), ("seen", 0.4, 3))
+    )
+    session.add(said("bogus", object_name="empty", ra=place[0], dec=place[1]))
+    session.flush()
+    apply_verdicts(session, [empty, seen])
+    assert [row.is_bad for row in (empty, seen)] == [False, True]
+    seen.n_sightings = 0
+    session.flush()
+    apply_verdicts(session, [empty, seen])
+    assert [row.is_bad for row in (empty, seen)] == [True, False]
 
 
 def test_the_last_word_counts_and_undo_takes_it_back():
