@@ -61,7 +61,7 @@ def is_cold() -> bool:
 
 
 def mark_warm() -> None:
-    """Note that a section has been worked on to its end with these sources."""
+    """Note that a section has been worked on with these sources, through the last step."""
     marker = _marker()
     if marker is not None and not marker.exists():
         with suppress(OSError):  # the next one tries again

@@ -77,7 +77,7 @@ def walk(
         except Exception as error:  # noqa: BLE001 - the neighbours of a broken section must go on
             return _nothing_ran(exposure_name, section_id, wanted, error)
         reports = _walk(section, wanted, redo)
-        if reports and reports[-1].outcome is Outcome.DONE:
+        if reports and (reports[-1].step, reports[-1].outcome) == (STEPS[-1].name, Outcome.DONE):
             mark_warm()
         try:
             _patient(lambda: release_replaced(section))

@@ -1,5 +1,7 @@
 """A second walk makes only what is missing, whatever is missing."""
 
+from importlib import import_module
+
 from small_survey import STEP_NAMES, THROUGH_ZERO_POINT, assert_whole
 from sqlalchemy import select, update
 
@@ -45,6 +47,18 @@ FILES = {
     )[0],
     "cutouts": cutouts_of,
 }
+
+
+def test_kernels_are_compiled_when_the_last_step_was_made(own, monkeypatch):
+    """A walk that was told to end earlier has not compiled those of the steps after it."""
+    told: list[bool] = []
+    monkeypatch.setattr(import_module("seechange_core.chain.walk"), "mark_warm", lambda: told.append(True))
+    name = own.science[2]
+    assert own.outcomes(name, "0", steps=STEP_NAMES[-2:-1], redo=True) == {STEP_NAMES[-2]: "done"}
+    assert own.outcomes(name, "0", steps=STEP_NAMES[-1:])[STEP_NAMES[-1]] == "loaded"
+    assert told == []
+    assert own.outcomes(name, "0", steps=STEP_NAMES[-1:], redo=True)[STEP_NAMES[-1]] == "done"
+    assert told == [True]
 
 
 def test_a_lost_file_is_made_again_and_nothing_else(own):
