@@ -84,12 +84,12 @@ class DemoInstrument(Instrument):
         return f"SEC{int(section_id):02d}"
 
     def find_unreadable_sections(self, filepath: Paths) -> dict[SectionId, SeeChangeError]:
-        """Also compare the number of sections with the settings: where each one lies depends on it.
+        """Also compare the number and the size of sections with the settings: where each lies depends on it.
 
         Raises
         ------
         SettingsError
-            If the file has more sections than the settings say.
+            If the file has more sections than the settings say, or larger or smaller ones.
         """
         bad = super().find_unreadable_sections(filepath)
         found = [name for path in as_paths(filepath) for name in list_names(path) if _SECTION.fullmatch(name)]
@@ -100,7 +100,20 @@ class DemoInstrument(Instrument):
         for section_id, error in bad.items():
             if isinstance(error, SectionAbsent) and int(section_id) >= has:
                 bad[section_id] = SectionAbsent(f"{error.message}; if it never has it, {cure}")
+        self._check_size(filepath, [i for i in self.get_section_ids() if i not in bad])
         return bad
+
+    def _check_size(self, filepath: Paths, readable: Sequence[SectionId]) -> None:
+        """Refuse sections of another size, where the file says of what size they are."""
+        said = self.options.section_size_pix
+        for section_id in readable[:1]:
+            card = find_card(self.read_section_header(filepath, section_id), ["CCDSECA"])
+            height = said if card is None else parse_box(card[1], "CCDSECA").shape[0]
+            if height != said:
+                raise SettingsError(
+                    f"the file's sections have {height} pixels on a side, and the settings say {said}",
+                    cure=f"set instruments.{self.name}.section_size_pix to {height}",
+                )
 
     def _get_header_keyword_translations(self) -> dict[str, Sequence[str]]:
         return {**super()._get_header_keyword_translations(), "saturation_limit": ("SATURAT",)}

@@ -116,6 +116,21 @@ def test_another_number_of_sections_in_the_settings_is_noticed(survey, tmp_path,
             assert "if it never has it, set instruments.demo.sections to 3" in lost[3].message
 
 
+def test_another_size_of_sections_in_the_settings_is_noticed(survey, tmp_path):
+    """Where their neighbours lie depends on it, and a field of view of another size is searched for stars."""
+    out, _ = survey
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        f"path: {{data_root: {out}}}\n"
+        f"instruments: {{demo: {{sections: {SECTIONS}, section_size_pix: {2 * SIZE}}}}}\n"
+    )
+    file = next(iter(sorted((out / "raw").glob("*_sci.fits"))))
+    with use_settings(load_settings(path, environ={})):
+        expected = rf"{SIZE} pixels .* {2 * SIZE} \(set instruments.demo.section_size_pix to {SIZE}"
+        with pytest.raises(SettingsError, match=expected):
+            get_instrument_instance("demo").find_unreadable_sections(file)
+
+
 def test_options_are_checked(settings):
     with pytest.raises(SettingsError, match=r"instruments\.demo\.sections"):
         type(get_instrument_instance("demo"))(sections=0)
