@@ -182,14 +182,6 @@ class Aligned:
         """(h, w): where the reference can be subtracted."""
         return np.asarray((self.weight > 0) & (self.flags & np.uint16(UNUSABLE) == 0), bool)
 
-    def on(self, box: Box) -> "Aligned":
-        """Return it in the middle of nothing, on a larger box."""
-        larger, own = _nothing(box), self.box
-        part = slice(own.y0 - box.y0, own.y1 - box.y0), slice(own.x0 - box.x0, own.x1 - box.x0)
-        for name in ("data", "weight", "flags", "photon_variance", "choice"):
-            getattr(larger, name)[part] = getattr(self, name)
-        return replace(larger, members=self.members)
-
     def member_at(self, rows: slice, columns: slice) -> int:
         """Tell which member gives most of a patch; -1 if none does."""
         if len(self.members) == 1:
@@ -275,14 +267,13 @@ def stitch(members: Sequence[Member], box: Box) -> Aligned:
         reached = member.reached()
         if reached is None:
             continue
-        warped, part, scale = member.read(reached)
+        # Nothing is in the way of the first one.
+        warped, part, scale = member.read(reached if kept else box)
         photons = member.photon_variance(warped.weight, scale)
         if whole is None:
             inside = warped.flags & outside == 0
-            photons = np.where(inside, photons, np.float32(0))
-            choice = np.where(inside, 0, -1).astype(np.int8)
-            first = Aligned(warped.data, warped.weight, warped.flags, photons, choice, (), part)
-            whole = first if part == box else first.on(box)
+            choice = inside.view(np.int8) - np.int8(1)
+            whole = Aligned(warped.data, warped.weight, warped.flags, photons * inside, choice, (), box)
             kept.append(member)
             continue
         at = slice(part.y0 - box.y0, part.y1 - box.y0), slice(part.x0 - box.x0, part.x1 - box.x0)

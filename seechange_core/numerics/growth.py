@@ -1,5 +1,6 @@
 """Masks widened by a margin."""
 
+import numpy as np
 from numba import njit
 
 from seechange_core.frames import Bool
@@ -17,22 +18,38 @@ def grown(mask: Bool, radius_pix: int) -> Bool:
     """
     if radius_pix < 1:
         return mask
-    out = mask.copy()
-    _grow(mask, radius_pix, out)
+    out = np.empty(mask.shape, np.bool_)
+    _grow(mask.view(np.uint8), radius_pix, out.view(np.uint8))
     return out
 
 
 @njit(cache=True, nogil=True)
-def _grow(mask: Bool, radius: int, out: Bool) -> None:
+def _grow(mask, radius, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Grow along each row, then count down the rows for how long a pixel goes on being one of the mask."""
     height, width = mask.shape
-    for y in range(height):
+    line = np.empty(width + 2 * radius, np.uint8)
+    zero, one, longest = np.uint16(0), np.uint16(1), np.uint16(2 * radius + 1)
+    left = np.zeros(width, np.uint16)
+    for y in range(height + radius):
+        line[:] = 0
+        if y < height:
+            line[radius : radius + width] = mask[y]
+            seen = 1
+            while seen < 2 * radius + 1:
+                # The first of 1, 2, 4, ... neighbours learns of the others.
+                step = min(seen, 2 * radius + 1 - seen)
+                _join(line, line[step:])
+                seen += step
         for x in range(width):
-            if not mask[y, x]:
-                continue
-            # Inside of a mask there is nothing to reach that its rim doesn't.
-            inside = True
-            for v in range(max(0, y - 1), min(height, y + 2)):
-                for u in range(max(0, x - 1), min(width, x + 2)):
-                    inside = inside and mask[v, u]
-            if not inside:
-                out[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = True
+            rest = left[x] - one if left[x] > zero else zero
+            left[x] = longest if line[x] else rest
+        if y >= radius:
+            for x in range(width):
+                out[y - radius, x] = left[x] > zero
+
+
+@njit(cache=True, nogil=True)
+def _join(first, second):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Add what is in the second to the first, in place; no pixel is read after it was changed."""
+    for x in range(len(second)):
+        first[x] |= second[x]

@@ -115,6 +115,7 @@ def mostly_seen(usable: Bool, lost: Bool, psf: Float32) -> Bool:
     Bool
         (H, W): where the sum of the squared PSF over usable pixels is more than half of that over all.
     """
+    psf = _without_wings(psf)
     out = np.zeros(lost.shape, np.bool_)
     _mostly_seen(usable, lost, np.square(psf, dtype=np.float32), float(0.5 * np.sum(psf**2)), out)
     return out
@@ -133,6 +134,17 @@ def _mostly_seen(usable: Bool, lost: Bool, power: Float32, least: float, out: Bo
                     if usable[v, u]:
                         seen += power[v - y + half, u - x + half]
             out[y, x] = seen > least
+
+
+def _without_wings(psf: Float32) -> Float32:
+    """Return the middle of a stamp that has all but 1e-4 of its squared sum."""
+    power = np.square(psf, dtype=float)
+    middle = len(psf) // 2
+    for half in range(middle):
+        inner = slice(middle - half, middle + half + 1)
+        if power[inner, inner].sum() > (1 - 1e-4) * power.sum():
+            return psf[inner, inner]
+    return psf
 
 
 def moved_psf(psf: PsfModel, margin: int) -> PsfModel:

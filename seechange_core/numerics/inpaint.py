@@ -87,18 +87,18 @@ def _averages_of_four(data: Float32, known: Bool) -> tuple[Float32, Bool]:
     rows, columns = (height + 1) // 2, (width + 1) // 2
     mean = np.zeros((rows, columns), np.float32)
     any_known = np.zeros((rows, columns), np.bool_)
+    total, count = np.empty((2, 2 * columns), np.float32)
+    zero, one = np.float32(0), np.float32(1)
     for v in range(rows):
+        total[:], count[:] = 0, 0
+        for y in range(2 * v, min(2 * v + 2, height)):
+            for x in range(width):
+                total[x] += data[y, x] if known[y, x] else zero
+                count[x] += one if known[y, x] else zero
         for u in range(columns):
-            total = np.float32(0)
-            count = np.float32(0)
-            for y in range(2 * v, min(2 * v + 2, height)):
-                for x in range(2 * u, min(2 * u + 2, width)):
-                    if known[y, x]:
-                        total += data[y, x]
-                        count += np.float32(1)
-            if count > 0:
-                mean[v, u] = total / count
-                any_known[v, u] = True
+            number = count[2 * u] + count[2 * u + 1]
+            mean[v, u] = (total[2 * u] + total[2 * u + 1]) / max(number, one)
+            any_known[v, u] = number > zero
     return mean, any_known
 
 

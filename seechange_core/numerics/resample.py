@@ -259,14 +259,28 @@ def source_box(grid: CoordinateGrid, shape: tuple[int, ...]) -> Box | None:
 
 def _dilated(flags: Flags, usable: Bool) -> Flags:
     """Spread each pixel's bits to its 8 neighbours; unusable pixels without a bit get NO_DATA."""
-    named = np.where(usable | (flags & np.uint16(UNUSABLE) > 0), flags, flags | np.uint16(PixelFlag.NO_DATA))
-    out = named.copy()
-    out[1:] |= named[:-1]
-    out[:-1] |= named[1:]
-    rows = out.copy()
-    out[:, 1:] |= rows[:, :-1]
-    out[:, :-1] |= rows[:, 1:]
+    out = np.empty_like(flags)
+    _spread_bits(flags, usable, np.uint16(UNUSABLE), np.uint16(PixelFlag.NO_DATA), out)
     return out
+
+
+@njit(cache=True, nogil=True)
+def _spread_bits(flags: Flags, usable: Bool, named: np.uint16, nameless: np.uint16, out: Flags) -> None:
+    height, width = flags.shape
+    own = np.zeros((3, width), np.uint16)
+    line = np.zeros(width + 2, np.uint16)
+    for y in range(height + 1):
+        fresh = own[y % 3]
+        if y < height:
+            for x in range(width):
+                bits = flags[y, x]
+                fresh[x] = bits if usable[y, x] or bits & named else bits | nameless
+        else:
+            fresh[:] = 0
+        if y > 0:
+            line[1:-1] = own[0] | own[1] | own[2]
+            for x in range(width):
+                out[y - 1, x] = line[x] | line[x + 1] | line[x + 2]
 
 
 @njit(cache=True, nogil=True)
