@@ -204,7 +204,7 @@ def _interpolation_blur(side: int) -> Float32:
 
 
 def _typical_variance(weight: Float32, usable: Bool, default: float) -> float:
-    sample = weight[::2, ::2][usable[::2, ::2]]
+    sample = weight[::3, ::3][usable[::3, ::3]]
     return float(1 / np.median(sample)) if sample.size > 50 else default
 
 

@@ -51,7 +51,7 @@ from seechange_core.params import Params, param
 
 CODE_VERSION = "4"
 
-_RAMP = 16
+_RAMP = 8
 _MIN_GUARD = 20
 _MIN_PSF_PLACES = 6
 _MILLI = 1e-3
@@ -86,7 +86,7 @@ class SubtractParams(Params):
     )
     min_coverage: float = param(0.5, "Needed fraction of usable pixels that have a reference", gt=0, le=1)
     tile_pix: int = param(
-        112, "Side of the tiles, about, within which PSFs and noise count as constant", unit="pixel", ge=64
+        192, "Side of the tiles, about, within which PSFs and noise count as constant", unit="pixel", ge=64
     )
     match_stars: bool = param(True, "Refine shift and flux ratio by common stars before subtracting")
     registration_error_mas: float = param(
