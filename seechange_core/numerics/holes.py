@@ -11,6 +11,9 @@ from seechange_core.numerics.inpaint import fill_in_place
 from seechange_core.numerics.pieces import pieces_of
 from seechange_core.numerics.star_cores import rebuild_cores
 
+_LEAST_SEEN = 0.25
+"""Share of the information on a source below which its score is no good."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plane:
@@ -101,7 +104,7 @@ def _hot_holes(new: Plane, ref: Plane) -> tuple[Bool, Bool]:
 
 
 def mostly_seen(usable: Bool, lost: Bool, psf: Float32) -> Bool:
-    """Return the lost pixels around which a matched filter keeps more than half of what it knows of a source.
+    """Return the lost pixels around which a matched filter keeps enough of what it knows of a source.
 
     Parameters
     ----------
@@ -113,11 +116,12 @@ def mostly_seen(usable: Bool, lost: Bool, psf: Float32) -> Bool:
     Returns
     -------
     Bool
-        (H, W): where the sum of the squared PSF over usable pixels is more than half of that over all.
+        (H, W): where the sum of the squared PSF over usable pixels is more than a quarter of that over all:
+        half of the S/N is left.
     """
     psf = _without_wings(psf)
     out = np.zeros(lost.shape, np.bool_)
-    _mostly_seen(usable, lost, np.square(psf, dtype=np.float32), float(0.5 * np.sum(psf**2)), out)
+    _mostly_seen(usable, lost, np.square(psf, dtype=np.float32), float(_LEAST_SEEN * np.sum(psf**2)), out)
     return out
 
 

@@ -49,7 +49,7 @@ from seechange_core.numerics.tiles import Tiling
 from seechange_core.numerics.zogy_planes import zogy_planes
 from seechange_core.params import Params, param
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 
 _RAMP = 8
 _MIN_GUARD = 20
