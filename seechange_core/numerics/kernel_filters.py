@@ -9,7 +9,14 @@ is the ratio of the PSFs this is ZOGY; here the difference needs no PSF, only th
 import numpy as np
 
 from seechange_core.frames import Float32
-from seechange_core.numerics.zogy import Complex, Kernels, Noise, _sum_over_frequencies, transfer
+from seechange_core.numerics.zogy import (
+    Complex,
+    Kernels,
+    Noise,
+    mean_over_frequencies,
+    transfer,
+    unaliased,
+)
 
 
 def kernel_filters(
@@ -41,7 +48,9 @@ def kernel_filters(
     variance = float(1 / inverse[0, 0])
     root = np.sqrt(inverse * np.float32(variance))
     psf = on_new * psf_new
-    matched = psf.conj() * inverse
+    kept = unaliased(side)
+    matched = psf.conj() * (inverse * kept)
+    seen = np.asarray((psf * matched).real, np.float32)
     return Kernels(
         side=side,
         new=psf_new if convolves_new else spectrum * psf_ref,
@@ -51,9 +60,7 @@ def kernel_filters(
         score_new=matched * on_new,
         score_ref=matched * on_ref,
         psf=psf * root,
-        flux_of_score=_sum_over_frequencies(
-            np.asarray((psf.real**2 + psf.imag**2) * inverse, np.float32), side
-        )
-        / side**2,
+        flux_of_score=mean_over_frequencies(seen, side),
+        score_variance=mean_over_frequencies(seen * kept, side),
         variance=variance,
     )

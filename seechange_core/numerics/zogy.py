@@ -6,13 +6,14 @@ taken as it is at the middle of the patch.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 from scipy.fft import fft, irfft2, rfft, rfft2
 
-from seechange_core.frames import Float32
+from seechange_core.frames import Float, Float32
 
 Complex = npt.NDArray[np.complex64]
 
@@ -22,6 +23,12 @@ white noise is left. Both PSFs vanish at high frequencies, and which one is smal
 reference's noise there, which interpolation has all but removed, would be blown up by what is badly known of
 it. And what a model has there has phases at random: filters made of it would spread whatever is sharp, like
 the core of a saturated star that the edge of the patch cuts, over all of the patch."""
+_ALIASED = 0.35, 0.5
+"""Frequencies, cycles per pixel along a row or a column, between which the score leaves off. Light that is
+sharper than pixels can show folds back there, with a sign that depends on where in its pixel a star lies: it
+alternates from pixel to pixel along the star's row and column. With a FWHM of 1.5 pixels that is up to 20
+sigma at stars of 500, and leaving it off costs sources 1 % of their S/N; what is well sampled has nothing
+there."""
 _RESTORE = 0.02
 """Regularisation of the kernel that takes one PSF to the other, relative to a transfer of 1."""
 
@@ -61,6 +68,8 @@ class Kernels:
         Transfer of the difference's PSF (eq. 14).
     flux_of_score
         S of a point source of flux 1 at its position.
+    score_variance
+        Of S in blank sky.
     variance
         Of the difference in blank sky, per pixel: 1 / F_D^2 (eq. 15).
     """
@@ -74,7 +83,13 @@ class Kernels:
     score_ref: Complex
     psf: Complex
     flux_of_score: float
+    score_variance: float
     variance: float
+
+    @property
+    def sharpness(self) -> float:
+        """Variance of the difference in blank sky over that of a point-source flux."""
+        return self.variance * self.flux_of_score**2 / self.score_variance
 
 
 def transfer(stamp: Float32, side: int) -> Complex:
@@ -124,9 +139,12 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
     _shares(new, out[0], noise.power.ravel(), *variances, scale, on_new, on_ref, matched)
     _times_real(out[0], scale, one, out[1])
     _times_real(new, scale, one, out[2])
+    _times(new, out[1], out[5])
+    kept = unaliased(side)
+    shares[1:3] *= kept
     _times_real(new, on_new, -one, out[3])
     _times_real(out[0], on_ref, -one, out[4])
-    _times(new, out[1], out[5])
+    seen = shares[3] * kept
     return Kernels(
         side=side,
         new=psf_new,
@@ -136,9 +154,23 @@ def make_kernels(psf_new: Complex, psf_ref: Complex, noise: Noise, side: int) ->
         score_new=score_new,
         score_ref=score_ref,
         psf=psf,
-        flux_of_score=_sum_over_frequencies(shares[3], side) / side**2,
+        flux_of_score=mean_over_frequencies(seen, side),
+        score_variance=mean_over_frequencies(seen * kept, side),
         variance=noise.new + noise.ref,
     )
+
+
+@cache
+def unaliased(side: int) -> Float32:
+    """Return how much of each frequency a score takes, (side, side // 2 + 1): see `_ALIASED`."""
+    start, end = _ALIASED
+
+    def along(frequency: Float) -> Float:
+        beyond = np.clip((np.abs(frequency) - start) / (end - start), 0, 1)
+        return np.asarray(np.cos(np.pi / 2 * beyond) ** 2)
+
+    y, x = (np.asarray(of(side), float) for of in (np.fft.fftfreq, np.fft.rfftfreq))
+    return np.outer(along(y), along(x)).astype(np.float32)
 
 
 def _reals(spectra: Complex) -> Float32:
@@ -195,10 +227,10 @@ def _times(a: Float32, b: Float32, out: Float32) -> None:
         out[re], out[im] = a[re] * b[re] - a[im] * b[im], a[re] * b[im] + a[im] * b[re]
 
 
-def _sum_over_frequencies(half: Float32, side: int) -> float:
-    """Sum over all frequencies of a real spectrum of which rfft2 keeps half."""
+def mean_over_frequencies(half: Float32, side: int) -> float:
+    """Return the mean over all frequencies of a real spectrum of which rfft2 keeps half."""
     total = 2 * float(half.sum(dtype=float)) - float(half[:, 0].sum(dtype=float))
-    return total - float(half[:, -1].sum(dtype=float)) if side % 2 == 0 else total
+    return (total - float(half[:, -1].sum(dtype=float)) if side % 2 == 0 else total) / side**2
 
 
 def matched_to_new(ref_hat: Complex, kernels: Kernels) -> Float32:

@@ -118,10 +118,9 @@ class TiledSubtraction:
             patch = self._patch(index, tile, kernels, noise)
             difference.add(tile, patch.difference)
             score.add(tile, patch.score)
-            sharp = kernels.variance * kernels.flux_of_score
-            variance.add(tile, patch.flux_variance, sharp)
+            variance.add(tile, patch.flux_variance, kernels.sharpness)
             light.add(tile, patch.light)
-            sharpness[_core(tile, self.tiling)] = sharp
+            sharpness[_core(tile, self.tiling)] = kernels.sharpness
             stamps[index] = stamp_of(kernels.psf, self.tiling.side, size)
         hits = self.hits[self.pair.inner]
         dipoles = np.stack([d.image() for d in self.dipoles]) if self.dipoles else None

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from seechange_core.numerics.noise_spectrum import cardinal_transfer
 from seechange_core.numerics.tiles import Mosaic, Tiling
 from seechange_core.numerics.zogy import (
     Noise,
@@ -32,7 +33,7 @@ def put(image, stamp, y, x, flux):
     image[y - half : y + half + 1, x - half : x + half + 1] += flux * stamp
 
 
-@pytest.mark.parametrize(("new", "ref"), [(4.0, 3.2), (3.0, 4.5), (4.0, 4.0)])
+@pytest.mark.parametrize(("new", "ref"), [(4.0, 3.2), (3.0, 4.5), (4.0, 4.0), (1.6, 1.9)])
 def test_difference_and_score_of_pure_noise_have_unit_width(new, ref):
     rng = np.random.default_rng(1)
     k, noise = kernels(new, ref)
@@ -90,6 +91,29 @@ def test_a_static_star_vanishes_and_a_new_one_shows_its_flux():
     # The best possible S/N with both images: the paper's eq. 12 integrated.
     area = 1 / np.sum(psf.astype(float) ** 2)
     assert patch.flux_variance[130, 120] == pytest.approx(k.variance * area, rel=2e-3)
+
+
+@pytest.mark.parametrize("place", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5)])
+def test_light_folded_back_does_not_alternate_around_stars(place):
+    """A star of S/N 450 at FWHM 1.5 and 1.9 pixels: what its place leaves is away from its core 12 sigma."""
+    blur = np.outer(cardinal_transfer(np.fft.fftfreq(SIDE)), cardinal_transfer(np.fft.rfftfreq(SIDE)))
+    noise = Noise(900.0, 115.0, np.maximum(blur**2, 1e-3).astype(np.float32))
+    transfers = transfer(gaussian(1.5), SIDE), transfer(gaussian(1.9), SIDE) * blur.astype(np.float32)
+    k = make_kernels(*transfers, noise, SIDE)
+    n, r = np.zeros((2, SIDE, SIDE), np.float32)
+    put(n, gaussian(1.5, *place), 90, 90, 2e5)
+    put(r, gaussian(1.9, *place), 90, 90, 2e5)
+    v, u = np.mgrid[:SIDE, :SIDE]
+    patch = subtract_patch(n, r, 900 + n, 115 + r / 8, k, noise, (0, 0))
+    assert np.abs(patch.score[np.hypot(v - 90, u - 90) > 2.5]).max() < 5.5
+
+
+@pytest.mark.parametrize(("fwhm", "lost"), [((1.5, 1.9), 0.01), ((1.9, 1.5), 0.004), ((3.0, 4.0), 1e-5)])
+def test_leaving_off_what_folds_back_costs_a_hundredth_at_most(fwhm, lost):
+    k, noise = kernels(*fwhm, 900.0, 115.0)
+    new, ref = (np.abs(np.fft.fft2(gaussian(w), (SIDE, SIDE))) ** 2 for w in fwhm)
+    best = np.sqrt(np.mean(new * ref / (noise.new * ref + noise.ref * new)))
+    assert best * (1 - lost) < k.flux_of_score / np.sqrt(k.score_variance) <= best * (1 + 1e-5)
 
 
 def test_a_shifted_star_is_expected_by_the_astrometric_term():
