@@ -32,9 +32,9 @@ _FEWEST = 3
 """Usable neighbours of a pixel beside a hit, without which nothing tells it from the hit."""
 _SHARPER = 1.15
 """A hit is more significant alone than as the peak of a source, by this factor at least."""
-_MODEL_ERROR = 0.1
+_MODEL_ERROR = 0.06
 """Fraction of the static light of a pixel's neighbours that may be left without being a hit."""
-_WING_ERROR = 0.01
+_WING_ERROR = 0.005
 _WING = 12
 """And this fraction of the brightest static pixel within so many: the prediction rings beside stars."""
 

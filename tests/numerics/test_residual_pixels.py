@@ -110,6 +110,26 @@ def test_blank_sky_and_lone_sources_lose_nothing():
     assert not mended(data.astype(np.float32), np.zeros((SIDE, SIDE), bool), psf)[0].any()
 
 
+def test_what_is_left_beside_rays_is_told_on_stars_as_well_but_not_from_what_these_leave():
+    """Stars of 40 sigma per pixel, subtracted to 4 %, and a ray over each: 16 sigma stay beside its mask."""
+    rng, psf = np.random.default_rng(7), stamp(4.0)
+    model = np.zeros((SIDE, SIDE), np.float32)
+    struck, charge = np.zeros(model.shape, bool), np.zeros(model.shape)
+    for y, x in PLACES:
+        model[y - 12 : y + 13, x - 12 : x + 13] += 40 * NOISE * psf / psf.max()
+        struck[y - 8 : y, x + 1] = True
+        charge[y, x + 1] = 16 * NOISE
+    left = (rng.normal(0, NOISE, model.shape) + 0.04 * model).astype(np.float32)
+    variance, wrong = np.full(model.shape, NOISE**2, np.float32), prediction_error(model)
+    y, x = np.transpose(PLACES)
+
+    def told(residual):
+        return find_hits(residual.astype(np.float32), variance, ~struck, struck, wrong, psf)
+
+    assert np.mean(told(left + charge)[y, x + 1]) > 0.7
+    assert np.mean(told(left)[grown(struck, 2)]) < 2e-3
+
+
 def test_predictions_are_as_wrong_as_the_light_around_is_bright():
     model = np.zeros((40, 40), np.float32)
     model[20, 20] = 1000
