@@ -6,11 +6,13 @@ import dagster as dg
 
 from seechange_assets.calibrators import master_assets
 from seechange_assets.chain import chain_assets
+from seechange_assets.incoming import incoming_asset, incoming_sensor
 from seechange_assets.jobs import instrument_jobs
 from seechange_assets.references import reference_asset
 from seechange_assets.resources import own_workers
 from seechange_assets.schedules import masters_schedule
 from seechange_core import chain as core
+from seechange_core.errors import SettingsError
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.settings import Settings, get_settings
 
@@ -36,6 +38,7 @@ def instrument_assets(settings: Settings, instrument: str) -> list[dg.AssetsDefi
         chain_assets(settings, instrument, sections, provenances),
         *master_assets(settings, instrument, sections, provenances),
         reference_asset(settings, instrument, provenances["reference"]),
+        *([incoming_asset(settings, instrument)] if instrument in settings.incoming else []),
     ]
 
 
@@ -50,13 +53,26 @@ def define(settings: Settings, workers: Any = own_workers) -> dg.Definitions:
         The resource that carries out tasks: by default each run opens its own processes.
     """
     names = instruments_of(settings)
+    _check_incoming(settings, names)
     return dg.Definitions(
         assets=[asset for name in names for asset in instrument_assets(settings, name)],
         jobs=[job for name in names for job in instrument_jobs(name)],
         schedules=[masters_schedule(settings, name, sections_of(name)) for name in names],
+        sensors=[
+            incoming_sensor(settings, name, sections_of(name)) for name in names if name in settings.incoming
+        ],
         resources={"settings": settings, "workers": workers},
         executor=dg.in_process_executor,
     )
+
+
+def _check_incoming(settings: Settings, names: list[str]) -> None:
+    for name in settings.incoming:
+        if name not in names:
+            raise SettingsError(
+                f"incoming.{name}: this instrument is not among those in use: {', '.join(names)}",
+                cure=f"add it to the settings: instruments: {{{name}: {{}}}}",
+            )
 
 
 @dg.definitions

@@ -48,7 +48,7 @@ def masters_schedule(own: Settings, instrument: str, sections: Sequence[str]) ->
     def build_masters(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         now = context.scheduled_execution_time
         wanted = core.look_for_masters(own, instrument, registered_since=now - LOOK_BACK)
-        requests, waiting = choose(context.instance, instrument, wanted, now)
+        requests, waiting, _ = choose(context.instance, instrument, wanted, now)
         for master in requests:
             attempt = 1 + len(_attempts(context.instance, instrument, master))
             name = partition(*master.key)
@@ -64,7 +64,7 @@ def masters_schedule(own: Settings, instrument: str, sections: Sequence[str]) ->
 
 def choose(
     instance: dg.DagsterInstance, instrument: str, wanted: Iterable[core.WantedMaster], now: datetime
-) -> tuple[list[core.WantedMaster], list[str]]:
+) -> tuple[list[core.WantedMaster], list[str], list[core.WantedMaster]]:
     """Choose the masters to build now.
 
     Parameters
@@ -79,7 +79,8 @@ def choose(
     Returns
     -------
     tuple
-        Those to build, and why the others have to wait, a line for each.
+        Those to build; why the others have to wait, a line for each; and all that need only time: those to
+        build, those being built, and those that wait for their turn.
     """
     busy = _being_made(instance, instrument)
     requests, waiting = [], []
@@ -103,7 +104,7 @@ def choose(
             continue
         waiting.append(f"{kind} {label} {reason}")
         pending.append(master)
-    return requests, waiting
+    return requests, waiting, pending
 
 
 def _builds_on(master: core.WantedMaster, other: core.WantedMaster) -> bool:

@@ -5,7 +5,8 @@
     SeeChangeError              names the thing, the value seen and the cure
     ├── UserError               a mistake in settings, arguments or a request
     │   ├── SettingsError
-    │   └── NotFoundError       the thing asked for does not exist
+    │   ├── NotFoundError       the thing asked for does not exist
+    │   └── IncompleteError     a file that belongs to it is not there (yet)
     ├── BadDataError            a file or its content cannot be used (outcome: failed)
     │   ├── FileDamagedError    truncated, not FITS, checksum differs
     │   ├── HeaderError         a needed header card is missing or unreadable
@@ -102,6 +103,12 @@ class NotFoundError(UserError):
     """What was asked for does not exist."""
 
     reason = "not_found"
+
+
+class IncompleteError(UserError):
+    """A file that belongs to those asked for is not beside them, or not yet."""
+
+    reason = "incomplete"
 
 
 class BadDataError(SeeChangeError):

@@ -7,7 +7,7 @@ own blocks are plain dictionaries here: the stages' parameter models check them.
 
 import os
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -136,6 +136,37 @@ class KnownSettings(_Group):
         return (value,) if isinstance(value, str | Path) else value
 
 
+class IncomingSettings(_Group):
+    """Where an instrument's raw files arrive, and when one of them is complete."""
+
+    places: tuple[str, ...] = Field(
+        (), min_length=1, description="Folders, http(s):// addresses that list files, or s3:// buckets."
+    )
+    settle_seconds: float = Field(
+        5.0, ge=0, le=3600, description="A file that has not changed for so long is complete, seconds."
+    )
+    patience_seconds: float = Field(
+        600.0,
+        ge=0,
+        le=86400,
+        description="One that looks cut short, or lacks a file that belongs to it, is waited for so long "
+        "after its last change before it is set aside, seconds.",
+    )
+    max_files: int = Field(100, ge=1, le=10_000, description="Register at most so many files at a time.")
+
+    @field_validator("places", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+
+def _places_alone(value: Any) -> Any:
+    return {"places": value} if isinstance(value, str | list) else value
+
+
+Incoming = Annotated[IncomingSettings, BeforeValidator(_places_alone)]
+
+
 class Settings(_Group):
     """All settings, checked and immutable.
 
@@ -154,6 +185,8 @@ class Settings(_Group):
         in `catalogs.services`; None fetches nothing unasked.
     known
         Tables of known variables and minor planets, that candidates are looked up in.
+    incoming
+        By instrument, where its raw files arrive: what the web UI's sensor watches.
     tag
         The tag that names the present versions of all products.
     preprocess, combine, ...
@@ -167,6 +200,7 @@ class Settings(_Group):
     catalog: str | None = None
     catalog_fetch: str | None = None
     known: KnownSettings = KnownSettings()
+    incoming: dict[str, Incoming] = Field(default_factory=dict)
     tag: str = Field("current", min_length=1)
 
     preprocess: Block = Field(default_factory=dict)
@@ -343,19 +377,29 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
             paths["server_data"] = _absolute(server, folder)
         if isinstance(paths.get("instruments"), str):
             paths["instruments"] = _absolute(paths["instruments"], folder)
-    known: Any = values.get("known")
-    for name in ("variables", "movers") if isinstance(known, dict) else ():
-        files = known.get(name)
-        if isinstance(files, str):
-            known[name] = _absolute(files, folder)
-        elif isinstance(files, list):
-            known[name] = [_absolute(f, folder) if isinstance(f, str) else f for f in files]
+    _anchor_all(values.get("known"), ("variables", "movers"), folder)
+    incoming: Any = values.get("incoming")
+    for name, block in list(incoming.items()) if isinstance(incoming, dict) else ():
+        whole = isinstance(block, dict)
+        _anchor_all(block if whole else incoming, ("places" if whole else name,), folder)
     url = values.get("database_url")
     if isinstance(url, str):
         values["database_url"] = _absolute_url(url, folder)
 
 
+def _anchor_all(block: Any, names: Iterable[str], folder: Path) -> None:
+    """Make the paths under some names of a block absolute, each one or several; addresses stay."""
+    for name in names if isinstance(block, dict) else ():
+        files = block.get(name)
+        if isinstance(files, str):
+            block[name] = _absolute(files, folder)
+        elif isinstance(files, list):
+            block[name] = [_absolute(f, folder) if isinstance(f, str) else f for f in files]
+
+
 def _absolute(path: str, folder: Path) -> str:
+    if "://" in path:
+        return path
     return os.path.normpath(folder / Path(path).expanduser())
 
 
@@ -392,6 +436,8 @@ def _names(keys: tuple[str, ...]) -> list[str]:
             return list(KnownSettings.model_fields)
         case ("storage",):
             return list(StorageSettings.model_fields)
+        case ("incoming", _):
+            return list(IncomingSettings.model_fields)
         case ("storage", "images"):
             return list(ImageSettings.model_fields)
     return list(Settings.model_fields)

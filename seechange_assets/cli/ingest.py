@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from seechange_core.products.ingest import Ingested
     from seechange_core.settings import Settings
 
-#: What the names of FITS files end with, and what their contents begin with.
-_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz", ".fts.gz", ".fits.bz2", ".fit.bz2")
-_BEGINNING = b"SIMPLE  ="
-
 
 @dataclass
 class _Results:
@@ -138,39 +134,21 @@ def _line(result: "Ingested") -> str:
 
 def _files(paths: Sequence[Path], results: _Results) -> list[Path]:
     """List raw files, those in folders in the order of their names."""
+    from seechange_core.storage.listing import looks_like_fits, visible_files
+
     files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = [file for file in _visible(path) if file.is_file()]
-        fits = [file for file in inside if _looks_like_fits(file)]
+        inside = [file for file in visible_files(path) if file.is_file()]
+        fits = [file for file in inside if looks_like_fits(file)]
         if not fits:
             what = f"none of its {len(inside)} files is FITS" if inside else "the folder has no files"
             raise NotFoundError(what, cure="name the folder of the raw files", file=str(path))
         results.skipped += len(inside) - len(fits)
         files += fits
     return list(dict.fromkeys(files))
-
-
-def _visible(folder: Path) -> list[Path]:
-    """List the files in a folder and in its folders; hidden ones may be half-written."""
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-    return found
-
-
-def _looks_like_fits(file: Path) -> bool:
-    """Tell by its name, or else by its first bytes: what should be FITS and is broken must be named."""
-    if file.name.lower().endswith(_SUFFIXES):
-        return True
-    try:
-        with file.open("rb") as stream:
-            return stream.read(len(_BEGINNING)) == _BEGINNING
-    except OSError:
-        return False
 
 
 def _summary(results: _Results) -> str:

@@ -18,6 +18,8 @@ from seechange_core.errors import PipelineError, UserError
 if TYPE_CHECKING:
     from seechange_core.settings import Settings
 
+#: Dagster ends a sensor after a minute: too short for a large file from a slow server.
+SENSOR_TIME, SENSOR_S = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "1800"
 WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 
 
@@ -71,7 +73,7 @@ def ui(
     typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)")
     process = subprocess.Popen(
         [*program, "-h", "127.0.0.1", "-p", str(port)],
-        env={**os.environ, **_absolute_settings(settings), "DAGSTER_HOME": str(home)},
+        env={SENSOR_TIME: SENSOR_S, **os.environ, **_absolute_settings(settings), "DAGSTER_HOME": str(home)},
         cwd=home,
         start_new_session=True,  # or a terminal's Ctrl-C would reach it twice, and cut its ending short
     )

@@ -5,6 +5,15 @@
 
 from seechange_core.chain.candidate_rows import CandidateRow, Selection, all_candidates, candidates
 from seechange_core.chain.ensemble import EnsembleZeroPoints, ensemble_at
+from seechange_core.chain.incoming import (
+    Arrivals,
+    Arrived,
+    IncomingRow,
+    arrived,
+    list_incoming,
+    retry_incoming,
+    take_in,
+)
 from seechange_core.chain.left_out import LeftOut, left_out
 from seechange_core.chain.light_curve_table import LightCurveTable
 from seechange_core.chain.light_curves import (
@@ -42,8 +51,11 @@ __all__ = [
     "LEFT_TO_LEAVE_OUT",
     "PROCESSES",
     "STEPS",
+    "Arrivals",
+    "Arrived",
     "CandidateRow",
     "EnsembleZeroPoints",
+    "IncomingRow",
     "LeftOut",
     "LightCurveTable",
     "Marked",
@@ -55,6 +67,7 @@ __all__ = [
     "VerdictRow",
     "WantedMaster",
     "all_candidates",
+    "arrived",
     "build_master",
     "build_reference",
     "candidates",
@@ -62,6 +75,7 @@ __all__ = [
     "ensemble_at",
     "exposures",
     "left_out",
+    "list_incoming",
     "list_references",
     "look_for_masters",
     "mark",
@@ -76,8 +90,10 @@ __all__ = [
     "provenances",
     "reference_reports",
     "references_wanted",
+    "retry_incoming",
     "standing_verdicts",
     "status",
+    "take_in",
     "too_dense_sections",
     "use_references",
     "verdict_history",

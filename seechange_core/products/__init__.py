@@ -11,6 +11,7 @@ from seechange_core.products.cutouts import Cutouts
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.forced_flux import ForcedFlux
 from seechange_core.products.image import Image
+from seechange_core.products.incoming_file import IncomingFile
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object, ObjectAlias
 from seechange_core.products.outcome import StepOutcome
@@ -31,6 +32,7 @@ __all__ = [
     "Exposure",
     "ForcedFlux",
     "Image",
+    "IncomingFile",
     "Measurement",
     "Object",
     "ObjectAlias",

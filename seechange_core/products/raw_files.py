@@ -6,7 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seechange_core.errors import ConflictError, UserError
+from seechange_core.errors import ConflictError, IncompleteError, UserError
 from seechange_core.instrument import get_instrument_instance, guess_instrument
 from seechange_core.instrument.fits_reader import read_cards
 from seechange_core.products.exposure_files import name_of
@@ -74,8 +74,9 @@ def find_raw_files(path: str | Path, instrument: str | None = None) -> RawFiles:
     Raises
     ------
     UserError
-        If there is no such file, its path climbs with ``..``, no instrument fits, or one of the files
-        that belong to it is missing.
+        If there is no such file, its path climbs with ``..``, or no instrument fits.
+    IncompleteError
+        If one of the files that belong to it is missing.
     FileDamagedError
         If it is not FITS.
     """
@@ -94,7 +95,7 @@ def find_raw_files(path: str | Path, instrument: str | None = None) -> RawFiles:
     found = RawFiles(instance.name, str(source.parent / common), tuple(extensions))
     for member in found.paths:
         if not member.is_file():
-            raise UserError(
+            raise IncompleteError(
                 f"{member.name}, which belongs to it, is not beside it",
                 cure="get that file too",
                 file=str(path),

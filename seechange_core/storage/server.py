@@ -7,14 +7,16 @@ and for their provider (``AWS_...``, ``~/.netrc``, proxies) holds here too.
 import errno
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import fsspec
 from fsspec.config import conf
 
 from seechange_core.errors import PipelineError, SettingsError
+from seechange_core.storage.listing import Listed
 
 Answer = TypeVar("Answer")
 
@@ -28,6 +30,8 @@ PAUSES_S = (0.5, 2.0)
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GONE = frozenset({404, 410})
 _REFUSED = frozenset({401, 403, 407})
+#: What servers call the stamp of a file's content.
+_STAMPS = ("ETag", "mtime", "LastModified", "last_modified")
 #: Names of the faults on the way, of libraries that need not be installed.
 _FAULTS = frozenset({"HTTPClientError", "ClientConnectionError", "ClientPayloadError"})
 #: Of our own disk: no fault of the server.
@@ -41,6 +45,8 @@ class Server:
     ----------
     address
         A folder or a URL; paths are relative to it.
+    setting
+        Where in the settings it stands, for messages.
 
     Raises
     ------
@@ -48,8 +54,9 @@ class Server:
         If there is no such kind of server, or what speaks to it is not installed.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, setting: str = "path.server_data") -> None:
         self.address = address.rstrip("/")
+        self._setting = setting
         self._protocol = address.partition("://")[0] if "://" in address else "file"
         try:
             self._files, place = fsspec.core.url_to_fs(self.address, **_options(self._protocol))
@@ -57,7 +64,7 @@ class Server:
             extra = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}.get(self._protocol)
             cure = f"pip install 'seechange[{extra}]'" if extra else "use a folder, https:// or s3://"
             raise SettingsError(
-                f"path.server_data: cannot use {address}: {error}",
+                f"{setting}: cannot use {address}: {error}",
                 cure=cure if extra is None or isinstance(error, ImportError) else "correct the address",
             ) from None
         self._place = str(place).rstrip("/")
@@ -94,6 +101,37 @@ class Server:
         except FileNotFoundError:
             return False
 
+    def names(self, deepest: int = 3) -> list[str]:
+        """List the files at the address and in its folders, as paths relative to it. Raises as `fetch` does.
+
+        Over http that takes a page with links, as web servers make them of folders.
+
+        Parameters
+        ----------
+        deepest
+            Folders in folders so deep are looked into.
+        """
+        self._files.invalidate_cache()
+        start, found = len(self._place) + 1, []
+        folders = [(self._place, 0)]
+        while folders:
+            place, depth = folders.pop()
+            for entry in self._try(place[start:], partial(self._files.ls, place, detail=True)):
+                name = str(entry["name"]).rstrip("/")
+                if set("?#") & set(name[start:]):  # links that sort a page are no files
+                    continue
+                if entry["type"] == "file":
+                    found.append(unquote(name[start:]))
+                elif depth < deepest:
+                    folders.append((name, depth + 1))
+        return sorted(found)
+
+    def look(self, relpath: str) -> Listed:
+        """Look at a file without fetching it. Raises as `fetch` does."""
+        info = self._try(relpath, lambda: self._files.info(self._path(relpath)))
+        stamp = next((str(info[key]) for key in _STAMPS if info.get(key) is not None), "")
+        return Listed(f"{self.address}/{relpath}", info.get("size"), stamp, None)
+
     def _path(self, relpath: str) -> str:
         # A URL's path is quoted: '#' and '?' are parts of names here.
         return f"{self._place}/{quote(relpath) if self._protocol in {'http', 'https'} else relpath}"
@@ -116,7 +154,7 @@ class Server:
                 return action()
             except Exception as error:  # each library has its own; all are judged here
                 if pause is None or not _may_pass(error):
-                    raise _explained(error, address) from error
+                    raise _explained(error, address, self._setting) from error
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -160,7 +198,7 @@ def _may_pass(error: Exception) -> bool:
     return bool(_FAULTS.intersection(kind.__name__ for kind in type(error).__mro__))
 
 
-def _explained(error: Exception, address: str) -> Exception:
+def _explained(error: Exception, address: str, setting: str) -> Exception:
     """Return the error to raise: what happened to which file, and the cure."""
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in _GONE:
@@ -170,7 +208,7 @@ def _explained(error: Exception, address: str) -> Exception:
     if isinstance(error, PermissionError) or status in _REFUSED or type(error).__name__ == _NO_KEYS:
         public = ", or set FSSPEC_S3_ANON=true if its files are public" if address.startswith("s3") else ""
         return SettingsError(
-            f"path.server_data: the server refuses {address}: {_words(error)}",
+            f"{setting}: the server refuses {address}: {_words(error)}",
             cure=f"give it the right credentials{public}; some servers say so of files that are not there",
         )
     if isinstance(error, TimeoutError) or "timeout" in type(error).__name__.lower():

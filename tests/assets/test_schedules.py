@@ -146,7 +146,7 @@ def test_masters_of_other_nights_wait_only_where_they_have_none_else(settings, r
     now = core.CAME + QUIET
     assert schedules.choose(runner.instance, "demo", [bias, dark], now)[0] == [bias, dark]
     lacking = replace(dark, lacking=frozenset({"bias"}))
-    requests, waiting = schedules.choose(runner.instance, "demo", [bias, lacking], now)
+    requests, waiting, _ = schedules.choose(runner.instance, "demo", [bias, lacking], now)
     assert requests == [bias]
     assert waiting == ["dark 2025-01-02 waits for bias 2025-01-01"]
     flat, twilight = core.look_for_masters(settings, "demo")[2:]
