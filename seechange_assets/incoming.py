@@ -1,7 +1,7 @@
 """Incoming data: a sensor for each instrument that is told where its raw files arrive, and what it shows.
 
 Every few seconds it registers the files that are complete, adds the science exposures to the partitions and
-starts a run for each, as soon as the masters of its night that can be built are. What became of each file is
+starts a run for each; one that masters on their way will serve waits for these. What became of each file is
 in the science database, so nothing is lost or done twice whenever the daemon is ended; the sensor's cursor
 only says up to which arrival runs were asked for, and a run's key is that of its exposure.
 """
@@ -126,7 +126,7 @@ def _ask(
     sections: Sequence[str],
     since: datetime,
 ) -> tuple[list[dg.RunRequest], datetime, int]:
-    """Request runs for exposures that arrived; those whose night's masters are on their way wait.
+    """Request runs for exposures that arrived; those whose masters are on their way wait.
 
     Returns
     -------
@@ -140,7 +140,8 @@ def _ask(
     cursor, waiting = since, 0
     for exposure in arrivals:
         if exposure.name not in asked:
-            if exposure.night in coming or len(requests) >= MOST_RUNS:
+            served_by = core.nights_serving(settings, instrument, [exposure.name]) if coming else ()
+            if coming.intersection(served_by) or len(requests) >= MOST_RUNS:
                 waiting += 1
                 continue
             requests.append(_request(exposure.name, sections))
@@ -185,7 +186,7 @@ def _words(found: core.Arrivals, refused: int, waiting: int) -> str:
     if found.waiting:
         words.append(f"{found.waiting} files are not complete yet")
     if waiting:
-        words.append(f"{waiting} exposures wait for the masters of their night")
+        words.append(f"{waiting} exposures wait for their masters")
     if refused:
         words.append(f"{refused} files were set aside (seechange incoming list)")
     return "; ".join(words) or "nothing new"

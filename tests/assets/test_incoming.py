@@ -137,14 +137,15 @@ def test_ended_before_its_runs_began_it_asks_again(night, tick):
     assert asked(tick()) == []
 
 
-def test_an_exposure_waits_for_the_masters_of_its_night_and_no_other_does(
+def test_an_exposure_waits_for_masters_that_will_serve_it_and_no_other_does(
     night, tick, core, settings, monkeypatch
 ):
     monkeypatch.setattr(core, "CAME", datetime.now(UTC) - QUIET / 2)
-    night.arrive("e1", night="2025-01-01")  # of which frames have come
-    night.arrive("e2")
+    serving = {"e1": ["2025-01-01"], "e2": ["2025-01-30"]}
+    monkeypatch.setattr(seechange_core.chain, "nights_serving", lambda *a: serving[a[-1][0]])
+    night.arrive("e1", "e2")
     assert asked(tick()) == ["e2"]
-    assert "1 exposures wait for the masters" in tick().skip_message
+    assert "1 exposures wait for their masters" in tick().skip_message
     for kind in ("bias", "dark", "flat", "twilight_flat"):
         (settings.data_root / f"master_{kind}").touch()
     assert asked(tick()) == ["e1"]
