@@ -9,6 +9,7 @@ from seechange_assets.chain import chain_assets
 from seechange_assets.incoming import incoming_asset, incoming_sensor
 from seechange_assets.jobs import instrument_jobs
 from seechange_assets.references import reference_asset
+from seechange_assets.reports import report_asset, report_schedule
 from seechange_assets.resources import own_workers
 from seechange_assets.schedules import masters_schedule
 from seechange_core import chain as core
@@ -38,6 +39,7 @@ def instrument_assets(settings: Settings, instrument: str) -> list[dg.AssetsDefi
         chain_assets(settings, instrument, sections, provenances),
         *master_assets(settings, instrument, sections, provenances),
         reference_asset(settings, instrument, provenances["reference"]),
+        report_asset(instrument),
         *([incoming_asset(settings, instrument)] if instrument in settings.incoming else []),
     ]
 
@@ -57,7 +59,10 @@ def define(settings: Settings, workers: Any = own_workers) -> dg.Definitions:
     return dg.Definitions(
         assets=[asset for name in names for asset in instrument_assets(settings, name)],
         jobs=[job for name in names for job in instrument_jobs(name)],
-        schedules=[masters_schedule(settings, name, sections_of(name)) for name in names],
+        schedules=[
+            *(masters_schedule(settings, name, sections_of(name)) for name in names),
+            *(report_schedule(settings, name) for name in names),
+        ],
         sensors=[
             incoming_sensor(settings, name, sections_of(name)) for name in names if name in settings.incoming
         ],

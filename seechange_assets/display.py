@@ -100,7 +100,12 @@ def picture(report: StepReport) -> str | None:
     """Draw a report's preview in Markdown, the one place where the web UI shows images unasked."""
     if report.preview is None:
         return None
-    return f"![{report.step}](data:image/png;base64,{base64.b64encode(report.preview).decode()})"
+    return embedded(report.preview, report.step)
+
+
+def embedded(png: bytes, words: str) -> str:
+    """Return a picture as Markdown that needs no file."""
+    return f"![{words}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def events_page(key: dg.AssetKey, partition: str) -> str:

@@ -40,6 +40,11 @@ def by_section(instrument: str, dimension: str, sections: Sequence[str]) -> dg.M
     )
 
 
+def by_night(instrument: str, dimension: str) -> dg.DynamicPartitionsDefinition:
+    """Partition by nights alone."""
+    return dg.DynamicPartitionsDefinition(name=set_name(instrument, dimension))
+
+
 def by_region(instrument: str) -> dg.MultiPartitionsDefinition:
     """Partition by sky region and filter."""
     return dg.MultiPartitionsDefinition(

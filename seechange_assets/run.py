@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 import dagster as dg
 
-from seechange_assets import calibrators, partitions, references
+from seechange_assets import calibrators, partitions, references, reports
 from seechange_assets.chain import asset_key, steps_through
 from seechange_assets.definitions import define, sections_of
 from seechange_assets.home import open_instance, process_tag
@@ -226,6 +226,19 @@ class Runner:
                 job = f"{instrument}_references"
                 reports += self._run(job, instrument, [references.NAME], span, config)
         return reports
+
+    def report(self, instrument: str, night: str) -> None:
+        """Make the report of a night (YYYY-MM-DD)."""
+        partitions.register(self.instance, instrument, reports.DIMENSION, [night])
+        job = f"{instrument}_reports"
+        result = self._defs.resolve_job_def(job).execute_in_process(
+            run_config={"loggers": {"console": {"config": {"log_level": self._level}}}},
+            instance=self.instance,
+            partition_key=night,
+            tags=process_tag(),
+            raise_on_error=False,
+        )
+        self._check(result, job)
 
     def _register_master(self, instrument: str, master: core.WantedMaster) -> tuple[str, str]:
         """Add a master to the partitions, and return its dynamic dimension and its key there."""

@@ -133,6 +133,33 @@ def build_references(
         return runner.build_references(instrument, wanted, leave_one_out, redo, nights, without, use)
 
 
+def make_report(instrument: str, night: str, settings: Settings | None = None) -> str:
+    """Make the report of a night, and return the path of the page.
+
+    Parameters
+    ----------
+    instrument, night
+        Which, the night as YYYY-MM-DD.
+    settings
+        None takes the process's.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such instrument, or no exposure of that night.
+    """
+    settings = settings or get_settings()
+    _check_instrument(settings, instrument)
+    if not core.exposures(settings, instrument=instrument, night=night, with_bad=True):
+        raise NotFoundError(
+            f"there are no science exposures of {instrument} in the night of {night}",
+            cure="`seechange show` lists what was ingested",
+        )
+    with Runner(settings) as runner:
+        runner.report(instrument, night)
+    return str(settings.data_root / core.report_path(instrument, night))
+
+
 def register_exposures(
     names: Sequence[str], instruments: Sequence[str], settings: Settings | None = None
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from seechange_assets.cli import calibrators, candidates, catalogs, data, incoming, look, setup, work
+from seechange_assets.cli import calibrators, candidates, catalogs, data, incoming, look, report, setup, work
 from seechange_core.errors import SeeChangeError
 
 DEBUG = "--debug"
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (setup, data, incoming, catalogs, calibrators, work, look, candidates):
+for module in (setup, data, incoming, catalogs, calibrators, work, look, candidates, report):
     module.add_to(app)
 
 

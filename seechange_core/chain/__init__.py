@@ -24,6 +24,8 @@ from seechange_core.chain.light_curves import (
 )
 from seechange_core.chain.lineage import PROCESSES, check_settings, provenances
 from seechange_core.chain.masters import build_master
+from seechange_core.chain.night_report import WrittenReport, night_report, report_path, write_night_report
+from seechange_core.chain.night_rows import NightState, recent_nights
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.queries import exposures, status
 from seechange_core.chain.reference_flux import notes_on_references
@@ -60,12 +62,14 @@ __all__ = [
     "LightCurveTable",
     "Marked",
     "MasterKey",
+    "NightState",
     "Outcome",
     "Selection",
     "Step",
     "StepReport",
     "VerdictRow",
     "WantedMaster",
+    "WrittenReport",
     "all_candidates",
     "arrived",
     "build_master",
@@ -81,6 +85,7 @@ __all__ = [
     "mark",
     "master_keys",
     "masters_wanted",
+    "night_report",
     "nights_serving",
     "notes_on_references",
     "object_light_curve",
@@ -88,8 +93,10 @@ __all__ = [
     "object_near",
     "position_light_curve",
     "provenances",
+    "recent_nights",
     "reference_reports",
     "references_wanted",
+    "report_path",
     "retry_incoming",
     "standing_verdicts",
     "status",
@@ -98,4 +105,5 @@ __all__ = [
     "use_references",
     "verdict_history",
     "walk",
+    "write_night_report",
 ]

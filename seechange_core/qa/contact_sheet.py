@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +26,8 @@ _HEIGHT = 2 * _LINE + _STAMP + 2 * _LINE + 4
 _HEAD = 64
 #: Lengths of scale bars, arcsec.
 _BARS = (1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 300)
+#: Colours tried in turn until a triplet is small enough, and the pixels between its stamps.
+_TRIPLET_COLORS, _TRIPLET_GAP = (128, 64, 32, 16, 8), 2
 #: Colours of words about what a candidate is.
 COLORS = {
     **{"new": BLUE, "brightened": GREEN, "mover": ORANGE, "faded": PURPLE, "variable": PURPLE},
@@ -69,6 +72,48 @@ class Card:
     north: tuple[float, float]
     east: tuple[float, float]
     verdict: str = ""
+
+
+class Triplet(NamedTuple):
+    """The three stamps of a candidate beside each other, for a page.
+
+    Attributes
+    ----------
+    png
+        New image, reference, difference, a pixel for each of theirs; None if there are no stamps.
+    north, east
+        Where these are in it: to the right and up, of length 1.
+    side_arcsec
+        Of a stamp.
+    """
+
+    png: bytes | None
+    north: tuple[float, float]
+    east: tuple[float, float]
+    side_arcsec: float
+
+
+def triplet(card: Card, *, max_bytes: int = 6000) -> Triplet:
+    """Draw the stamps of a candidate, stretched and turned as on a sheet, in few colours and bytes."""
+    turns, mirrored = _upright(card.north, card.east)
+    scale = float(np.hypot(*card.north))
+    north, east = (_turned((x / scale, y / scale), turns, mirrored) for x, y in (card.north, card.east))
+    if card.stamps is None:
+        return Triplet(None, north, east, 0.0)
+    stamps = [
+        np.rot90(c[::-1, ::-1] if mirrored else c[::-1], turns) for c in _pictures(card.stamps).values()
+    ]
+    side = stamps[0].shape[0]
+    gap = np.full((side, _TRIPLET_GAP, 3), _EMPTY, np.uint8)
+    picture = Image.fromarray(np.hstack([stamps[0], gap, stamps[1], gap, stamps[2]]))
+    png = b""
+    for colors in _TRIPLET_COLORS:
+        out = io.BytesIO()
+        picture.quantize(colors, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        png = out.getvalue()
+        if len(png) <= max_bytes:
+            break
+    return Triplet(png, north, east, side / scale)
 
 
 def draw_sheet(cards: Sequence[Card], title: str, subtitle: str = "") -> list[Image.Image]:
