@@ -66,7 +66,7 @@ def test_every_instrument_has_its_own_group(settings, core):
     two = settings.model_copy(update={"instruments": {"demo": {}, "other": {}}})
     specs = list(define(two).resolve_all_asset_specs())
     assert {spec.group_name for spec in specs} == {"demo", "other"}
-    assert len(specs) == 2 * (len(core.STEPS) + 5)
+    assert len(specs) == 2 * (len(core.STEPS) + 6)
 
 
 def test_the_instance_keeps_to_its_folder_and_to_itself(settings):

@@ -1,5 +1,7 @@
 """Contact sheets: what is drawn where, read off the pixels."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +9,7 @@ from PIL import Image
 from seechange_core.flags import PixelFlag
 from seechange_core.frames import Stamps
 from seechange_core.qa import contact_sheet as module
-from seechange_core.qa.contact_sheet import Card, draw_sheet, save_sheet
+from seechange_core.qa.contact_sheet import Card, draw_sheet, save_sheet, triplet
 
 SIZE, NOISE = 41, 5.0
 MIDDLE = SIZE // 2
@@ -129,3 +131,19 @@ def test_many_candidates_take_pages(tmp_path):
 def test_long_words_do_not_leave_the_card():
     page = draw_sheet([card(stamps(), note="W" * 300, place="W" * 300)], "night")[0]
     assert np.all(np.asarray(page)[TOP:, LEFT + module._WIDTH + 1 : LEFT + module._WIDTH + 20] == 255)
+
+
+def test_a_triplet_is_three_stamps_in_few_bytes():
+    drawn = triplet(card(stamps()))
+    picture = Image.open(io.BytesIO(drawn.png))
+    assert picture.size == (3 * SIZE + 2 * module._TRIPLET_GAP, SIZE) and len(drawn.png) <= 6000
+    assert drawn.side_arcsec == pytest.approx(SIZE / 3)
+    assert drawn.north == (0, 1) and drawn.east == (-1, 0)
+    new, reference, difference = (
+        np.asarray(picture.convert("L"), float)[:, k * (SIZE + module._TRIPLET_GAP) :][:, :SIZE]
+        for k in range(3)
+    )
+    core = (slice(MIDDLE - 1, MIDDLE + 2),) * 2
+    assert new[core].mean() > 2 * np.median(new) and difference[core].mean() > 1.5 * np.median(difference)
+    assert reference[core].mean() == pytest.approx(np.median(reference), rel=0.3)
+    assert triplet(card(None)).png is None
