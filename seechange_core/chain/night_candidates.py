@@ -26,8 +26,8 @@ from seechange_core.qa.night import Curve, NightCandidate
 from seechange_core.settings import Settings, use_settings
 from seechange_core.storage.engine import open_session
 
-#: So many of the best are shown.
-SHOWN = 200
+#: So many of the best are shown, and among them so many that do not count yet, or not any more.
+SHOWN, SHOWN_OTHERS = 200, 40
 
 _Point = tuple[float, str, float, float]
 
@@ -58,7 +58,8 @@ def night_candidates(settings: Settings, night: str, exposures: Collection[str])
     for row in every:
         sort = "bogus" if row.verdict == "bogus" else "confirmed" if usual.takes(row) else "unconfirmed"
         sorts[sort].append(row)
-    rows = [row for sort in sorts.values() for row in sort][:SHOWN]
+    others = (sorts["unconfirmed"] + sorts["bogus"])[: max(SHOWN_OTHERS, SHOWN - len(sorts["confirmed"]))]
+    rows = sorts["confirmed"][: SHOWN - len(others)] + others
     curves = _curves(settings, rows)
     shown = [
         _candidate(row, usual.is_confirmed(row), curves.get(row.measurement_id, Curve()), triplet(card))
@@ -121,7 +122,7 @@ def _forced(
     query = select(Measurement.object_id, Measurement.id).where(Measurement.id.in_(list(measurements)))
     owner = {row.object_id: row.id for row in session.execute(query)}
     f = ForcedFlux
-    fluxes: Select[Any] = (
+    fluxes: Select[*tuple[Any, ...]] = (
         select(f.object_id, f.mjd_mid, f.filter, f.flux, f.flux_err, f.zp)
         .join(Image, Image.id == f.image_id)
         .join(StepOutcome, made_by(Image, Image, "subtraction"))
@@ -146,7 +147,7 @@ def _detected(
     """Return what was measured of things that move, at their detections."""
     owner: Mapping[str, uuid.UUID] = {name: row.measurement_id for row in rows for name in row.members}
     m = Measurement
-    query: Select[Any] = (
+    query: Select[*tuple[Any, ...]] = (
         select(Object.name, m.mjd_mid, Image.filter, m.flux, m.flux_err, m.limiting_mag)
         .join(Object, Object.id == m.object_id)
         .join(Sighting, Sighting.id == m.sighting_id)

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.lineage import provenances
-from seechange_core.chain.quality import flagged
+from seechange_core.chain.quality import TABLES
 from seechange_core.chain.steps import STEPS
 from seechange_core.flags import QUALITY_MEANINGS, QualityFlag
 from seechange_core.instrument import get_instrument_instance
@@ -74,7 +74,7 @@ def night_rows(settings: Settings, instrument: str, night: str) -> NightRows:
     with use_settings(settings), open_session(settings, read_only=True) as session:
         rows = list(session.scalars(query.order_by(Exposure.mjd, Exposure.name)))
         ids = [str(section) for section in get_instrument_instance(instrument).get_section_ids()]
-        walked = _walked(session, settings, instrument, [row.name for row in rows], night)
+        walked = _walked(session, settings, instrument, night)
         plane = _plane(rows[-1] if rows else None, ids)
         exposures = tuple(_exposure(row) for row in rows)
         live = [_days(_utc(row.created_at)) - _end(row) for row in rows]
@@ -90,7 +90,7 @@ def night_rows(settings: Settings, instrument: str, night: str) -> NightRows:
 
 
 def _walked(
-    session: Session, settings: Settings, instrument: str, names: Sequence[str], night: str
+    session: Session, settings: Settings, instrument: str, night: str
 ) -> dict[tuple[str, str], _Walked]:
     current = [key.id for key in provenances(settings, instrument).values()]
     o = StepOutcome
@@ -101,13 +101,29 @@ def _walked(
         .where(Exposure.instrument == instrument, Exposure.night == night, Exposure.type == "science")
         .where(unindexed(o.provenance_id).in_(current))
     )
-    bits = flagged(session, names) if names else {}
+    bits = _flags(session, instrument, night)
     found: dict[tuple[str, str], _Walked] = defaultdict(_Walked)
     for row in session.execute(query):
         section = found[row.name, row.section_id]
         section.outcomes[row.step] = row
         if row.status == "done" and (flags := bits.get((row.step, row.data_version), 0)):
             section.flags[row.step] = flags
+    return found
+
+
+def _flags(session: Session, instrument: str, night: str) -> dict[tuple[str, str], int]:
+    """Return the bits of a night's products that have any, by step and data version."""
+    found: dict[tuple[str, str], int] = {}
+    for step, table in TABLES.items():
+        query = (
+            select(table.data_version, table.bitflag)
+            .join(StepOutcome, StepOutcome.data_version == table.data_version)
+            .join(Exposure, Exposure.id == StepOutcome.exposure_id)
+            .where(Exposure.instrument == instrument, Exposure.night == night)
+            # By the keys of the night: SQLite would rather go through all that this step ever did.
+            .where(unindexed(StepOutcome.step) == step, unindexed(table.bitflag) != 0)
+        )
+        found |= {(step, version): bits for version, bits in session.execute(query)}
     return found
 
 

@@ -8,14 +8,17 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from small_survey import OPTIONS, Survey
+from sqlalchemy import update
 
 from seechange_assets.cli import run
 from seechange_core import chain
 from seechange_core.chain.night_report import tell_night
 from seechange_core.chain.night_rows import night_version
 from seechange_core.errors import NotFoundError
-from seechange_core.products import IncomingFile, StepOutcome
+from seechange_core.flags import QualityFlag
+from seechange_core.products import Image, IncomingFile, StepOutcome
 from seechange_core.products.outcome import record_outcome
+from seechange_core.qa.night import Problem
 from seechange_core.settings import use_settings
 from seechange_core.storage.engine import open_session
 
@@ -31,6 +34,11 @@ def tell(survey: Survey):
     return tell_night(survey.settings, "demo", last_night(survey)[0])
 
 
+def id_of(survey: Survey, exposure: str):
+    (row,) = chain.exposures(survey.settings, [exposure])
+    return row.id
+
+
 def data_of(page: str):
     return json.loads(re.search(r'id="night-data">(.*?)</script>', page, re.DOTALL)[1])
 
@@ -44,7 +52,7 @@ def fail(
         record_outcome(
             session,
             StepOutcome(
-                exposure_id=chain.exposures(survey.settings, [exposure])[0].id,
+                exposure_id=id_of(survey, exposure),
                 section_id=section,
                 step=step,
                 provenance_id=ended.provenance,
@@ -118,6 +126,19 @@ def test_what_failed_or_stopped_is_named_with_its_reason_and_counts_no_more(own)
     chain.mark(own.settings, exposure, "bad", "clouds", by="me")
     told = tell(own)
     assert told.exposures[0].bad == "clouds" and told.count("failed") == 0
+
+
+def test_what_is_bad_of_a_product_is_told_where_it_first_shows(own):
+    _, (exposure, *_) = last_night(own)
+    flagged = Problem(
+        "flagged", "image", "bright_sky", ((exposure, "0", "sky brighter than the settings allow"),)
+    )
+    assert flagged not in tell(own).problems
+    with open_session(own.settings) as session:
+        of_section = (Image.exposure_id == id_of(own, exposure), Image.section_id == "0")
+        session.execute(update(Image).where(*of_section).values(bitflag=int(QualityFlag.BRIGHT_SKY)))
+    assert flagged in tell(own).problems
+    assert tell(own).count("done") == len(tell(own).sections)
 
 
 def test_a_section_that_was_not_finished_is_said_to_be(started):

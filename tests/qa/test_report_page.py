@@ -9,11 +9,15 @@ import subprocess
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import unescape
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
 
+from seechange_core.qa import report_page
 from seechange_core.qa.night import (
     Curve,
     FileAside,
@@ -192,18 +196,28 @@ def test_a_big_night_is_a_small_file():
 
 
 @pytest.fixture
-def browse(tmp_path):
-    """Open a page in a real browser, and return what its scripts made of it."""
+def browse_at(tmp_path):
+    """Open an address in a real browser, and return what its scripts made of the page there."""
     if BROWSER is None:
         pytest.skip("there is no Chromium")
 
-    def opened(page, address=""):
-        path = tmp_path / "night.html"
-        path.write_text(page, encoding="utf-8")
+    def opened(address):
         command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000"]
-        command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"{path.as_uri()}#{address}"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         return done.stdout
+
+    return opened
+
+
+@pytest.fixture
+def browse(browse_at, tmp_path):
+    """Open a page from disk."""
+
+    def opened(page, how=""):
+        path = tmp_path / "night.html"
+        path.write_text(page, encoding="utf-8")
+        return browse_at(f"{path.as_uri()}#{how}")
 
     return opened
 
@@ -233,3 +247,66 @@ def test_a_browser_chooses_a_kind_and_takes_no_text_for_markup(browse):
     assert "<title>owned" not in dom and "onerror=" not in re.sub(
         r"&lt;.*?&gt;", "", dom.split("night-data")[0]
     )
+
+
+class Marks(BaseHTTPRequestHandler):
+    """Serves a page, and takes what it posts."""
+
+    page, posted, status = b"", None, 200
+
+    def do_GET(self):
+        self._answer(200, self.page, "text/html; charset=utf-8")
+
+    def do_POST(self):
+        type(self).posted = self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        words = "obj001 is real" if self.status == 200 else "the database is busy"
+        self._answer(self.status, json.dumps({"message": words}).encode(), "application/json")
+
+    def _answer(self, status, body, kind):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+PRESS = """
+setTimeout(() => {
+  document.querySelector("#large .mark input").value = "it's there";
+  document.querySelector("#large .mark input.by").value = "ada";
+  document.querySelector("#large button.real").click();
+}, 100);
+"""
+
+
+@pytest.fixture
+def pressing(monkeypatch):
+    """Make pages whose script marks the candidate that is open, by its own button."""
+    part = report_page._part
+    monkeypatch.setattr(report_page, "_part", lambda name: part(name) + (PRESS if name == "large.js" else ""))
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_served_page_sends_marks_to_its_server(browse_at, pressing, monkeypatch, status):
+    monkeypatch.setattr(Marks, "status", status)
+    monkeypatch.setattr(Marks, "page", draw_page(night(candidates=[candidate(1)])).encode())
+    with HTTPServer(("127.0.0.1", 0), Marks) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        dom = browse_at(f"http://127.0.0.1:{server.server_port}/reports/demo/2026-02-24.html#open=obj001")
+        server.shutdown()
+    assert Marks.posted == (
+        "/mark",
+        {"object": "obj001", "word": "real", "reason": "it's there", "by": "ada"},
+    )
+    if status == 200:
+        assert "obj001 is real" in dom and "called real" in dom
+    else:
+        assert "It was not recorded (503: the database is busy)" in dom and "called real" not in dom
+
+
+def test_a_page_from_disk_says_which_command_marks(browse, pressing):
+    dom = browse(draw_page(night(candidates=[candidate(1)])), "open=obj001")
+    assert "seechange mark obj001 --as real --reason 'it'\\''s there' --by ada" in unescape(dom)

@@ -33,7 +33,7 @@ function drawCurve(curve, width, height, large) {
   const y = inFlux ? scale(low - room, high + room, height - bottom, top) : scale(low - room, high + room, top, height - bottom);
   const inside = (v) => Math.max(top, Math.min(height - bottom, v));
   const [from, to] = [Math.max(x(nightStart), left), Math.min(x(nightEnd), width - right)];
-  if (to > from) svg.append(make("rect", { class: "tonight", x: from, y: top - (large ? 4 : 2), width: Math.max(to - from, 2), height: height - top - bottom + (large ? 8 : 4) }));
+  if (to > from && to - from < 0.9 * (width - left - right)) svg.append(make("rect", { class: "tonight", x: from, y: top - (large ? 4 : 2), width: Math.max(to - from, 2), height: height - top - bottom + (large ? 8 : 4) }));
   if (large) {
     const round = ticks(low - room, high + room, 5);
     for (const v of round.values) svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(v), y2: y(v) }), make("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, v.toFixed(round.digits)));

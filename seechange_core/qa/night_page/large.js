@@ -100,7 +100,10 @@ function openLarge(row) {
 large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
 large.addEventListener("close", untell);
 addEventListener("hashchange", readAddress);
-let pending = 0;
-addEventListener("resize", () => { clearTimeout(pending); pending = setTimeout(() => drawings.forEach((drawing) => drawing()), 150); });
-drawings.forEach((drawing) => drawing());
+// Charts are as wide as there is room: drawn when they are laid out, and again when that changes.
+let drawnWidth = 0;
+new ResizeObserver(([entry]) => {
+  const width = Math.round(entry.contentRect.width);
+  if (width !== drawnWidth) { drawnWidth = width; drawings.forEach((drawing) => drawing()); }
+}).observe(document.querySelector("main"));
 if (night.candidates.length) { redraw(); readAddress(); }

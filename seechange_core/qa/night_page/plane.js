@@ -53,6 +53,7 @@
     const width = Math.max(holder.clientWidth, 120), per = Math.min(width / (x1 - x0), 270 / (y1 - y0));
     const height = (y1 - y0) * per, shift = (width - (x1 - x0) * per) / 2;
     const svg = make("svg", { viewBox: `0 0 ${width} ${height + 30}`, height: height + 30, role: "img", "aria-label": `${kind.name} over the focal plane` });
+    const named = tiles.every((t) => t.w * per > 6.5 * t.name.length + 5);
     tiles.forEach((t, k) => {
       const value = values[k];
       const rgb = value === null ? null : colorAt(kind.map, (value - low) / (high - low));
@@ -63,7 +64,7 @@
       box.addEventListener("pointermove", (event) => tell(words, event));
       box.addEventListener("pointerleave", untell);
       svg.append(box);
-      const lines = [w > 9 * t.name.length * 0.72 + 4 ? t.name : "", w > 40 && value !== null ? value.toFixed(kind.digits) : ""].filter(Boolean);
+      const lines = [named ? t.name : "", w > 40 && value !== null ? value.toFixed(kind.digits) : ""].filter(Boolean);
       if (h < 13 * lines.length) lines.length = Math.max(0, Math.floor(h / 13));
       lines.forEach((line, n) => {
         const text = make("text", { class: "tile-text", x: x + w / 2, y: y + h / 2 + 4 + (n - (lines.length - 1) / 2) * 13, "text-anchor": "middle" }, line);

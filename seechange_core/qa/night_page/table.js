@@ -100,7 +100,7 @@ function readAddress() {
   const [all, unconfirmed, bogus] = night.counts;
   const there = night.candidates.length, every = all + unconfirmed + bogus;
   byId("candidate-words").textContent = !every ? "No candidates." : `${plural(all, "candidate")}, ${unconfirmed} more seen in too few exposures, ${bogus} called bogus.`
-    + `${there < every ? ` Here are the best ${there}; seechange candidates lists all.` : ""} Click one to see it large.`;
+    + `${there < every ? ` Here are ${there}, the best of each; seechange candidates lists all.` : ""} Click one to see it large.`;
   if (!there) return;
   const kinds = [...new Set(night.candidates.map((row) => row.kind))];
   const chip = (kind, words) => make("button", { type: "button", "data-kind": kind, onclick: () => { choice.kind = kind; redraw(); } }, words);

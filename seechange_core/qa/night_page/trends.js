@@ -52,7 +52,7 @@ function drawTrend(holder, figure) {
   night.bands.forEach((band, k) => {
     const dots = there.filter((i) => points.band[i] === k).map((i) => at(i).map((v) => v.toFixed(1)).join(" "));
     if (!dots.length) return;
-    svg.append(make("path", { class: "dots", color: band.color, d: dots.map((d) => `M${d}h0`).join("") }));
+    svg.append(make("path", { class: there.length > 600 ? "dots many" : "dots", color: band.color, d: dots.map((d) => `M${d}h0`).join("") }));
     const knots = medians.filter((m) => m.band === k).map((m) => [x(times[m.exposure]), Math.max(top, Math.min(height - bottom, y(m.value)))]);
     svg.append(make("polyline", { class: "medians", color: band.color, points: knots.map((p) => p.map((v) => v.toFixed(1)).join(",")).join(" ") }),
       ...(knots.length <= 150 ? knots.map(([cx, cy]) => make("circle", { class: "knot", color: band.color, cx, cy, r: 3.2 })) : []));
