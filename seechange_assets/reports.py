@@ -14,7 +14,7 @@ from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NA
 
 from seechange_assets import partitions
 from seechange_assets.chain import asset_key
-from seechange_assets.display import embedded, table
+from seechange_assets.display import DIGITS, embedded, table
 from seechange_assets.partitions import quiet
 from seechange_assets.schedules import ATTEMPTS, FINISHED, UNFINISHED
 from seechange_core import chain as core
@@ -54,6 +54,7 @@ def report_asset(instrument: str) -> dg.AssetsDefinition:
                 description="The night at a glance: trends, focal plane, what failed and why, and what "
                 "changed, on one page that opens anywhere.",
                 group_name=instrument,
+                skippable=True,
                 kinds={"html"},
             )
         ],
@@ -62,14 +63,20 @@ def report_asset(instrument: str) -> dg.AssetsDefinition:
     )
     def report_night(
         context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
-    ) -> Iterator[dg.MaterializeResult[None]]:
-        made = core.write_night_report(settings, instrument, context.partition_key)
-        yield dg.MaterializeResult(
-            asset_key=key,
-            metadata=_metadata(settings, made),
-            data_version=dg.DataVersion(made.version),
-            check_results=[_verdict(key, made)],
+    ) -> Iterator[dg.AssetCheckResult]:
+        night = context.partition_key
+        made = core.write_night_report(settings, instrument, night)
+        # Logged, not returned: only so can it have a description, where the web UI shows pictures unasked.
+        context.log_event(
+            dg.AssetMaterialization(
+                asset_key=key,
+                partition=night,
+                description=embedded(made.picture, "seeing and depth") if made.picture else None,
+                metadata=_metadata(settings, made),
+                tags={VERSION_TAG: made.version, f"{VERSION_TAG}_is_user_provided": "true"},
+            )
         )
+        yield _verdict(key, made)
 
     return report_night
 
@@ -154,14 +161,9 @@ def _request(instrument: str, state: core.NightState, attempt: int) -> dg.RunReq
 def _metadata(settings: Settings, made: core.WrittenReport) -> dict[str, Any]:
     """Show the headline, so that Dagster plots it over nights, and where the page is."""
     return {
-        **{name: dg.MetadataValue.float(value) for name, value in made.figures.items()},
+        **{name: dg.MetadataValue.float(float(f"{v:.{DIGITS}g}")) for name, v in made.figures.items()},
         "report": dg.MetadataValue.path(str(settings.data_root / made.path)),
         "filters": table(made.filters),
-        **(
-            {"picture": dg.MetadataValue.md(embedded(made.picture, "seeing and depth"))}
-            if made.picture
-            else {}
-        ),
     }
 
 

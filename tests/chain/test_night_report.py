@@ -25,7 +25,7 @@ from seechange_core.storage.engine import open_session
 
 def last_night(survey: Survey) -> tuple[str, list[str]]:
     """Return the last night of the survey and its exposures."""
-    rows = chain.exposures(survey.settings)
+    rows = chain.exposures(survey.settings, with_bad=True)
     night = max(row.night for row in rows)
     return night, [row.name for row in rows if row.night == night]
 
