@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from seechange_core.errors import NotFoundError
-
 
 def add_to(app: typer.Typer) -> None:
     """Add this module's command."""
@@ -40,11 +38,7 @@ def report(
 
     settings = get_settings()
     name = instrument or instruments_of(settings)[0]
-    if night is None:
-        there = chain.exposures(settings, instrument=name, with_bad=True)
-        if not there:
-            raise NotFoundError(f"there are no science exposures of {name}", cure="seechange ingest FILES")
-        night = max(exposure.night for exposure in there)
+    night = night or chain.last_night(settings, name)
     if out is None:
         typer.echo(make_report(name, night, settings))
     else:

@@ -25,7 +25,7 @@ from seechange_core.chain.light_curves import (
 from seechange_core.chain.lineage import PROCESSES, check_settings, provenances
 from seechange_core.chain.masters import build_master
 from seechange_core.chain.night_report import WrittenReport, night_report, report_path, write_night_report
-from seechange_core.chain.night_rows import NightState, recent_nights
+from seechange_core.chain.night_rows import NightState, last_night, recent_nights
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.queries import exposures, status
 from seechange_core.chain.reference_flux import notes_on_references
@@ -78,6 +78,7 @@ __all__ = [
     "check_settings",
     "ensemble_at",
     "exposures",
+    "last_night",
     "left_out",
     "list_incoming",
     "list_references",

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.lineage import provenances
 from seechange_core.chain.quality import TABLES
 from seechange_core.chain.steps import STEPS
+from seechange_core.errors import NotFoundError
 from seechange_core.flags import QUALITY_MEANINGS, QualityFlag
 from seechange_core.instrument import get_instrument_instance
 from seechange_core.products.base import unindexed
@@ -68,9 +69,7 @@ class NightRows(NamedTuple):
 
 def night_rows(settings: Settings, instrument: str, night: str) -> NightRows:
     """Return the exposures of a night, what became of their sections under the present settings, and why."""
-    query = select(Exposure).where(
-        Exposure.instrument == instrument, Exposure.night == night, Exposure.type == "science"
-    )
+    query = select(Exposure).where(*_of_night(instrument, night))
     with use_settings(settings), open_session(settings, read_only=True) as session:
         rows = list(session.scalars(query.order_by(Exposure.mjd, Exposure.name)))
         ids = [str(section) for section in get_instrument_instance(instrument).get_section_ids()]
@@ -89,6 +88,15 @@ def night_rows(settings: Settings, instrument: str, night: str) -> NightRows:
     return NightRows(exposures, sections, plane, problems, since)
 
 
+def _science(instrument: str) -> tuple[ColumnElement[bool], ...]:
+    """Make the conditions of an instrument's science exposures, beside keys: SQLite is not to go by these."""
+    return unindexed(Exposure.instrument) == instrument, unindexed(Exposure.type) == "science"
+
+
+def _of_night(instrument: str, night: str) -> tuple[ColumnElement[bool], ...]:
+    return (Exposure.night == night, *_science(instrument))
+
+
 def _walked(
     session: Session, settings: Settings, instrument: str, night: str
 ) -> dict[tuple[str, str], _Walked]:
@@ -98,7 +106,7 @@ def _walked(
         select(Exposure.name, o.section_id, o.step, o.status, o.reason, o.message, o.seconds, o.metrics)
         .add_columns(o.updated_at, o.data_version)
         .join(o, o.exposure_id == Exposure.id)
-        .where(Exposure.instrument == instrument, Exposure.night == night, Exposure.type == "science")
+        .where(*_of_night(instrument, night))
         .where(unindexed(o.provenance_id).in_(current))
     )
     bits = _flags(session, instrument, night)
@@ -119,8 +127,7 @@ def _flags(session: Session, instrument: str, night: str) -> dict[tuple[str, str
             select(table.data_version, table.bitflag)
             .join(StepOutcome, StepOutcome.data_version == table.data_version)
             .join(Exposure, Exposure.id == StepOutcome.exposure_id)
-            .where(Exposure.instrument == instrument, Exposure.night == night)
-            # By the keys of the night: SQLite would rather go through all that this step ever did.
+            .where(*_of_night(instrument, night))
             .where(unindexed(StepOutcome.step) == step, unindexed(table.bitflag) != 0)
         )
         found |= {(step, version): bits for version, bits in session.execute(query)}
@@ -244,6 +251,22 @@ def _first_flags(found: _Walked) -> list[tuple[str, QualityFlag]]:
 # --- What changed ---------------------------------------------------------------------------------
 
 
+def last_night(settings: Settings, instrument: str) -> str:
+    """Return the date of an instrument's last night with science exposures, YYYY-MM-DD.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    """
+    query = select(Exposure.night).where(*_science(instrument)).order_by(Exposure.night.desc()).limit(1)
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        found = session.scalar(query)
+    if found is None:
+        raise NotFoundError(f"there are no science exposures of {instrument}", cure="seechange ingest FILES")
+    return found
+
+
 class NightState(NamedTuple):
     """A night, and a word that changes whenever anything that is told of it does."""
 
@@ -259,8 +282,7 @@ def recent_nights(settings: Settings, instrument: str, registered_since: datetim
     with use_settings(settings), open_session(settings, read_only=True) as session:
         query = select(Exposure.night).where(
             Exposure.id >= _first_id(registered_since),  # ids are in the order of time
-            Exposure.instrument == instrument,
-            Exposure.type == "science",
+            *_science(instrument),
         )
         nights = sorted(set(session.scalars(query)))
     return [NightState(night, night_version(settings, instrument, night)) for night in nights]
@@ -268,7 +290,7 @@ def recent_nights(settings: Settings, instrument: str, registered_since: datetim
 
 def night_version(settings: Settings, instrument: str, night: str) -> str:
     """Return a word that changes whenever anything that is told of a night does."""
-    of_night = (Exposure.instrument == instrument, Exposure.night == night, Exposure.type == "science")
+    of_night = _of_night(instrument, night)
     queries = (
         select(func.count(), func.max(Exposure.created_at)).where(*of_night),
         select(func.count(), func.max(StepOutcome.updated_at), func.sum(StepOutcome.seconds))

@@ -4,13 +4,14 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from seechange_core.frames import Float
 from seechange_core.qa.night import Night, NightSection, Number
 from seechange_core.qa.style import BLACK, band_style
 
-_WIDTH, _STRIP, _MARGIN = 420, 76, 8
+#: Drawn twice as large as shown, so that dots are round.
+_WIDTH, _STRIP, _MARGIN, _DOT = 880, 170, 16, 4.5
 _GREY, _LINE = "#6b7280", "#d1d5db"
 #: What is drawn below each other.
 _STRIPS: tuple[tuple[str, Callable[[NightSection], Number], str], ...] = (
@@ -31,7 +32,8 @@ def draw_picture(night: Night) -> bytes | None:
         known = np.array([np.nan if (v := value(s)) is None else v for s in sections], float)
         _strip(draw, k * _STRIP, (times, known), [s.filter for s in sections], (name, form))
     out = io.BytesIO()
-    picture.quantize(32).save(out, "PNG", optimize=True)
+    small = picture.resize((_WIDTH // 2, len(_STRIPS) * _STRIP // 2), Image.Resampling.LANCZOS)
+    small.quantize(32).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
@@ -42,15 +44,16 @@ def _strip(
     name, form = words
     known = np.isfinite(values)
     draw.line([(0, top + _STRIP - 1), (_WIDTH, top + _STRIP - 1)], _LINE)
+    font = ImageFont.load_default(22)
     if not known.any():
-        draw.text((_MARGIN, top + 4), f"{name}: not measured", _GREY)
+        draw.text((_MARGIN, top + 8), f"{name}: not measured", _GREY, font)
         return
     low, high = float(values[known].min()), float(values[known].max())
-    draw.text((_MARGIN, top + 4), f"{name}: {low:{form}} to {high:{form}}", BLACK)
+    draw.text((_MARGIN, top + 8), f"{name}: {low:{form}} to {high:{form}}", BLACK, font)
     x = _scaled(times, times.min(), times.max(), _MARGIN, _WIDTH - _MARGIN)
-    y = _scaled(values, low, high, top + _STRIP - _MARGIN, top + 26)
+    y = _scaled(values, low, high, top + _STRIP - _MARGIN, top + 56)
     for k in np.flatnonzero(known):
-        place = (x[k] - 1.5, y[k] - 1.5, x[k] + 1.5, y[k] + 1.5)
+        place = (x[k] - _DOT, y[k] - _DOT, x[k] + _DOT, y[k] + _DOT)
         draw.ellipse(place, fill=band_style(bands[k])["color"])
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from small_survey import OPTIONS, Survey
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from seechange_assets.cli import run
 from seechange_core import chain
@@ -16,8 +16,9 @@ from seechange_core.chain.night_report import tell_night
 from seechange_core.chain.night_rows import night_version
 from seechange_core.errors import NotFoundError
 from seechange_core.flags import QualityFlag
-from seechange_core.products import Image, IncomingFile, StepOutcome
+from seechange_core.products import Exposure, Image, IncomingFile, StepOutcome
 from seechange_core.products.outcome import record_outcome
+from seechange_core.products.provenance import record_provenance
 from seechange_core.qa.night import Problem
 from seechange_core.settings import use_settings
 from seechange_core.storage.engine import open_session
@@ -212,6 +213,8 @@ def test_the_command_writes_the_page_and_says_where(own, tmp_path, capsys):
     assert run(["report", "--night", night, "--instrument", "demo", "--out", str(tmp_path / "n.html")]) == 0
     assert "night-data" in (tmp_path / "n.html").read_text(encoding="utf-8")
     capsys.readouterr()
+    assert run(["report", "--instrument", "ptf", "--out", "p.html"]) == 1
+    assert "no science exposures of ptf" in capsys.readouterr().err
     assert run(["report", "--night", "1999-01-01"]) == 1
     assert "no science exposures of demo in the night of 1999-01-01" in capsys.readouterr().err
     with pytest.raises(NotFoundError):
@@ -223,3 +226,34 @@ def test_candidates_without_stamps_are_told_all_the_same(own):
         path.unlink()
     told = tell(own)
     assert told.candidates and all(row.picture is None for row in told.candidates)
+
+
+def test_a_night_is_told_alike_on_every_engine(sky):
+    """One section was calibrated, one stopped, the others were not begun; no pixels are needed."""
+    settings, figures = sky.settings, {"fwhm_pix": 4.0, "sky_e": 100.0, "limiting_mag": 22.5, "zp": 30.0}
+    figures |= {"pixel_scale_arcsec": 0.25, "n_sources": None}
+    made = chain.provenances(settings, "demo")
+    with open_session(settings) as session:
+        for key in made.values():
+            record_provenance(session, key)
+        (exposure_id,) = session.scalars(select(Exposure.id))
+        steps = [step.name for step in chain.STEPS]
+        for section, last, fate in (("0", "zero_point", "done"), ("1", "image", "stopped")):
+            for step in steps[: steps.index(last) + 1]:
+                row = {"exposure_id": exposure_id, "section_id": section, "step": step, "seconds": 1.5}
+                row |= {
+                    "provenance_id": made[step].id,
+                    "metrics": figures,
+                    "data_version": f"{step}{section}",
+                }
+                session.add(StepOutcome(**row, status=fate if step == last else "done"))
+    (state,) = chain.recent_nights(settings, "demo", datetime.now(UTC) - timedelta(hours=1))
+    told = tell_night(settings, "demo", state.night)
+    first, second, third, _ = told.sections
+    assert [first.fate, second.fate, third.fate] == ["unfinished", "stopped", "unfinished"]
+    assert (first.seeing_arcsec, first.depth_mag, first.seconds) == (1.0, 22.5, 7.5)
+    assert first.zero_point_mag == pytest.approx(30 - 2.5 * np.log10(30))  # of an exposure of 30 s
+    assert first.sky_mag == pytest.approx(30 - 2.5 * np.log10(100 / 0.25**2))
+    assert second.zero_point_mag is None and third.seconds is None
+    assert chain.recent_nights(settings, "demo", datetime.now(UTC) - timedelta(hours=1)) == [state]
+    assert told.night in chain.night_report(settings, "demo", state.night)
