@@ -4,13 +4,13 @@
   function placesOf(problem) {
     const groups = new Map();
     for (const [exposure, section, message] of problem.places) {
-      const general = message.split(exposure).join("…");
+      const general = message.replaceAll(exposure, "…").replaceAll(`section ${section}`, "section …").replace(/^exposure …, section …: /, "");
       if (!groups.has(general)) groups.set(general, { first: message, places: [] });
       groups.get(general).places.push([exposure, section]);
     }
     const list = make("div", { class: "places" });
     for (const [general, { first, places }] of groups) {
-      const message = places.length === 1 ? first : general;
+      const message = places.length === 1 ? first.replace(`exposure ${places[0][0]}, section ${places[0][1]}: `, "") : general;
       const byExposure = new Map();
       for (const [exposure, section] of places) byExposure.set(exposure, [...(byExposure.get(exposure) || []), section]);
       const where = [...byExposure].map(([exposure, sections]) => `${exposure} ${sections.join(", ")}`).join("; ");

@@ -35,7 +35,7 @@
     tile(f.candidates.toLocaleString("en"), "", `candidates, and ${f.candidates_seen_too_seldom} seen too seldom to count`),
     f.delay_median_min === undefined ? null : tile(minutes(f.delay_median_min), "",
       `from ${night.delayFrom} to measurement; 90 % in ${minutes(f.delay_90_percent_min)}`),
-    f.files_set_aside ? tile(f.files_set_aside, "", "files set aside") : null);
+    f.files_set_aside ? tile(f.files_set_aside, "", `file${f.files_set_aside === 1 ? "" : "s"} set aside`) : null);
 
   if (bands.length > 1) {
     const columns = [["exposures", "Exposures", 0], ["seeing_arcsec", "Seeing, arcsec", 2], ["sky_mag", "Sky, mag/arcsec²", 2],
