@@ -80,7 +80,7 @@ def chain_assets(
             partition: (settings, *split(partition), tuple(chosen), config.redo)
             for partition in context.partition_keys
         }
-        recorder = Recorder(context, chosen, needs, settings.data_root)
+        recorder = Recorder(context, chosen, needs, settings.data_root, settings.pages_url)
 
         def crashed(partition: str, error: SeeChangeError) -> list[StepReport]:
             return _crashed(*split(partition), list(chosen), error)

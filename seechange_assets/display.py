@@ -46,6 +46,7 @@ def metadata(
     root: Path,
     run_id: str,
     earlier: Mapping[str, dg.MetadataValue[Any]] | None = None,
+    page: str | None = None,
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Show a report's numbers (so that Dagster plots them over partitions), its file and its run.
 
@@ -61,10 +62,12 @@ def metadata(
         The present run.
     earlier
         What was shown of the same product before, if it was up to date and only loaded.
+    page
+        Address of its full-size picture, if there is one.
     """
     shown: dict[str, dg.MetadataValue[Any]] = {"outcome": dg.MetadataValue.text(report.outcome.value)}
-    if report.preview:
-        shown["picture"] = dg.MetadataValue.md(f"[seen under Events]({events_page(key, partition)})")
+    if page or report.preview:
+        shown["picture"] = dg.MetadataValue.md(_linked_picture(key, partition, report, page))
     if report.bitflag:
         shown["quality"] = dg.MetadataValue.text(meanings(report.bitflag))
     figures = {"seconds": report.seconds, **report.metrics}
@@ -83,6 +86,18 @@ def metadata(
     return shown | {n: v for n, v in (earlier or {}).items() if n in KEPT and n not in shown}
 
 
+def _linked_picture(key: dg.AssetKey, partition: str, report: StepReport, page: str | None) -> str:
+    """Link the full-size picture; show the small one on all pages, from the same server (see `picture`).
+
+    The address itself, as a URL, would be wider than the page of a partition.
+    """
+    if page is None:
+        return f"[seen under Events]({events_page(key, partition)})"
+    link = f"[full size]({page})"
+    small = page.replace("/picture/", "/thumb/", 1)
+    return f"[![shown while seechange ui runs]({small})]({page})\n\n{link}" if report.preview else link
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
     """Show rows as a table; of several numbers in one cell, all; "-" where a row has no such cell."""
     columns = dict.fromkeys(name for row in rows for name in row)
@@ -96,16 +111,28 @@ def _cell(value: Any) -> str | float:
     return ", ".join(f"{item:.3g}" for item in value) if isinstance(value, list) else str(value)
 
 
-def picture(report: StepReport) -> str | None:
-    """Draw a report's preview in Markdown, the one place where the web UI shows images unasked."""
+def picture(report: StepReport, page: str | None = None) -> str | None:
+    """Draw a report's preview in Markdown, the one place where the web UI shows images unasked.
+
+    A click on it opens the page of the full-size picture, if there is one.
+    """
     if report.preview is None:
         return None
-    return embedded(report.preview, report.step)
+    drawn = embedded(report.preview, report.step)
+    return f"[{drawn}]({page})" if page else drawn
 
 
 def embedded(png: bytes, words: str) -> str:
     """Return a picture as Markdown that needs no file."""
     return f"![{words}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def picture_page(pages: str, key: dg.AssetKey, partition: str) -> str:
+    """Return the address of the full-size picture of a product of an exposure's section."""
+    instrument, product = key.path
+    exposure, _, section = partition.rpartition("|")
+    place = "/".join(quote(part, safe="") for part in (instrument, exposure, section, product))
+    return f"{pages}/picture/{place}.png"
 
 
 def events_page(key: dg.AssetKey, partition: str) -> str:

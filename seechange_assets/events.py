@@ -21,7 +21,7 @@ from dagster._core.events import (
 from dagster._core.storage.partition_status_cache import AssetStatusCacheValue
 
 from seechange_assets.checks import evaluate
-from seechange_assets.display import metadata, picture
+from seechange_assets.display import metadata, picture, picture_page
 from seechange_core.chain import Outcome, StepReport
 
 #: Of the lines in a run's failure message; the checks have them all.
@@ -43,6 +43,8 @@ class Recorder:
         Names of the steps that each step builds on.
     root
         Data root, to show full paths.
+    pages
+        Address of the server of full-size pictures; None for products that it has none of.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class Recorder:
         keys: Mapping[str, dg.AssetKey],
         needs: Mapping[str, Sequence[str]],
         root: Path,
+        pages: str | None = None,
     ) -> None:
         self._context = context
         self._keys = keys
         self._needs = needs
         self._root = root
+        self._pages = pages
         self._failed: list[tuple[str, StepReport]] = []
         self._missing: list[tuple[str, StepReport]] = []
 
@@ -135,12 +139,13 @@ class Recorder:
         earlier: dg.EventLogRecord | None,
     ) -> dg.AssetMaterialization:
         before = earlier and earlier.asset_materialization
+        page = None if self._pages is None else picture_page(self._pages, key, partition)
         return dg.AssetMaterialization(
             asset_key=key,
             partition=partition,
-            description=picture(report),
+            description=picture(report, page),
             metadata=metadata(
-                key, partition, report, self._root, self._context.run.run_id, before and before.metadata
+                key, partition, report, self._root, self._context.run.run_id, before and before.metadata, page
             ),
             tags={
                 "dagster/data_version": report.data_version,

@@ -187,6 +187,8 @@ class Settings(_Group):
         Tables of known variables and minor planets, that candidates are looked up in.
     incoming
         By instrument, where its raw files arrive: what the web UI's sensor watches.
+    pages_url
+        Where the pages beside the web UI are served: the address in links to full-size pictures.
     tag
         The tag that names the present versions of all products.
     preprocess, combine, ...
@@ -201,6 +203,7 @@ class Settings(_Group):
     catalog_fetch: str | None = None
     known: KnownSettings = KnownSettings()
     incoming: dict[str, Incoming] = Field(default_factory=dict)
+    pages_url: str = "http://127.0.0.1:3001"
     tag: str = Field("current", min_length=1)
 
     preprocess: Block = Field(default_factory=dict)
@@ -225,6 +228,13 @@ class Settings(_Group):
         if value and not value.startswith(("sqlite://", "postgresql://", "postgresql+psycopg2://")):
             raise ValueError("the databases known here are sqlite:///FILE and postgresql://USER@HOST/NAME")
         return value
+
+    @field_validator("pages_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("needs an address that begins with http:// or https://")
+        return value.rstrip("/")
 
     @field_validator("instruments")
     @classmethod

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Dagster ends a sensor after a minute: too short for a large file from a slow server.
 SENSOR_TIME, SENSOR_S = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "1800"
+#: So many ports are tried for the pages beside the web UI.
+PORTS_TRIED = 100
+ENDING_S = 10.0
 WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 
 
@@ -54,6 +59,8 @@ def ui(
 ) -> int:
     """Open the web UI on this machine, with the daemon that runs what it is asked to; Ctrl-C ends both.
 
+    Nights and full-size pictures are served beside it, on the next free port; the UI links to them.
+
     Example: seechange ui --port 3001
     """
     from seechange_assets.home import existing_home
@@ -70,17 +77,61 @@ def ui(
     # terminal, means the same.
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)")
-    process = subprocess.Popen(
-        [*program, "-h", "127.0.0.1", "-p", str(port)],
-        env={SENSOR_TIME: SENSOR_S, **os.environ, **_absolute_settings(settings), "DAGSTER_HOME": str(home)},
-        cwd=home,
-        start_new_session=True,  # or a terminal's Ctrl-C would reach it twice, and cut its ending short
-    )
-    status = _wait(process)
+    own = {**os.environ, **_absolute_settings(settings), "DAGSTER_HOME": str(home)}
+    with _pages(settings, port + 1, own) as (address, environment):
+        typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)\n{address}  nights and full-size pictures")
+        process = subprocess.Popen(
+            [*program, "-h", "127.0.0.1", "-p", str(port)],
+            env={SENSOR_TIME: SENSOR_S, **environment},
+            cwd=home,
+            start_new_session=True,  # or a terminal's Ctrl-C would reach it twice, and cut its ending short
+        )
+        status = _wait(process)
     if status != 0:
         raise PipelineError(f"the web UI ended with status {status}", cure="what it said is above")
     return 0
+
+
+@contextmanager
+def _pages(
+    settings: "Settings", first_port: int, environment: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Serve the pages in a process of their own; give their address, and an environment that tells it."""
+    with _listen(first_port) as listening:
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        # Who has named an address in the settings has put something in front of this one.
+        told = {} if "pages_url" in settings.model_fields_set else {"SEECHANGE_PAGES_URL": address}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "seechange_assets.pages", str(listening.fileno())],
+            env={**environment, **told},
+            stdin=subprocess.PIPE,  # its end tells the process that we are no more, however we ended
+            pass_fds=[listening.fileno()],
+            start_new_session=True,
+        )
+    try:
+        yield address, {**environment, **told}
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _listen(first_port: int) -> socket.socket:
+    """Listen on the first free port on this machine from one on."""
+    for port in range(first_port, min(first_port + PORTS_TRIED, 65536)):
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError:
+            listening.close()
+        else:
+            listening.listen()
+            return listening
+    raise UserError(f"no port from {first_port} on is free", cure="seechange ui --port N with another one")
 
 
 def _absolute_settings(settings: "Settings") -> dict[str, str]:

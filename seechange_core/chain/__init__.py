@@ -5,6 +5,7 @@
 
 from seechange_core.chain.candidate_rows import CandidateRow, Selection, all_candidates, candidates
 from seechange_core.chain.ensemble import EnsembleZeroPoints, ensemble_at
+from seechange_core.chain.full_pictures import full_picture, picture_version, small_picture
 from seechange_core.chain.incoming import (
     Arrivals,
     Arrived,
@@ -27,7 +28,7 @@ from seechange_core.chain.masters import build_master
 from seechange_core.chain.night_report import WrittenReport, night_report, report_path, write_night_report
 from seechange_core.chain.night_rows import NightState, last_night, recent_nights
 from seechange_core.chain.outcome import Outcome, StepReport
-from seechange_core.chain.queries import exposures, status
+from seechange_core.chain.queries import exposures, nights, status
 from seechange_core.chain.reference_flux import notes_on_references
 from seechange_core.chain.reference_inputs import references_wanted
 from seechange_core.chain.reference_sets import list_references, use_references
@@ -78,6 +79,7 @@ __all__ = [
     "check_settings",
     "ensemble_at",
     "exposures",
+    "full_picture",
     "last_night",
     "left_out",
     "list_incoming",
@@ -87,11 +89,13 @@ __all__ = [
     "master_keys",
     "masters_wanted",
     "night_report",
+    "nights",
     "nights_serving",
     "notes_on_references",
     "object_light_curve",
     "object_named",
     "object_near",
+    "picture_version",
     "position_light_curve",
     "provenances",
     "recent_nights",
@@ -99,6 +103,7 @@ __all__ = [
     "references_wanted",
     "report_path",
     "retry_incoming",
+    "small_picture",
     "standing_verdicts",
     "status",
     "take_in",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.lineage import provenances
@@ -58,6 +58,35 @@ def exposures(
             "no such science exposure", exposure=", ".join(unknown), cure="`seechange show` lists them"
         )
     return found
+
+
+@dataclass(frozen=True)
+class NightRow:
+    """A night in which an instrument took science exposures.
+
+    Attributes
+    ----------
+    night
+        YYYY-MM-DD.
+    n_exposures
+        How many, those marked bad included.
+    """
+
+    instrument: str
+    night: str
+    n_exposures: int
+
+
+def nights(settings: Settings) -> list[NightRow]:
+    """List the nights of which there are science exposures, the last first."""
+    query = (
+        select(Exposure.instrument, Exposure.night, func.count())
+        .where(Exposure.type == "science")
+        .group_by(Exposure.instrument, Exposure.night)
+        .order_by(Exposure.night.desc(), Exposure.instrument)
+    )
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        return [NightRow(*row) for row in session.execute(query)]
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,7 @@ def _stamps(archive: Archive, row: Cutouts | None) -> Stamps | None:
 
 
 def _card(row: CandidateRow, stamps: Stamps | None, wcs: WcsSolution) -> Card:
-    x, y = wcs.to_pixels([row.ra] * 3, [row.dec] * 3)
-    arcsec = 1 / 3600
-    ra, dec = offset([row.ra] * 2, [row.dec] * 2, [0, arcsec], [arcsec, 0])
-    x1, y1 = wcs.to_pixels(ra, dec)
+    north, east = arcsec_steps(wcs, row.ra, row.dec)
     epochs = f"{seen_in(row)} epoch{'' if row.n_possible == 1 else 's'}"
     error = "" if row.mag_err is None else f" ± {row.mag_err:.2f}"
     return Card(
@@ -92,10 +89,18 @@ def _card(row: CandidateRow, stamps: Stamps | None, wcs: WcsSolution) -> Card:
         place=f"{sexagesimal(row.ra, row.dec)}   {row.exposure} {row.section}",
         note=note(row),
         stamps=stamps,
-        north=(float(x1[0] - x[0]), float(y1[0] - y[0])),
-        east=(float(x1[1] - x[0]), float(y1[1] - y[0])),
+        north=north,
+        east=east,
         verdict=row.verdict,
     )
+
+
+def arcsec_steps(wcs: WcsSolution, ra: float, dec: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the steps in (x, y) pixels of one arcsec to the north, and of one to the east."""
+    arcsec = 1 / 3600
+    to_ra, to_dec = offset([ra] * 3, [dec] * 3, [0, 0, arcsec], [0, arcsec, 0])
+    x, y = (places.tolist() for places in wcs.to_pixels(to_ra, to_dec))
+    return (x[1] - x[0], y[1] - y[0]), (x[2] - x[0], y[2] - y[0])
 
 
 def brightness(row: CandidateRow) -> str:

@@ -22,8 +22,11 @@ from seechange_core.products.sighting import Sighting, make_sightings
 from seechange_core.products.source_list import SourceList
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
+from seechange_core.qa.charts import beside, histogram
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import Marks, thumb
+from seechange_core.qa.samples import score_counts
+from seechange_core.qa.strips import triplet_strip
 from seechange_core.stages import judge
 from seechange_core.stages.cut import CutParams, cut
 from seechange_core.stages.detect import DetectParams, detect, search_depth
@@ -105,7 +108,8 @@ def _make_subtraction(section: Section) -> Made:
         row = save_image(session, row)
         set_references(session, row, [r.id for r in choice.rows])
     section.products["difference"] = frame
-    picture = thumb(frame.image.data, frame.image.flags)
+    small = thumb(frame.image.data, frame.image.flags, signed=True, max_bytes=7400)
+    picture = beside(small, histogram(score_counts(frame.score, frame.image.flags)))
     return Made(str(row.id), row.filepath, metrics(frame), picture, row.bitflag, verdict.words)
 
 
@@ -141,7 +145,7 @@ def _make_detections(section: Section) -> Made:
         beyond = (Sighting.source_list_id == row.id) & (Sighting.number >= len(found))
         delete_sightings(session, beyond)
     section.products["detections"] = found
-    picture = thumb(frame.score, None, Marks(found.x, found.y))
+    picture = thumb(frame.score, None, Marks(found.x, found.y), signed=True)
     figures = metrics(found) | metrics(depth)
     if row.limiting_mag is not None:
         figures["limiting_mag"] = row.limiting_mag
@@ -166,12 +170,12 @@ def _sightings(section: Section) -> list[Sighting]:
 
 
 def _make_cutouts(section: Section) -> Made:
-    stamps = cut(
+    made = cut(
         load.calibrated(section), difference(section), detections(section), section.params(CutParams, "cut")
     )
     rows = write_cutouts(
         section.archive,
-        stamps,
+        made,
         _sightings(section),
         section.place,
         provenance_id=section.provenance_id("cutouts"),
@@ -180,12 +184,14 @@ def _make_cutouts(section: Section) -> Made:
     with open_session(section.settings) as session:
         for row in rows:
             save(session, row, replace=True)
-    section.products["stamps"] = stamps
+    section.products["stamps"] = made
     path = rows[0].filepath if rows else None
-    return Made(None, path, {"n_cutouts": len(rows)}, None)
+    picture = triplet_strip(made, detections(section).score) if rows else None
+    return Made(None, path, {"n_cutouts": len(rows)}, picture)
 
 
-def _cutouts(section: Section) -> list[Cutouts]:
+def cutouts(section: Section) -> list[Cutouts]:
+    """Return the rows of the section's cutouts, in the order of its detections."""
     ids = [s.id for s in _sightings(section)]
     query = select(Cutouts).where(
         Cutouts.sighting_id.in_(ids), Cutouts.provenance_id == section.provenance_id("cutouts")
@@ -195,14 +201,15 @@ def _cutouts(section: Section) -> list[Cutouts]:
 
 
 def _has_cutouts(section: Section) -> bool:
-    rows = _cutouts(section)
+    rows = cutouts(section)
     one_of_each_file = {row.filepath: row for row in rows}.values()
     return len(rows) == len(_sightings(section)) and all(
         has_file(row, section.archive) for row in one_of_each_file
     )
 
 
-def _stamps(section: Section, rows: list[Cutouts]) -> Stamps:
+def stamps(section: Section, rows: list[Cutouts]) -> Stamps:
+    """Return the stamps of the section's cutouts, of which there is at least one."""
     return section.product("stamps", lambda: read_stamps(section.archive, rows[0]))
 
 
@@ -210,13 +217,13 @@ def _stamps(section: Section, rows: list[Cutouts]) -> Stamps:
 
 
 def _make_measurement(section: Section) -> Made:
-    rows = _cutouts(section)
+    rows = cutouts(section)
     if not rows:
         assign_objects(section, [])
         return Made(None, None, {"n_measurements": 0, "n_good": 0, "n_new_objects": 0})
     frame = difference(section)
     measured = measure(
-        _stamps(section, rows),
+        stamps(section, rows),
         detections(section),
         frame.psf,
         section.params(MeasureParams, "measure"),
@@ -234,11 +241,12 @@ def _make_measurement(section: Section) -> Made:
         section.provenance_id("measurement"),
     )
     n_new = assign_objects(section, made)
-    return Made(None, None, {**metrics(measured), "n_new_objects": n_new})
+    picture = triplet_strip(stamps(section, rows), detections(section).score, ~measured.is_bad)
+    return Made(None, None, {**metrics(measured), "n_new_objects": n_new}, picture)
 
 
 def _has_measurements(section: Section) -> bool:
-    ids = [row.id for row in _cutouts(section)]
+    ids = [row.id for row in cutouts(section)]
     query = select(Measurement.id).where(
         Measurement.cutouts_id.in_(ids), Measurement.provenance_id == section.provenance_id("measurement")
     )

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from seechange_core.chain.load import CalibratedRows, rows_of_zero_points, zero_points_of
 from seechange_core.chain.section import Section
+from seechange_core.chain.section_curves import section_curves
 from seechange_core.chain.step import Made, Step
 from seechange_core.chain.unmeasured import covered, unmeasured
 from seechange_core.frames import ForcedFluxes, ImageFrame, PsfModel, SubtractionFrame, WcsSolution
@@ -28,11 +29,15 @@ from seechange_core.products.outcome import StepOutcome, made_by
 from seechange_core.products.reference import Reference, image_references
 from seechange_core.products.verdict import not_called_bad
 from seechange_core.products.world_coordinates import WorldCoordinates
+from seechange_core.qa.charts import small_png
+from seechange_core.qa.strips import curve_panels
 from seechange_core.stages.force import ForceParams, force
 from seechange_core.storage.archive import Archive
 from seechange_core.storage.engine import open_session
 
 _TASKS = "forced photometry that is missing"
+#: Light curves in the thumbnail.
+CURVES_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,9 @@ def _make_forced(section: Section) -> Made:
             n_saved = save_forced_fluxes(session, rows)
         if task.image.type == "difference":
             n_fluxes, n_epochs = n_fluxes + n_saved, n_epochs + 1
-    return Made(None, None, {"n_fluxes": n_fluxes, "n_epochs": n_epochs})
+    curves = section_curves(section, CURVES_SHOWN)
+    picture = small_png(curve_panels(curves, section.exposure.mjd_mid)) if curves else None
+    return Made(None, None, {"n_fluxes": n_fluxes, "n_epochs": n_epochs}, picture)
 
 
 def _is_complete(section: Section) -> bool:

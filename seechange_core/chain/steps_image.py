@@ -23,8 +23,10 @@ from seechange_core.products.source_list import SourceList
 from seechange_core.products.world_coordinates import WorldCoordinates
 from seechange_core.products.zero_point import ZeroPoint
 from seechange_core.provenance import digest
+from seechange_core.qa import charts
 from seechange_core.qa.metrics import metrics
 from seechange_core.qa.preview import Marks, thumb
+from seechange_core.qa.samples import place_residuals, zero_point_residuals
 from seechange_core.stages import judge
 from seechange_core.stages.astrometry import AstrometryParams, solve
 from seechange_core.stages.clouds import clear_zero_point
@@ -33,6 +35,9 @@ from seechange_core.stages.photometry import PhotometryParams, calibrate
 from seechange_core.stages.preprocess import PreprocessParams, preprocess, wanted_kinds
 from seechange_core.stages.quality_limits import QualityParams
 from seechange_core.storage.engine import open_session
+
+#: Of a thumbnail of sources: in a crowded field more circles would show nothing else.
+SOURCES_MARKED = 100
 
 
 def _limits(section: Section) -> QualityParams:
@@ -150,7 +155,8 @@ def _make_source_list(section: Section) -> Made:
         save(session, psf, replace=True)
         save(session, background, replace=True)
     section.products |= {"sources": found.sources, "psf": found.psf, "background": found.background}
-    picture = thumb(frame.data, frame.flags, Marks(found.sources.x, found.sources.y))
+    brightest = np.argsort(-found.sources.flux_psf)[:SOURCES_MARKED]
+    picture = thumb(frame.data, frame.flags, Marks(found.sources.x[brightest], found.sources.y[brightest]))
     figures = metrics(found.sources) | metrics(found.psf) | metrics(found.background)
     figures["noise_over_predicted"] = noise
     return Made(str(row.id), row.filepath, figures, picture, row.bitflag, verdict.words)
@@ -159,7 +165,7 @@ def _make_source_list(section: Section) -> Made:
 # --- world_coordinates ----------------------------------------------------------------------------
 
 
-def _stars(section: Section) -> CatalogStars:
+def catalog_stars(section: Section) -> CatalogStars:
     """Return the catalog stars around the section, in its band, at its time."""
 
     def query() -> CatalogStars:
@@ -184,7 +190,11 @@ def _make_world_coordinates(section: Section) -> Made:
     exposure, shape = section.exposure, load.image(section).shape
     hint = exposure.get_pointing_hint(section.section_id)
     solution = solve(
-        load.sources(section), _stars(section), hint, shape, section.params(AstrometryParams, "astrometry")
+        load.sources(section),
+        catalog_stars(section),
+        hint,
+        shape,
+        section.params(AstrometryParams, "astrometry"),
     )
     info = release_of(section)
     relative = QualityFlag.RELATIVE if info.relative else QualityFlag(0)
@@ -200,7 +210,11 @@ def _make_world_coordinates(section: Section) -> Made:
         ).take(solution)
         row = save(session, row, replace=True)
     section.products["wcs"] = solution
-    return Made(str(row.id), None, metrics(solution), None, row.bitflag, verdict.words)
+    residuals = place_residuals(load.sources(section), solution, catalog_stars(section))
+    figures = metrics(solution)
+    figures["fwhm_arcsec"] = load.psf(section).fwhm_pix * solution.pixel_scale_arcsec
+    picture = charts.arrows(residuals, solution)
+    return Made(str(row.id), None, figures, picture, row.bitflag, verdict.words)
 
 
 # --- zero_point -----------------------------------------------------------------------------------
@@ -223,7 +237,7 @@ def _make_zero_point(section: Section) -> Made:
     solution = calibrate(
         load.sources(section),
         load.wcs(section),
-        _stars(section),
+        catalog_stars(section),
         load.background(section),
         load.psf(section),
         band,
@@ -246,7 +260,11 @@ def _make_zero_point(section: Section) -> Made:
     with open_session(section.settings) as session:
         row = save_zero_point(session, row)
     section.products["zero_point"] = solution
-    return Made(str(row.id), None, metrics(solution), None, row.bitflag, verdict.words)
+    stars = zero_point_residuals(
+        load.sources(section), load.wcs(section), catalog_stars(section), solution, params.reference_color
+    )
+    picture = charts.zero_points(stars, solution, params.reference_color)
+    return Made(str(row.id), None, metrics(solution), picture, row.bitflag, verdict.words)
 
 
 IMAGE_STEPS: tuple[Step, ...] = (

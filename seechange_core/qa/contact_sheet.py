@@ -3,11 +3,9 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,7 +13,7 @@ from seechange_core.flags import PixelFlag
 from seechange_core.frames import Flags, Float, Stamps
 from seechange_core.numerics.stats import clipped_stats
 from seechange_core.qa.preview import FLAG_COLORS
-from seechange_core.qa.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION
+from seechange_core.qa.style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, VERMILION, font
 
 #: Cards beside each other and below each other on a page.
 COLUMNS, ROWS = 3, 6
@@ -24,6 +22,8 @@ _STAMP, _GAP, _MARGIN, _LINE = 180, 6, 26, 21
 _WIDTH = 3 * _STAMP + 2 * _GAP
 _HEIGHT = 2 * _LINE + _STAMP + 2 * _LINE + 4
 _HEAD = 64
+#: A card begins with a rule so far above its words.
+_RULE = 9
 #: Lengths of scale bars, arcsec.
 _BARS = (1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 300)
 #: Colours tried in turn until a triplet is small enough, and the pixels between its stamps.
@@ -31,9 +31,9 @@ _TRIPLET_COLORS, _TRIPLET_GAP = (128, 64, 32, 16, 8), 2
 #: Colours of words about what a candidate is.
 COLORS = {
     **{"new": BLUE, "brightened": GREEN, "mover": ORANGE, "faded": PURPLE, "variable": PURPLE},
-    **{"real": GREEN, "bogus": VERMILION},
+    **{"real": GREEN, "bogus": VERMILION, "good": GREEN, "bad": VERMILION},
 }
-_GREY, _PALE, _EMPTY = "#6b7280", "#d1d5db", (44, 52, 70)
+_EMPTY = (44, 52, 70)
 #: Beyond so many sigma brightness is compressed, as asinh does; a stretch shows this much at least.
 _SOFT_SIGMA, _LEAST_SIGMA = 3.0, 8.0
 
@@ -101,7 +101,8 @@ def triplet(card: Card, *, max_bytes: int = 6000) -> Triplet:
     if card.stamps is None:
         return Triplet(None, north, east, 0.0)
     stamps = [
-        np.rot90(c[::-1, ::-1] if mirrored else c[::-1], turns) for c in _pictures(card.stamps).values()
+        np.rot90(c[::-1, ::-1] if mirrored else c[::-1], turns)
+        for c in triplet_pictures(card.stamps).values()
     ]
     side = stamps[0].shape[0]
     gap = np.full((side, _TRIPLET_GAP, 3), _EMPTY, np.uint8)
@@ -164,21 +165,25 @@ def save_sheet(pages: Sequence[Image.Image], path: Path) -> list[Path]:
     return files
 
 
-@lru_cache(maxsize=8)
-def _font(size: int, weight: str = "") -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", f"DejaVuSans{weight}.ttf")), size)
-
-
 def _page(cards: Sequence[Card], first: int, title: str, subtitle: str) -> Image.Image:
-    rows = -(-max(len(cards), 1) // COLUMNS)
-    width = 2 * _MARGIN + COLUMNS * _WIDTH + (COLUMNS - 1) * _MARGIN
-    page = Image.new("RGB", (width, _HEAD + rows * (_HEIGHT + _MARGIN) + _MARGIN // 2), "white")
+    body = draw_cards(cards, first)
+    page = Image.new("RGB", (body.width + 2 * _MARGIN, _HEAD + body.height + _MARGIN // 2), "white")
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, 18), title, BLACK, _font(22, "-Bold"))
-    draw.text((width - _MARGIN, 24), subtitle, _GREY, _font(15), anchor="ra")
+    draw.text((_MARGIN, 18), title, BLACK, font(22, "-Bold"))
+    draw.text((page.width - _MARGIN, 24), subtitle, GREY, font(15), anchor="ra")
+    page.paste(body, (_MARGIN, _HEAD - _RULE))
+    return page
+
+
+def draw_cards(cards: Sequence[Card], first: int = 0) -> Image.Image:
+    """Draw candidates in rows of triplets, as `draw_sheet` does, without a head; numbered after `first`."""
+    rows = -(-max(len(cards), 1) // COLUMNS)
+    width = COLUMNS * _WIDTH + (COLUMNS - 1) * _MARGIN
+    page = Image.new("RGB", (width, _RULE + rows * (_HEIGHT + _MARGIN)), "white")
+    draw = ImageDraw.Draw(page)
     for i, card in enumerate(cards):
         row, column = divmod(i, COLUMNS)
-        corner = (_MARGIN + column * (_WIDTH + _MARGIN), _HEAD + row * (_HEIGHT + _MARGIN))
+        corner = (column * (_WIDTH + _MARGIN), _RULE + row * (_HEIGHT + _MARGIN))
         _card(page, draw, corner, card, first + i + 1)
     return page
 
@@ -188,19 +193,19 @@ def _card(
 ) -> None:
     left, top = corner
     right = left + _WIDTH
-    draw.line([(left, top - 8), (right, top - 8)], _PALE)
-    head, text = _font(16, "-Bold"), _font(13)
+    draw.line([(left, top - 8), (right, top - 8)], PALE)
+    head, text = font(16, "-Bold"), font(13)
     draw.text((left, top - 3), f"{number}  {card.name}", BLACK, head)
     draw.text((right, top - 3), card.brightness, BLACK, head, anchor="ra")
-    draw.text((left, top + _LINE), card.kind, COLORS.get(card.kind, BLACK), _font(13, "-Bold"))
-    shift = draw.textlength(f"{card.kind}   ", _font(13, "-Bold"))
-    draw.text((left + shift, top + _LINE), card.facts, _GREY, text)
+    draw.text((left, top + _LINE), card.kind, COLORS.get(card.kind, BLACK), font(13, "-Bold"))
+    shift = draw.textlength(f"{card.kind}   ", font(13, "-Bold"))
+    draw.text((left + shift, top + _LINE), card.facts, GREY, text)
     if card.verdict:
         words = f"called {card.verdict}"
         draw.text((right, top + _LINE), words, COLORS.get(card.verdict, BLACK), text, anchor="ra")
     _triplet(page, draw, (left, top + 2 * _LINE), card)
     below = top + 2 * _LINE + _STAMP + 5
-    draw.text((left, below), _cut(draw, card.place, text), _GREY, text)
+    draw.text((left, below), _cut(draw, card.place, text), GREY, text)
     draw.text((left, below + _LINE - 2), _cut(draw, card.note, text), COLORS.get(card.kind, BLACK), text)
 
 
@@ -218,10 +223,10 @@ def _triplet(page: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, in
     if card.stamps is None:
         draw.rectangle((left, top, left + _WIDTH, top + _STAMP), fill="#eef0f4")
         middle = (left + _WIDTH / 2, top + _STAMP / 2)
-        draw.text(middle, "its stamps are gone: process it again", _GREY, _font(14), anchor="mm")
+        draw.text(middle, "its stamps are gone: process it again", GREY, font(14), anchor="mm")
         return
     turns, mirrored = _upright(card.north, card.east)
-    pictures = _pictures(card.stamps)
+    pictures = triplet_pictures(card.stamps)
     for k, (name, colors) in enumerate(pictures.items()):
         turned = np.rot90(colors[::-1, ::-1] if mirrored else colors[::-1], turns)
         picture = Image.fromarray(np.ascontiguousarray(turned))
@@ -235,7 +240,7 @@ def _triplet(page: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, in
 
 
 def _label(draw: ImageDraw.ImageDraw, place: tuple[float, float], words: str) -> None:
-    draw.text(place, words, "white", _font(12), stroke_width=2, stroke_fill="black")
+    draw.text(place, words, "white", font(12), stroke_width=2, stroke_fill="black")
 
 
 def _upright(north: tuple[float, float], east: tuple[float, float]) -> tuple[int, bool]:
@@ -252,8 +257,8 @@ def _turned(step: tuple[float, float], turns: int, mirrored: bool) -> tuple[floa
     return x, y
 
 
-def _pictures(stamps: Stamps) -> dict[str, Flags]:
-    """Stretch the three stamps: (H, W, 3) uint8 each."""
+def triplet_pictures(stamps: Stamps) -> dict[str, Flags]:
+    """Stretch the first new, reference and difference of some stamps: (H, W, 3) uint8 each, row 0 first."""
     flags = [getattr(stamps, f"{name}_flags")[0] for name in ("new", "ref", "sub")]
     new, ref, sub = (
         _known(getattr(stamps, n)[0], f) for n, f in zip(("new", "ref", "sub"), flags, strict=True)
@@ -334,7 +339,7 @@ def _compass(
     for name, (x, y) in ways.items():
         length = float(np.hypot(x, y))
         place = (origin[0] + (arm + 9) * x / length, origin[1] - (arm + 9) * y / length)
-        draw.text(place, name, "white", _font(12, "-Bold"), anchor="mm", stroke_width=2, stroke_fill="black")
+        draw.text(place, name, "white", font(12, "-Bold"), anchor="mm", stroke_width=2, stroke_fill="black")
 
 
 def _bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], side_arcsec: float) -> None:

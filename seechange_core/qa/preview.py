@@ -1,6 +1,7 @@
-"""Small pictures of images, for a web page or an event log: PNG bytes, no matplotlib."""
+"""Pictures of images, small ones for an event log and large ones to look at: no matplotlib."""
 
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,15 +23,20 @@ FLAG_COLORS: tuple[tuple[PixelFlag, tuple[int, int, int]], ...] = (
 )
 MARK_COLOR = (213, 94, 0)
 #: Sides and grey levels tried in turn until a thumbnail is small enough.
-_THUMB_TRIES = ((224, 7), (192, 6), (160, 6), (128, 5), (96, 5), (64, 4), (32, 4))
+_THUMB_TRIES = ((256, 7), (224, 7), (192, 6), (160, 6), (128, 5), (96, 5), (64, 4), (32, 4))
+#: Small sections are shown so many times larger at most; a picture so large is one to look at closely.
+_ZOOM, _LARGE = 4, 512
+#: ... up to this side.
+_ZOOMED_PIX = 1200
 
 
 class Marks(NamedTuple):
-    """Circles to draw: 0-based image positions, and a radius in image pixels."""
+    """Circles to draw: 0-based positions, radii in image pixels (one, or one for each), and a colour."""
 
     x: Float
     y: Float
-    radius_pix: float = 12.0
+    radius_pix: Float | float = 12.0
+    color: tuple[int, int, int] = MARK_COLOR
 
 
 def thumb(
@@ -38,6 +44,7 @@ def thumb(
     flags: Flags | None = None,
     marks: Marks | None = None,
     *,
+    signed: bool = False,
     max_bytes: int = 10_000,
 ) -> bytes:
     """Draw a thumbnail small enough to go into an event log.
@@ -51,6 +58,8 @@ def thumb(
         dominate.
     marks
         Positions to circle.
+    signed
+        Of an image that scatters about zero: grey is zero, white is more, black is less.
     max_bytes
         Upper limit of the size; sky noise does not compress, so grey levels go first, then pixels.
 
@@ -61,7 +70,11 @@ def thumb(
     """
     png = b""
     for side, levels in _THUMB_TRIES:
-        png = _png(data, flags, marks, side, levels)
+        factor = max(1, -(-max(data.shape) // side))
+        grey, colors = _bin(data, flags, factor)
+        scaled, kinds = _about_zero(grey) if signed else stretch(grey), () if marks is None else (marks,)
+        picture = _palette_picture(scaled, colors, kinds, 1 / factor, levels)
+        png = _png(picture, levels)
         if len(png) <= max_bytes:
             break
     return png
@@ -70,42 +83,82 @@ def thumb(
 def preview(
     data: npt.NDArray[np.floating],
     flags: Flags | None = None,
-    marks: Marks | None = None,
+    marks: Sequence[Marks] = (),
     *,
     max_side_pix: int = 1600,
-) -> bytes:
-    """Draw a large picture: at most `max_side_pix` on a side, 200 grey levels; else as `thumb`."""
-    return _png(data, flags, marks, max_side_pix, 200)
+    signed: bool = False,
+) -> Image.Image:
+    """Draw a large picture; small images are enlarged by a whole number.
+
+    Parameters
+    ----------
+    data, flags
+        As of `thumb`.
+    marks
+        Positions to circle, each kind in its own colour.
+    max_side_pix
+        The longer side of the picture is at most so long.
+    signed
+        As of `thumb`.
+
+    Returns
+    -------
+    picture
+        RGB, row 0 at the bottom.
+    """
+    factor = max(1, -(-max(data.shape) // max_side_pix))
+    zoom = max(1, min(_ZOOM, min(_ZOOMED_PIX, max_side_pix) // max(data.shape)))
+    grey, colors = _bin(data, flags, factor)
+    scaled = _about_zero(grey) if signed else stretch(grey)
+    if zoom > 1:
+        scaled = scaled.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        colors = colors.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return _palette_picture(scaled, colors, marks, zoom / factor, 200).convert("RGB")
 
 
-def _png(
-    data: npt.NDArray[np.floating], flags: Flags | None, marks: Marks | None, side: int, levels: int
-) -> bytes:
-    factor = max(1, -(-max(data.shape) // side))
-    binned, colors = _bin(data, flags, factor)
-    grey = np.rint(stretch(binned) * (levels - 1)).astype(np.uint8)
-    # Palette: the grey levels, then the flags' colours, then the marks'.
+def _palette_picture(
+    scaled: Float32, colors: npt.NDArray[np.uint8], marks: Sequence[Marks], scale: float, levels: int
+) -> Image.Image:
+    """Make a picture whose palette is the grey levels, then the flags' colours, then the marks'."""
+    grey = np.rint(scaled * (levels - 1)).astype(np.uint8)
     index = np.where(colors > 0, levels - 1 + colors, grey).astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(index[::-1]), mode=None)
     palette = [round(255 * k / (levels - 1)) for k in range(levels) for _ in range(3)]
-    for _, color in FLAG_COLORS:
+    for color in (*(color for _, color in FLAG_COLORS), *(kind.color for kind in marks)):
         palette.extend(color)
-    picture.putpalette([*palette, *MARK_COLOR])
-    if marks is not None:
-        _draw_marks(picture, marks, factor, levels + len(FLAG_COLORS))
+    picture.putpalette(palette)
+    for number, kind in enumerate(marks, start=levels + len(FLAG_COLORS)):
+        _draw_marks(picture, kind, scale, number)
+    return picture
+
+
+def _png(picture: Image.Image, levels: int) -> bytes:
     out = io.BytesIO()
-    picture.save(out, "PNG", optimize=side < 512, bits=4 if levels + len(FLAG_COLORS) < 16 else 8)
+    picture.save(out, "PNG", optimize=True, bits=4 if levels + len(FLAG_COLORS) < 16 else 8)
     return out.getvalue()
 
 
-def _draw_marks(picture: Image.Image, marks: Marks, factor: int, color: int) -> None:
+def _draw_marks(picture: Image.Image, marks: Marks, scale: float, color: int) -> None:
     draw = ImageDraw.Draw(picture)
-    radius = max(3.0, marks.radius_pix / factor)
-    width = 1 if max(picture.size) < 512 else 2
-    for x, y in zip(
-        np.asarray(marks.x) / factor, picture.height - 1 - np.asarray(marks.y) / factor, strict=True
-    ):
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=width)
+    large = max(picture.size) >= _LARGE
+    radii = np.maximum(5.0 if large else 3.0, np.broadcast_to(marks.radius_pix, np.shape(marks.x)) * scale)
+    columns = (np.asarray(marks.x) + 0.5) * scale - 0.5
+    rows = picture.height - 0.5 - (np.asarray(marks.y) + 0.5) * scale
+    for x, y, r in zip(columns.tolist(), rows.tolist(), radii.tolist(), strict=True):
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=color, width=2 if large else 1)
+
+
+def _about_zero(
+    data: npt.NDArray[np.floating], *, soft_sigma: float = 3.0, most_sigma: float = 30.0
+) -> Float32:
+    """Map values to 0..1, zero to the middle: linear up to `soft_sigma`, compressed beyond."""
+    finite = data[np.isfinite(data) & (data != 0)]
+    if finite.size == 0:
+        return np.full(data.shape, 0.5, np.float32)
+    soft = soft_sigma * (clipped_stats(finite[:: max(1, finite.size // 20000)]).sigma or 1.0)
+    top = np.arcsinh(most_sigma / soft_sigma)
+    scaled = 0.5 + np.arcsinh(np.nan_to_num(data) / soft) / (2 * top)
+    return np.asarray(np.clip(scaled, 0, 1), np.float32)
 
 
 def _bin(

@@ -69,7 +69,12 @@ def test_each_section_has_its_own_versions_numbers_and_picture(runner, settings)
     assert made.metadata["fwhm_pix"].value == 2.5
     assert "nothing" not in made.metadata  # a NaN
     assert made.metadata["file"].value == str(settings.data_root / "e1_2_zero_point")
-    assert made.description.startswith("![zero_point](data:image/png;base64,")
+    page = "http://127.0.0.1:3001/picture/demo/e1/2/zero_point.png"
+    assert made.description.startswith("[![zero_point](data:image/png;base64,")
+    assert made.description.endswith(f")]({page})")
+    small = page.replace("picture", "thumb")
+    picture = f"[![shown while seechange ui runs]({small})]({page})"
+    assert made.metadata["picture"].value == f"{picture}\n\n[full size]({page})"
 
 
 def test_one_run_covers_the_exposure_with_one_op(runner, settings):

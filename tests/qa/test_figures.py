@@ -55,19 +55,10 @@ def test_score_histogram(tmp_path):
     check(figures.score_histogram(np.zeros((10, 10), np.float32)), tmp_path, "empty_score")
 
 
-def test_triplets_show_the_best_first(found, tmp_path):
-    figure = figures.triplets(found.stamps, found.detections)
-    check(figure, tmp_path, "triplets")
-    shown = [abs(float(ax.get_title()[:-1])) for ax in figure.axes[:8]]
-    assert shown == sorted(shown, reverse=True)
-    assert shown[0] == pytest.approx(np.abs(found.detections.score).max(), abs=0.06)
-
-
-def test_nothing_to_show_is_no_error(field, found):
+def test_nothing_to_show_is_no_error(field):
     nothing = np.zeros(0, int)
     for figure in (
         figures.wcs_residuals(field.sources.select(nothing), field.wcs, field.catalog),
         figures.zero_point_scatter(field.sources.select(nothing), field.wcs, field.catalog, field.zero_point),
-        figures.triplets(found.stamps, found.detections.select(nothing)),
     ):
         assert to_png(figure, dpi=50)
