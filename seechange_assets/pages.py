@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -58,7 +59,11 @@ def make_app(settings: Settings, port: int) -> Starlette:
             Route("/mark", _mark, methods=["POST"]),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=partial(_guard, own=own_names(port)))],
-        exception_handlers={SeeChangeError: _refuse, FileNotFoundError: _refuse},
+        exception_handlers={
+            SeeChangeError: _refuse,
+            FileNotFoundError: _refuse,
+            SQLAlchemyError: _no_database,
+        },
     )
     app.state.settings = settings
     return app
@@ -89,6 +94,12 @@ def _refuse(_request: Request, error: Exception) -> Response:
     missing = isinstance(error, NotFoundError | FileNotFoundError)
     status = 404 if missing else 400 if isinstance(error, UserError) else 500
     return PlainTextResponse(f"{' '.join(str(error).split())}\n", status)
+
+
+def _no_database(_request: Request, error: Exception) -> Response:
+    """Say in one line what the database said: it may be away for a moment, or have no tables yet."""
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    return PlainTextResponse(f"the database does not answer: {said}\n", 503)
 
 
 async def _index(request: Request) -> Response:

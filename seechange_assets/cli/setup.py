@@ -104,6 +104,7 @@ def _pages(
         process = subprocess.Popen(
             [sys.executable, "-m", "seechange_assets.pages", str(listening.fileno())],
             env={**environment, **told},
+            cwd=environment["DAGSTER_HOME"],
             stdin=subprocess.PIPE,  # its end tells the process that we are no more, however we ended
             pass_fds=[listening.fileno()],
             start_new_session=True,

@@ -47,7 +47,7 @@ FACTS = {
     "n_good": "{:.0f} good",
     "n_new_objects": "{:.0f} new objects",
     "limiting_mag": "depth {:.2f} mag",
-    "transparency_mag": "clouds {:.2f} mag",
+    "cloud_mag": "clouds {:.2f} mag",
 }
 
 

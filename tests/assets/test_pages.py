@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
@@ -13,6 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import seechange_core.chain
+from seechange_assets.cli.setup import _pages
+from seechange_assets.home import dagster_home
 from seechange_assets.pages import make_app
 from seechange_core.chain import Marked, VerdictRow
 from seechange_core.chain.queries import NightRow, StatusRow
@@ -200,24 +200,18 @@ def test_no_other_site_can_mark_or_read(browser, made, headers):
     assert read.headers.get("access-control-allow-origin") is None
 
 
-def test_the_server_ends_with_who_started_it(settings):
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    program = [sys.executable, "-m", "seechange_assets.pages", str(listening.fileno())]
-    own = {"SEECHANGE_PATH__DATA_ROOT": str(settings.data_root)}
-    process = subprocess.Popen(
-        program, stdin=subprocess.PIPE, pass_fds=[listening.fileno()], env={**os.environ, **own}
-    )
-    listening.close()
-    try:
-        with pytest.raises(urllib.error.HTTPError) as none:  # the port waits for the server
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/picture/demo/e1/0/x.png", timeout=60)
-        assert none.value.code in (404, 500)
-        none.value.close()
-        process.stdin.close()
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
+def test_the_server_takes_a_free_port_and_ends_with_who_started_it(settings):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        first = taken.getsockname()[1]
+        environment = {**os.environ, "SEECHANGE_PATH__DATA_ROOT": str(settings.data_root)}
+        environment["DAGSTER_HOME"] = str(dagster_home(settings))
+        with _pages(settings, first, environment) as (address, told):
+            assert told["SEECHANGE_PAGES_URL"] == address
+            port = int(address.rpartition(":")[2])
+            assert port > first
+            with pytest.raises(urllib.error.HTTPError) as none:  # the port waits for the server
+                urllib.request.urlopen(f"{address}/", timeout=60)
+            assert (none.value.code, none.value.read()[:30]) == (503, b"the database does not answer: ")
+            none.value.close()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=1)

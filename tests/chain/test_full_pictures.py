@@ -141,6 +141,24 @@ def test_bright_stars_lie_on_the_solution_that_is_drawn(processed):
         assert abs(off[1]) > 0.01
 
 
+def test_every_step_tells_the_numbers_that_one_plots_over_partitions(processed):
+    wanted = {
+        "source_list": {"fwhm_pix", "sky_e", "sky_rms_e", "n_sources"},
+        "world_coordinates": {"fwhm_arcsec", "rms_mas", "n_matched"},
+        "zero_point": {"zp", "zp_err", "limiting_mag", "zp_stars"},
+        "subtraction": {"score_sigma", "reference_coverage"},
+        "detections": {"limiting_mag", "n_detections"},
+        "cutouts": {"n_cutouts"},
+        "measurement": {"n_measurements", "n_good"},
+        "forced_photometry": {"n_fluxes"},
+    }
+    rows = chain.status(processed.settings, [processed.science[-1]])
+    assert {row.step for row in rows} == set(STEP_NAMES)
+    for row in rows:
+        assert wanted.get(row.step, set()) | {"seconds", "peak_mb"} <= row.metrics.keys()
+        assert all(type(value) is float for value in row.metrics.values())
+
+
 def test_nights_are_listed_the_last_first(processed):
     rows = chain.nights(processed.settings)
     assert [row.night for row in rows] == sorted({row.night for row in rows}, reverse=True)
