@@ -1,4 +1,4 @@
-"""Pages beside the web UI: nights, exposures, full-size pictures, and a person's word on an object.
+"""Pages beside the web UI: reports of nights, full-size pictures, and a person's word on an object.
 
 They are drawn when someone asks, from the database and the files. The server listens on this machine only,
 and it answers to no other name: a page of another site can neither read here nor mark anything.
@@ -56,6 +56,7 @@ def make_app(settings: Settings, port: int) -> Starlette:
             Route("/exposure/{instrument}/{exposure}", _exposure),
             Route("/picture/{instrument}/{exposure}/{section}/{product}.png", _picture),
             Route("/thumb/{instrument}/{exposure}/{section}/{product}.png", _thumb),
+            Route("/report/{instrument}/{night}", _report),
             Route("/mark", _mark, methods=["POST"]),
         ],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=partial(_guard, own=own_names(port)))],
@@ -114,6 +115,15 @@ async def _night(request: Request) -> Response:
     if not rows:
         raise NotFoundError(f"{instrument} has no exposures of the night {night}", cure="see the list at /")
     return HTMLResponse(pages_html.night(instrument, night, rows))
+
+
+async def _report(request: Request) -> Response:
+    """Tell a night as it is now, marks made a moment ago included."""
+    settings = request.app.state.settings
+    page = await run_in_threadpool(
+        core.night_report, settings, request.path_params["instrument"], request.path_params["night"]
+    )
+    return HTMLResponse(page, headers={"Cache-Control": _CACHE})
 
 
 async def _exposure(request: Request) -> Response:

@@ -24,11 +24,11 @@ def index(nights: Iterable[Any]) -> str:
     """List the nights, `chain.NightRow`, with links to their exposures."""
     rows = [
         f"<tr><td>{_link(('night', row.instrument, row.night), row.night)}<td>{escape(row.instrument)}"
-        f'<td class="number">{row.n_exposures}'
+        f'<td class="number">{row.n_exposures}<td>{_link(("report", row.instrument, row.night), "report")}'
         for row in nights
     ]
     none = '<p class="quiet">No science exposure is registered yet (seechange ingest).'
-    table = "<table><tr><th>night<th>instrument<th>exposures" + "".join(rows) + "</table>"
+    table = "<table><tr><th>night<th>instrument<th>exposures<th>" + "".join(rows) + "</table>"
     return _page("Nights", table if rows else none)
 
 
@@ -41,7 +41,8 @@ def night(instrument: str, name: str, exposures: Sequence[Any]) -> str:
         for row in exposures
     ]
     table = "<table><tr><th>exposure<th>filter<th>time<th>target<th>" + "".join(rows) + "</table>"
-    return _page(f"{instrument}, night of {name}", f"<nav>{_link((), 'all nights')}</nav>{table}")
+    links = f"{_link((), 'all nights')} {_link(('report', instrument, name), 'report of this night')}"
+    return _page(f"{instrument}, night of {name}", f"<nav>{links}</nav>{table}")
 
 
 def exposure(row: Any, steps: Sequence[str], product: str, status: Iterable[Any]) -> str:

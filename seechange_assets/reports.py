@@ -72,7 +72,7 @@ def report_asset(instrument: str) -> dg.AssetsDefinition:
                 asset_key=key,
                 partition=night,
                 description=embedded(made.picture, "seeing and depth") if made.picture else None,
-                metadata=_metadata(settings, made),
+                metadata=_metadata(settings, instrument, night, made),
                 tags={VERSION_TAG: made.version, f"{VERSION_TAG}_is_user_provided": "true"},
             )
         )
@@ -158,10 +158,11 @@ def _request(instrument: str, state: core.NightState, attempt: int) -> dg.RunReq
     )
 
 
-def _metadata(settings: Settings, made: core.WrittenReport) -> dict[str, Any]:
+def _metadata(settings: Settings, instrument: str, night: str, made: core.WrittenReport) -> dict[str, Any]:
     """Show the headline, so that Dagster plots it over nights, and where the page is."""
     return {
         **{name: dg.MetadataValue.float(float(f"{v:.{DIGITS}g}")) for name, v in made.figures.items()},
+        "page": dg.MetadataValue.url(f"{settings.pages_url}/report/{instrument}/{night}"),
         "report": dg.MetadataValue.path(str(settings.data_root / made.path)),
         "filters": table(made.filters),
     }

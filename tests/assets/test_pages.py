@@ -77,6 +77,7 @@ def made(monkeypatch, core, settings):
 
     fakes = {"exposures": exposures, "picture_version": version, "full_picture": draw, "small_picture": draw}
     fakes |= {"mark": mark, "object_named": object_named, "status": status}
+    fakes["night_report"] = lambda settings, instrument, night: f"<h1>{instrument} {night}</h1>"
     fakes["nights"] = lambda settings: [NightRow("demo", "2025-01-01", 1)]
     for name, fake in fakes.items():
         monkeypatch.setattr(seechange_core.chain, name, fake)
@@ -92,6 +93,10 @@ def browser(made, settings):
 def test_from_the_nights_to_a_picture(browser, made):
     assert 'href="/night/demo/2025-01-01"' in browser.get("/").text
     night = browser.get("/night/demo/2025-01-01").text
+    for page in (browser.get("/").text, night):
+        assert 'href="/report/demo/2025-01-01"' in page
+    report = browser.get("/report/demo/2025-01-01")
+    assert (report.text, report.headers["cache-control"]) == ("<h1>demo 2025-01-01</h1>", "private, no-cache")
     assert 'href="/exposure/demo/e1"' in night
     assert "&lt;M31&gt;" in night
     page = browser.get("/exposure/demo/e1").text

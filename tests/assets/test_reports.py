@@ -145,6 +145,7 @@ def test_the_report_is_shown_with_its_figures_and_what_failed(runner, nights):
     assert made.partition == "2026-02-24" and made.tags["dagster/data_version"] == "v1"
     assert made.metadata["seeing_arcsec"].value == 1.1
     assert made.metadata["report"].path.endswith("reports/demo/2026-02-24.html")
+    assert made.metadata["page"].url == "http://127.0.0.1:3001/report/demo/2026-02-24"
     assert "data:image/png;base64," in made.description
     check = dg.AssetCheckKey(KEY, CHECK)
     (evaluated,) = runner.instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
