@@ -82,7 +82,10 @@ def _section(
         picture = f'<img loading="lazy" src="{thumb}.png" alt="its picture">'
         return f'<figure><a href="{address}.png">{picture}</a><figcaption>{name}{flags}</figcaption></figure>'
     ended = next((parts[step] for step in steps if step in parts and parts[step].status != "done"), None)
-    why = f"{_words(ended.step)} {ended.status}: {ended.message}" if ended else "not made yet"
+    why = "not made yet"
+    if ended is not None:
+        message = ended.message.removeprefix(f"exposure {ended.exposure}, section {section}: ")
+        why = f"{_words(ended.step)} {ended.status}: {message}"
     return f'<figure><figcaption>{name} <span class="bad">{escape(why)}</span></figcaption></figure>'
 
 

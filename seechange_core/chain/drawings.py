@@ -14,7 +14,7 @@ from seechange_core.chain.sheets import arcsec_steps, sexagesimal
 from seechange_core.chain.steps_change import cutouts, detections, difference, stamps
 from seechange_core.chain.steps_image import catalog_stars, read_raw
 from seechange_core.flags import names
-from seechange_core.frames import Detections, Flags, Sources
+from seechange_core.frames import Detections, Flags, Sources, Stamps
 from seechange_core.products.measurement import Measurement
 from seechange_core.products.object import Object
 from seechange_core.qa import figures
@@ -141,15 +141,23 @@ def _cutouts(section: Section) -> Drawing:
     found = detections(section)
     if not len(found):
         return Drawing(nothing("nothing was detected"))
-    best = _best(found, COLUMNS * ROWS)
-    return Drawing(draw_cards([_card(section, found, k) for k in best.tolist()]), words=_of(best, found))
+    best, every = _best(found, COLUMNS * ROWS), stamps(section, cutouts(section))
+    cards = [_card(section, found, k, one_of(every, k)) for k in best.tolist()]
+    return Drawing(draw_cards(cards), words=_of(best, found))
 
 
 def _of(best: np.ndarray, found: Detections) -> list[str]:
     return [f"the best {len(best)} of {len(found)}"] if len(best) < len(found) else []
 
 
-def _card(section: Section, found: Detections, k: int, of: Measurement | None = None, name: str = "") -> Card:
+def _card(
+    section: Section,
+    found: Detections,
+    k: int,
+    own: Stamps,
+    of: Measurement | None = None,
+    name: str = "",
+) -> Card:
     wcs = load.wcs(section)
     x, y = float(found.x[k]), float(found.y[k])
     ra, dec = (float(value) for value in wcs.to_sky(x, y))
@@ -163,7 +171,7 @@ def _card(section: Section, found: Detections, k: int, of: Measurement | None = 
         brightness=mag,
         place=f"{sexagesimal(ra, dec)}   x {x:.1f}, y {y:.1f}",
         note=", ".join(names(of.bad_reasons, BadReason)).replace("_", " ") if of is not None and bad else "",
-        stamps=one_of(stamps(section, cutouts(section)), k),
+        stamps=own,
         north=north,
         east=east,
     )
@@ -187,7 +195,8 @@ def _measurement(section: Section) -> Drawing:
     made = {row.number: known[row.id] for row in rows if row.id in known}
     order = sorted(made, key=lambda k: (made[k][0].is_bad, -abs(found.score[k])))
     best = np.array(order[: COLUMNS * ROWS], int)
-    cards = [_card(section, found, k, *made[k]) for k in best.tolist()]
+    every = stamps(section, rows)
+    cards = [_card(section, found, k, one_of(every, k), *made[k]) for k in best.tolist()]
     return Drawing(draw_cards(cards), words=_of(best, found))
 
 

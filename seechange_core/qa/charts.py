@@ -16,6 +16,8 @@ from seechange_core.qa.style import BLACK, BLUE, GREY, PALE, VERMILION, font
 FINE = 2
 #: An arrow as long as the typical residual takes this part of the field's longer side.
 _ARROW = 0.06
+#: More of them hide each other: then only every second star is drawn, or third.
+_ARROWS = 250
 #: Arrows are drawn up to so many typical residuals.
 _FAR = 3.5
 _SIZE, _HEAD, _FOOT = (400, 220), 20, 18
@@ -101,6 +103,8 @@ def arrows(stars: PlaceResiduals, wcs: WcsSolution) -> bytes:
     scale = min(side / wcs.shape[0], (width - side - 60) / wcs.shape[1])
     field = (4.0, float(_HEAD), 4 + scale * wcs.shape[1], _HEAD + scale * wcs.shape[0])
     canvas.box(field)
+    canvas.text((4, 3), f"{len(stars)} stars, {wcs.rms_mas:.1f} mas rms per axis", BLACK, bold=True)
+    stars = stars.select(np.arange(0, len(stars), 1 + len(stars) // _ARROWS))
     x, y = field[0] + scale * (stars.x + 0.5), field[3] - scale * (stars.y + 0.5)
     per_mas = _ARROW * scale * max(wcs.shape) / spread
     # What is far off is no arrow of this solution: a short one in another colour says so.
@@ -110,7 +114,6 @@ def arrows(stars: PlaceResiduals, wcs: WcsSolution) -> bytes:
     for x0, y0, x1, y1, out in zip(x, y, *ends, far > 1, strict=True):
         canvas.line([(x0, y0), (x1, y1)], VERMILION if out else BLUE)
     canvas.dots(x, y, BLUE, 1.2)
-    canvas.text((4, 3), f"{len(stars)} stars, {wcs.rms_mas:.1f} mas rms per axis", BLACK, bold=True)
     key = float(f"{2 * spread:.1g}")
     foot = field[3] + 9
     canvas.line([(field[0], foot), (field[0] + key * per_mas, foot)], BLUE, 1.5)

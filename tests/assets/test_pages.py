@@ -70,7 +70,7 @@ def made(monkeypatch, core, settings):
     def status(settings, names):
         rows = [
             ("0", "image", "done", ""),
-            ("1", "image", "stopped", "a <dead> CCD"),
+            ("1", "image", "stopped", "exposure e1, section 1: a <dead> CCD"),
             ("10", "image", "done", ""),
         ]
         return [StatusRow("e1", s, step, fate, "", why, "p", False, True) for s, step, fate, why in rows]
