@@ -145,7 +145,7 @@ def _known(settings: Settings, request: Request) -> Any:
 
 
 async def _picture(request: Request) -> Response:
-    return await _png(request, core.full_picture)
+    return await _png(request, partial(_one_at_a_time, core.full_picture))
 
 
 async def _thumb(request: Request) -> Response:
@@ -160,7 +160,7 @@ async def _png(request: Request, draw: Callable[..., bytes]) -> Response:
     headers = {"ETag": f'"{version}"', "Cache-Control": _CACHE}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    png = await run_in_threadpool(_one_at_a_time, draw, settings, *what)
+    png = await run_in_threadpool(draw, settings, *what)
     return Response(png, media_type="image/png", headers=headers)
 
 
