@@ -198,7 +198,7 @@ def _card(
     draw.text((left, top - 3), f"{number}  {card.name}", BLACK, head)
     draw.text((right, top - 3), card.brightness, BLACK, head, anchor="ra")
     draw.text((left, top + _LINE), card.kind, COLORS.get(card.kind, BLACK), font(13, "-Bold"))
-    shift = draw.textlength(f"{card.kind}   ", font(13, "-Bold"))
+    shift = draw.textlength(f"{card.kind}   ", font(13, "-Bold")) if card.kind else 0
     draw.text((left + shift, top + _LINE), card.facts, GREY, text)
     if card.verdict:
         words = f"called {card.verdict}"

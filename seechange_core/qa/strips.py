@@ -111,7 +111,7 @@ def curve_panels(
         _panel(canvas, curve, (column * width, row * height), panel, (first - 0.05 * span, 1.1 * span, mjd))
     bands = ", ".join(dict.fromkeys(str(band) for curve in curves for band in curve.band.tolist()))
     words = f"difference flux in {bands}, µJy if the catalog is AB; {_days(last - first)}; now: the grey line"
-    canvas.text((2, rows * height + 1), words, size=9)
+    canvas.text((2, rows * height + 1), words, size=11 if width > 200 else 9)
     return canvas.picture()
 
 
@@ -146,13 +146,15 @@ def _panel(
             canvas.line([(x[i], up[i]), (x[i], down[i])], color)
         canvas.dots(x[mine], y[mine], color, 3.0 if gutter else 2.0)
     if gutter:
-        for value, anchor in ((high - room, "ra"), (low + room, "rs"), (0.0, "rm")):
+        ends = ((high - room, "ra"), (low + room, "rs"))
+        for value, anchor in (*(end for end in ends if end[0]), (0.0, "rm")):
             place = (left - 4, top + (high - value) / (high - low) * height)
             canvas.text(place, f"{value:.3g}", size=9, anchor=anchor)
     best = float(np.max(np.abs(curve.flux / curve.flux_err)[known], initial=0.0))
     label = curve.label if gutter or len(curve.label) < 12 else f"…{curve.label[-9:]}"
-    canvas.text((left, top - _LINE + 2), label, BLACK, size=9)
-    canvas.text((left + width, top - _LINE + 2), f"{best:.0f}σ", size=9, anchor="ra")
+    size = 11 if gutter else 9
+    canvas.text((left, top - 2), label, BLACK, size=size, anchor="ld")
+    canvas.text((left + width, top - 2), f"{best:.0f}σ", size=size, anchor="rd")
 
 
 def _days(span: float) -> str:
