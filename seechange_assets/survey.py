@@ -18,6 +18,7 @@ def process_exposures(
     *,
     sections: Sequence[str] | None = None,
     through: str | None = None,
+    outdated: bool = False,
     redo: bool = False,
     jobs: int = 0,
     progress: Watcher | None = None,
@@ -36,6 +37,8 @@ def process_exposures(
         Section ids; None takes all.
     through
         Name of the last step; None goes to the end.
+    outdated
+        Of these, take those that the present settings would make differently.
     redo
         Make products of the chain again that are there and up to date.
     jobs
@@ -60,12 +63,17 @@ def process_exposures(
     by_instrument: dict[str, list[str]] = {}
     for exposure in core.exposures(settings, names or None):
         by_instrument.setdefault(exposure.instrument, []).append(exposure.name)
-    for instrument in by_instrument:
+    for instrument, chosen in by_instrument.items():
         _check_instrument(settings, instrument)
         _check_sections(instrument, sections)
+        if outdated:
+            old = {row.name for row in core.outdated_exposures(settings, instrument)}
+            by_instrument[instrument] = [name for name in chosen if name in old]
     reports: list[StepReport] = []
     with Runner(settings, jobs, progress) as runner:
         for instrument, exposures in by_instrument.items():
+            if not exposures:
+                continue
             nights = core.nights_serving(settings, instrument, exposures)
             reports += runner.build_masters(instrument, nights, sections or None)
             reports += runner.process(instrument, exposures, sections or None, through, redo)

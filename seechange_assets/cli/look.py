@@ -49,6 +49,9 @@ def show(
     outdated: Annotated[
         bool, typer.Option("--outdated", help="Only what the present settings would make differently.")
     ] = False,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="What made each step, and what changed in the settings since.")
+    ] = False,
     calibrators: Annotated[
         bool, typer.Option("--calibrators", help="Which calibrators the present images were made with.")
     ] = False,
@@ -57,21 +60,26 @@ def show(
     """Show what exists: outcomes, quality flags and figures, versions, and what is outdated.
 
     A version is the start of the provenance id; those of other settings than the present ones are marked.
+    `seechange process --outdated` makes again what is outdated.
 
-    Example: seechange show demo_20250101_033000_sci --outdated
+    Example: seechange show demo_20250101_033000_sci --versions
     """
     from seechange_core import chain
     from seechange_core.settings import get_settings
 
-    if calibrators and outdated:
+    if calibrators + outdated + versions > 1:
         raise UserError(
-            "--calibrators shows what the present images were made with, outdated or not",
-            cure="ask for --calibrators or --outdated",
+            "--outdated, --versions and --calibrators are answers to different questions",
+            cure="ask for one of them at a time",
         )
     settings = get_settings()
     known = chain.exposures(settings, exposure or None, with_bad=True)
     if calibrators:
         return _show_calibrators(settings, exposure or None, as_json)
+    if versions:
+        return _show_versions(settings, [(row.name, row.instrument) for row in known], as_json)
+    if outdated and not exposure:
+        return _show_outdated(settings, as_json)
     rows = [as_dict(row) for row in chain.status(settings, exposure or None)]
     if outdated:
         rows = [row for row in rows if row["outdated"]]
@@ -99,6 +107,44 @@ def show(
             [_overview(name, group, last) for name, group in by_name.items()], ["exposure", "sections"]
         )
         _tell_verdicts(settings, None)
+    return 0
+
+
+def _show_outdated(settings: "Settings", as_json: bool) -> int:
+    """List the exposures that are outdated, and the first step that would be made differently."""
+    from seechange_assets.definitions import instruments_of
+    from seechange_core import chain
+
+    rows = [
+        as_dict(row) for name in instruments_of(settings) for row in chain.outdated_exposures(settings, name)
+    ]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table([{**row, "exposure": row["name"]} for row in rows], ["exposure", "night", "step"])
+        counts = Counter(row["step"] for row in rows)
+        typer.echo("; ".join(f"{n} from {step} on" for step, n in counts.items()))
+    else:
+        typer.echo("nothing is outdated")
+    return 0
+
+
+def _show_versions(settings: "Settings", exposures: Sequence[tuple[str, str]], as_json: bool) -> int:
+    """Say of each step of exposures which versions there are, and what the settings have changed since."""
+    from seechange_core import chain
+
+    rows = [
+        {"exposure": name, **as_dict(row)}
+        for name, instrument in exposures
+        for row in chain.versions(settings, name, instrument)
+    ]
+    if as_json:
+        print_json(rows)
+        return 0
+    for row in rows:
+        row["version"] = row["provenance"][:8]
+        row["since"] = "present" if row["is_present"] else "; ".join(row["changes"])
+    print_table(rows, ["exposure", "step", "version", "code_version", "sections", "since"])
     return 0
 
 

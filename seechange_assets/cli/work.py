@@ -37,6 +37,9 @@ def process(
         list[str] | None, typer.Option("--section", help="Only this section; repeatable.")
     ] = None,
     through: Annotated[str | None, typer.Option("--through", help="Last step, e.g. zero_point.")] = None,
+    outdated: Annotated[
+        bool, typer.Option("--outdated", help="Only those that the present settings would make differently.")
+    ] = False,
     redo: Redo = False,
     jobs: Jobs = 0,
     as_json: Json = False,
@@ -51,8 +54,9 @@ def process(
 
     with Progress("section") as progress:
         reports = process_exposures(
-            exposures, sections=section, through=through, redo=redo, jobs=jobs, progress=progress
-        )
+            exposures, sections=section, through=through, outdated=outdated, redo=redo, jobs=jobs,
+            progress=progress,
+        )  # fmt: skip
     return summarize(reports, "section", as_json)
 
 

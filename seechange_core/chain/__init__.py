@@ -29,6 +29,7 @@ from seechange_core.chain.night_report import WrittenReport, night_report, repor
 from seechange_core.chain.night_rows import NightState, last_night, recent_nights
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.queries import exposures, nights, status
+from seechange_core.chain.outdated import OutdatedExposure, Version, outdated_exposures, versions
 from seechange_core.chain.reference_flux import notes_on_references
 from seechange_core.chain.reference_inputs import references_wanted
 from seechange_core.chain.reference_sets import list_references, use_references
@@ -65,10 +66,12 @@ __all__ = [
     "MasterKey",
     "NightState",
     "Outcome",
+    "OutdatedExposure",
     "Selection",
     "Step",
     "StepReport",
     "VerdictRow",
+    "Version",
     "WantedMaster",
     "WrittenReport",
     "all_candidates",
@@ -96,6 +99,7 @@ __all__ = [
     "object_named",
     "object_near",
     "picture_version",
+    "outdated_exposures",
     "position_light_curve",
     "provenances",
     "recent_nights",
@@ -110,6 +114,7 @@ __all__ = [
     "too_dense_sections",
     "use_references",
     "verdict_history",
+    "versions",
     "walk",
     "write_night_report",
 ]

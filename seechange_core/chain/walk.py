@@ -28,7 +28,7 @@ from seechange_core.errors import (
     UserError,
 )
 from seechange_core.kernel_cache import mark_warm
-from seechange_core.products.outcome import StepOutcome, record_outcome
+from seechange_core.products.outcome import StepOutcome, make_newest, record_outcome
 from seechange_core.provenance import digest
 from seechange_core.settings import Settings, use_settings
 from seechange_core.stages.judge import flags_of_stop
@@ -112,6 +112,8 @@ def _run(section: Section, step: Step, *, redo: bool, only_load: bool) -> StepRe
         past = _past(section, step)
         version = section.versions[step.name] = data_version(section, step)
         if past is not None and past.data_version == version and not redo:
+            if not past.is_newest:
+                _patient(lambda: _prefer(section, past))
             if past.status == Outcome.STOPPED:
                 return _again(section, step, past)
             if past.status == Outcome.DONE and step.is_there(section):
@@ -165,6 +167,12 @@ def _past(section: Section, step: Step) -> StepOutcome | None:
         return StepOutcome.find(
             session, section.exposure.id, section.section, step.name, section.provenance_id(step.name)
         )
+
+
+def _prefer(section: Section, past: StepOutcome) -> None:
+    """Note that an older version is the one in use again: the settings are as they were."""
+    with open_session(section.settings) as session:
+        make_newest(session, past)
 
 
 def _done(

@@ -4,7 +4,16 @@ import uuid
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import CheckConstraint, ColumnElement, String, UniqueConstraint, and_, select
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    Index,
+    String,
+    UniqueConstraint,
+    and_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from seechange_core.products.base import Detail, link, save, unindexed
@@ -20,6 +29,7 @@ class StepOutcome(Detail, Base):
     NATURAL_KEY = ("exposure_id", "section_id", "step", "provenance_id")
     __table_args__ = (
         UniqueConstraint(*NATURAL_KEY),
+        Index("ix_step_outcomes_newest", "provenance_id", "is_newest", "exposure_id"),
         CheckConstraint(f"status IN {STATUSES}", name="known_status"),
     )
 
@@ -38,6 +48,10 @@ class StepOutcome(Detail, Base):
     )
     updated_at: Mapped[datetime] = mapped_column(default=now, doc="When it last ran, UTC.")
 
+    is_newest: Mapped[bool] = mapped_column(
+        default=True, doc="Whether no other version of the step ran or was found up to date since."
+    )
+
     @classmethod
     def find(
         cls, session: Session, exposure_id: uuid.UUID, section_id: str, step: str, provenance_id: str
@@ -54,7 +68,21 @@ class StepOutcome(Detail, Base):
 
 def record_outcome(session: Session, outcome: StepOutcome) -> StepOutcome:
     """Record how a step ended, in the place of how it ended before."""
-    return save(session, outcome, replace=True)
+    row = save(session, outcome, replace=True)
+    make_newest(session, row)
+    return row
+
+
+def make_newest(session: Session, outcome: StepOutcome) -> None:
+    """Let an outcome be the newest of its section's step, and no other version's."""
+    same = (
+        StepOutcome.exposure_id == outcome.exposure_id,
+        StepOutcome.section_id == outcome.section_id,
+        StepOutcome.step == outcome.step,
+    )
+    is_this = StepOutcome.provenance_id == outcome.provenance_id
+    wrong = StepOutcome.is_newest.is_distinct_from(is_this)
+    session.execute(update(StepOutcome).where(*same, wrong).values(is_newest=is_this))
 
 
 def made_by(image: Any, product: Any, step: str) -> ColumnElement[bool]:
