@@ -12,6 +12,7 @@ from seechange_assets.references import reference_asset
 from seechange_assets.reports import report_asset, report_schedule
 from seechange_assets.resources import own_workers
 from seechange_assets.schedules import masters_schedule
+from seechange_assets.window import window_schedule
 from seechange_core import chain as core
 from seechange_core.errors import SettingsError
 from seechange_core.instrument import get_instrument_instance
@@ -62,6 +63,7 @@ def define(settings: Settings, workers: Any = own_workers) -> dg.Definitions:
         schedules=[
             *(masters_schedule(settings, name, sections_of(name)) for name in names),
             *(report_schedule(settings, name) for name in names),
+            *(window_schedule(settings, name, sections_of(name)) for name in names),
         ],
         sensors=[
             incoming_sensor(settings, name, sections_of(name)) for name in names if name in settings.incoming

@@ -6,18 +6,23 @@ tables in the same files, which brings an event to 3 ms. `dagster.yaml` names th
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import dagster as dg
 import sqlalchemy as sa
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 
 #: The index, the run being written, and a few that somebody is looking at.
 KEPT_SHARDS = 8
+#: Runs in one question.
+KEYS_AT_ONCE = 500
 
 
 class KeptSqliteEventLog(SqliteEventLogStorage):
@@ -69,6 +74,16 @@ class KeptSqliteEventLog(SqliteEventLogStorage):
         self._engines.move_to_end(shard)
         return self._engines[shard]
 
+    def remove_files(self, run_ids: Iterable[str]) -> None:
+        """Remove the files of runs whose events were deleted: their rows' space is never used again."""
+        for run_id in run_ids:
+            with self._db_lock:
+                engine = self._engines.pop(run_id, None)
+                if engine is not None:
+                    engine.dispose()
+                for path in Path(self.path_for_shard(run_id)).parent.glob(f"{run_id}.db*"):
+                    path.unlink(missing_ok=True)
+
     def dispose(self) -> None:
         """Close the connections."""
         while self._engines:
@@ -80,3 +95,26 @@ def _relax(connection: Any, _record: Any) -> None:
     # With the write-ahead log this stays consistent through any crash of ours; a power cut may cost the
     # last events, which the science database has.
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def forget_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    """Delete runs with all their events and checks, also the files that Dagster leaves behind.
+
+    Parameters
+    ----------
+    instance
+        On SQLite or PostgreSQL.
+    run_ids
+        Of finished runs.
+    """
+    storage = instance.event_log_storage
+    for run_id in run_ids:
+        instance.delete_run(run_id)
+    if isinstance(storage, SqlEventLogStorage):
+        checks = AssetCheckExecutionsTable
+        for start in range(0, len(run_ids), KEYS_AT_ONCE):
+            some = list(run_ids[start : start + KEYS_AT_ONCE])
+            with storage.index_connection() as connection:
+                connection.execute(checks.delete().where(checks.c.run_id.in_(some)))
+    if isinstance(storage, KeptSqliteEventLog):
+        storage.remove_files(run_ids)

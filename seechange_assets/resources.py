@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from seechange_assets.home import process_tag
 from seechange_core.chain import StepReport
 from seechange_core.errors import SeeChangeError
 from seechange_core.kernel_cache import FIRST_RUN, is_cold
@@ -87,5 +88,8 @@ def own_workers(context: dg.InitResourceContext) -> Iterator[Workers]:
     """Open a pool for one run."""
     if is_cold() and context.log is not None:
         context.log.info(FIRST_RUN)
+    if context.instance is not None and context.run is not None:
+        # Whoever finds the run unfinished later, after a power cut say, can tell that nobody works on it.
+        context.instance.add_run_tags(context.run.run_id, process_tag())
     with WorkerPool(context.resource_config["jobs"]) as pool:
         yield Workers(pool)

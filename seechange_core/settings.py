@@ -167,6 +167,15 @@ def _places_alone(value: Any) -> Any:
 Incoming = Annotated[IncomingSettings, BeforeValidator(_places_alone)]
 
 
+class WindowSettings(_Group):
+    """Which exposures the web UI shows: Dagster serves some 100,000 partitions well, a survey has more."""
+
+    nights: int = Field(30, ge=1, description="Exposures of so many nights before the latest are shown.")
+    max_partitions: int = Field(
+        100_000, ge=100, description="Exposures times sections that are shown at most; whole nights are."
+    )
+
+
 class Settings(_Group):
     """All settings, checked and immutable.
 
@@ -189,6 +198,8 @@ class Settings(_Group):
         By instrument, where its raw files arrive: what the web UI's sensor watches.
     pages_url
         Where the pages beside the web UI are served: the address in links to full-size pictures.
+    window
+        Which exposures the web UI shows; the database keeps all.
     tag
         The tag that names the present versions of all products.
     preprocess, combine, ...
@@ -204,6 +215,7 @@ class Settings(_Group):
     known: KnownSettings = KnownSettings()
     incoming: dict[str, Incoming] = Field(default_factory=dict)
     pages_url: str = "http://127.0.0.1:3001"
+    window: WindowSettings = WindowSettings()
     tag: str = Field("current", min_length=1)
 
     preprocess: Block = Field(default_factory=dict)
@@ -439,18 +451,16 @@ def _explain(
 
 def _names(keys: tuple[str, ...]) -> list[str]:
     """Return the names known in a group of settings."""
-    match keys:
-        case ("path",):
-            return list(PathSettings.model_fields)
-        case ("known",):
-            return list(KnownSettings.model_fields)
-        case ("storage",):
-            return list(StorageSettings.model_fields)
-        case ("incoming", _):
-            return list(IncomingSettings.model_fields)
-        case ("storage", "images"):
-            return list(ImageSettings.model_fields)
-    return list(Settings.model_fields)
+    groups: dict[tuple[str, ...], type[BaseModel]] = {
+        ("path",): PathSettings,
+        ("known",): KnownSettings,
+        ("incoming",): IncomingSettings,
+        ("window",): WindowSettings,
+        ("storage",): StorageSettings,
+        ("storage", "images"): ImageSettings,
+    }
+    own = keys[:1] if keys[:1] == ("incoming",) else keys  # below it stand the names of instruments
+    return list(groups.get(own, Settings).model_fields)
 
 
 def _complete(settings: Settings) -> Settings:

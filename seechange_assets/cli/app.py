@@ -11,7 +11,18 @@ from collections.abc import Sequence
 
 import typer
 
-from seechange_assets.cli import calibrators, candidates, catalogs, data, incoming, look, report, setup, work
+from seechange_assets.cli import (
+    calibrators,
+    candidates,
+    catalogs,
+    data,
+    incoming,
+    look,
+    report,
+    setup,
+    window,
+    work,
+)
 from seechange_core.errors import SeeChangeError
 
 DEBUG = "--debug"
@@ -26,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (setup, data, incoming, catalogs, calibrators, work, look, candidates, report):
+for module in (setup, data, incoming, catalogs, calibrators, work, look, candidates, report, window):
     module.add_to(app)
 
 

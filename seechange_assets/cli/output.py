@@ -245,12 +245,17 @@ def _without_preview(report: "StepReport") -> dict[str, Any]:
     return {name: value for name, value in as_dict(report).items() if name != "preview"}
 
 
-def check_night(night: str, known: set[str]) -> None:
-    """Refuse what is no date; of a night without exposures, say on standard error which nights there are."""
+def check_date(night: str, option: str = "--night") -> None:
+    """Refuse what is no date."""
     try:
         date.fromisoformat(night)
     except ValueError:
-        raise UserError(f"--night {night} is no date", cure="write YYYY-MM-DD") from None
+        raise UserError(f"{option} {night} is no date", cure="write YYYY-MM-DD") from None
+
+
+def check_night(night: str, known: set[str]) -> None:
+    """Refuse what is no date; of a night without exposures, say on standard error which nights there are."""
+    check_date(night)
     if night not in known:
         last = ", ".join(sorted(known)[-3:])
         there = f"the last nights are {last}" if last else "there are none yet (seechange ingest)"

@@ -63,7 +63,7 @@ def ui(
 
     Example: seechange ui --port 3001
     """
-    from seechange_assets.home import existing_home
+    from seechange_assets.home import existing_home, open_instance
     from seechange_core.chain import check_settings
     from seechange_core.settings import get_settings
 
@@ -71,6 +71,8 @@ def ui(
     check_settings(settings)
     home = existing_home(settings)
     _check_port(port)
+    with open_instance(settings):  # runs that a power cut left unfinished fail, and are tried once more
+        pass
     quiet = "ignore:Function `dev_command`"  # its successor is for projects it scaffolded itself
     program = [sys.executable, "-W", quiet, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
     # A shell may have us ignore Ctrl-C, which our child would inherit; to be asked to end, or to lose the

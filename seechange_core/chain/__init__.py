@@ -28,8 +28,8 @@ from seechange_core.chain.masters import build_master
 from seechange_core.chain.night_report import WrittenReport, night_report, report_path, write_night_report
 from seechange_core.chain.night_rows import NightState, last_night, recent_nights
 from seechange_core.chain.outcome import Outcome, StepReport
-from seechange_core.chain.queries import exposures, nights, status
 from seechange_core.chain.outdated import OutdatedExposure, Version, outdated_exposures, versions
+from seechange_core.chain.queries import exposures, known_reports, nights, nights_of, status
 from seechange_core.chain.reference_flux import notes_on_references
 from seechange_core.chain.reference_inputs import references_wanted
 from seechange_core.chain.reference_sets import list_references, use_references
@@ -84,6 +84,7 @@ __all__ = [
     "exposures",
     "full_picture",
     "last_night",
+    "known_reports",
     "left_out",
     "list_incoming",
     "list_references",
@@ -93,6 +94,7 @@ __all__ = [
     "masters_wanted",
     "night_report",
     "nights",
+    "nights_of",
     "nights_serving",
     "notes_on_references",
     "object_light_curve",

@@ -7,11 +7,13 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from seechange_core.chain.lineage import provenances
+from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.quality import flagged
 from seechange_core.chain.steps import STEPS
 from seechange_core.errors import NotFoundError
 from seechange_core.flags import ExposureFlag, QualityFlag, names
 from seechange_core.instrument import get_instrument_instance
+from seechange_core.products.base import chunks
 from seechange_core.products.exposure import Exposure
 from seechange_core.products.outcome import StepOutcome
 from seechange_core.products.verdict import Verdict
@@ -58,6 +60,54 @@ def exposures(
             "no such science exposure", exposure=", ".join(unknown), cure="`seechange show` lists them"
         )
     return found
+
+
+def nights_of(settings: Settings, instrument: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the nights of an instrument's exposures, by name; names that are not known are left out."""
+    query = select(Exposure.name, Exposure.night).where(Exposure.instrument == instrument)
+    found: dict[str, str] = {}
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        for some in chunks(names):
+            found |= {row.name: row.night for row in session.execute(query.where(Exposure.name.in_(some)))}
+    return found
+
+
+def known_reports(settings: Settings, exposure: str) -> list[StepReport]:
+    """Return what the database knows of an exposure under the present settings, as the walk would report it.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such exposure.
+    """
+    (row,) = exposures(settings, [exposure], with_bad=True)
+    present = {key.id for key in provenances(settings, row.instrument).values()}
+    query = select(StepOutcome).where(
+        StepOutcome.exposure_id == row.id, StepOutcome.provenance_id.in_(present)
+    )
+    with use_settings(settings), open_session(settings, read_only=True) as session:
+        bits = flagged(session, [exposure])
+        rows = list(session.scalars(query))
+    order = {step.name: n for n, step in enumerate(STEPS)}
+    rows.sort(key=lambda o: (o.section_id, order.get(o.step, len(order))))
+    return [_report(exposure, o, bits.get((o.step, o.data_version), 0)) for o in rows if o.step in order]
+
+
+def _report(exposure: str, row: StepOutcome, bits: int) -> StepReport:
+    is_done = row.status == Outcome.DONE
+    return StepReport(
+        exposure=exposure,
+        section=row.section_id,
+        step=row.step,
+        outcome=Outcome.LOADED if is_done else Outcome(row.status),
+        reason=row.reason,
+        message=row.message,
+        seconds=row.seconds,
+        code_version=row.provenance_id,
+        data_version=row.data_version,
+        metrics={k: float(v) for k, v in row.metrics.items() if v is not None},
+        bitflag=bits if is_done else int(flags_of_stop(row.step, row.reason)),
+    )
 
 
 @dataclass(frozen=True)
