@@ -1,6 +1,6 @@
 """Schedules: what is made without anybody asking.
 
-Each instrument's schedule looks every ten minutes for masters that new calibration frames allow, and
+Each instrument's schedule looks every two minutes for masters that new calibration frames allow, and
 requests one run for each kind, night and filter, over all sections. It waits until the night's frames
 have stopped coming, and builds on what is there: bias before dark before flats, one tick after another.
 What failed by what its frames are is not tried again as long as they are the same; what failed for
@@ -19,7 +19,7 @@ from seechange_assets.chain import asset_key, split
 from seechange_core import chain as core
 from seechange_core.settings import Settings
 
-EVERY = "*/10 * * * *"
+EVERY = "*/2 * * * *"
 #: A night's frames are in when none of its calibration frames was registered for so long.
 QUIET = timedelta(minutes=15)
 #: Nights of which nothing was registered for so long are left alone: new settings are no reason to make

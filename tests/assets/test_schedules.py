@@ -67,7 +67,7 @@ def kinds(data):
 def test_it_runs_without_being_asked(settings):
     schedule = define(settings).resolve_schedule_def("demo_masters_schedule")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
-    assert schedule.cron_schedule == "*/10 * * * *"
+    assert schedule.cron_schedule == "*/2 * * * *"
 
 
 def test_it_waits_until_the_nights_frames_are_in(tick):
