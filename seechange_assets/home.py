@@ -10,6 +10,7 @@ import dagster as dg
 
 from seechange_core.errors import NotFoundError, UserError
 from seechange_core.settings import Settings
+from seechange_core.storage.engine import own_schema
 
 CONFIG = Path(__file__).resolve().parents[1] / "dagster.yaml"
 #: Added to the copy in a home: `dagster dev` without a home cannot know the folder.
@@ -33,6 +34,13 @@ schedule_storage:
   config:
     base_dir: {env: DAGSTER_HOME}
 """
+#: The same where the survey's database is PostgreSQL: Dagster's tables are beside it, in a schema of its own.
+POSTGRESQL = """
+storage:
+  postgres:
+    postgres_url: {env: SEECHANGE_DAGSTER_URL}
+"""
+URL_VARIABLE, SCHEMA = "SEECHANGE_DAGSTER_URL", "dagster"
 #: Says which process carries out a run, to tell later whether it still does; the UI hides such tags.
 PROCESS_TAG = ".dagster/seechange_process"
 
@@ -59,7 +67,8 @@ def make_home(settings: Settings) -> Path:
                 "no such file", cure="install from the checkout: pip install -e .", file=str(CONFIG)
             )
         home.mkdir(parents=True, exist_ok=True)
-        config.write_text(CONFIG.read_text(encoding="utf-8") + STORAGE, encoding="utf-8")
+        storage = POSTGRESQL if _is_postgresql(settings) else STORAGE
+        config.write_text(CONFIG.read_text(encoding="utf-8") + storage, encoding="utf-8")
     nux = home / ".nux" / "nux.yaml"
     if not nux.exists():  # the web UI then asks nobody for an address
         nux.parent.mkdir(exist_ok=True)
@@ -81,6 +90,18 @@ def existing_home(settings: Settings) -> Path:
     return home
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that `dagster.yaml` refers to, for Dagster's own processes too."""
+    found = {"DAGSTER_HOME": str(existing_home(settings))}
+    if _is_postgresql(settings):
+        found[URL_VARIABLE] = own_schema(settings.database_url, SCHEMA)
+    return found
+
+
+def _is_postgresql(settings: Settings) -> bool:
+    return settings.database_url.startswith("postgresql")
+
+
 @contextmanager
 def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Open the instance that the web UI uses too.
@@ -90,18 +111,19 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     UserError
         If there is none yet.
     """
-    home = existing_home(settings)
-    before = os.environ.get("DAGSTER_HOME")
-    os.environ["DAGSTER_HOME"] = str(home)  # dagster.yaml refers to it, and so do Dagster's own processes
+    own = environment(settings)
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     try:
-        with dg.DagsterInstance.from_config(str(home)) as instance:
+        with dg.DagsterInstance.from_config(own["DAGSTER_HOME"]) as instance:
             fail_abandoned_runs(instance)
             yield instance
     finally:  # the next settings of this process have a home of their own
-        if before is None:
-            del os.environ["DAGSTER_HOME"]
-        else:
-            os.environ["DAGSTER_HOME"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def process_tag() -> dict[str, str]:

@@ -21,8 +21,8 @@ from seechange_core.params import Params, suggest
 
 CONFIG_VARIABLE = "SEECHANGE_CONFIG"
 PREFIX = "SEECHANGE_"
-#: Variables of our name that are not settings: the file itself, and what tests read.
-NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "SEECHANGE_REAL_DATA"})
+#: Variables of our name that are not settings: the file itself, what tests read, and what dagster.yaml does.
+NOT_SETTINGS = frozenset({CONFIG_VARIABLE, "SEECHANGE_REAL_DATA", "SEECHANGE_DAGSTER_URL"})
 
 #: The steps that have a block of parameters of their own.
 STAGES = (

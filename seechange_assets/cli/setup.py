@@ -63,7 +63,7 @@ def ui(
 
     Example: seechange ui --port 3001
     """
-    from seechange_assets.home import existing_home, open_instance
+    from seechange_assets.home import environment, existing_home, open_instance
     from seechange_core.chain import check_settings
     from seechange_core.settings import get_settings
 
@@ -79,12 +79,12 @@ def ui(
     # terminal, means the same.
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    own = {**os.environ, **_absolute_settings(settings), "DAGSTER_HOME": str(home)}
-    with _pages(settings, port + 1, own) as (address, environment):
+    own = {**os.environ, **_absolute_settings(settings), **environment(settings)}
+    with _pages(settings, port + 1, own) as (address, variables):
         typer.echo(f"http://127.0.0.1:{port}  (Ctrl-C to end)\n{address}  nights and full-size pictures")
         process = subprocess.Popen(
             [*program, "-h", "127.0.0.1", "-p", str(port)],
-            env={SENSOR_TIME: SENSOR_S, **environment},
+            env={SENSOR_TIME: SENSOR_S, **variables},
             cwd=home,
             start_new_session=True,  # or a terminal's Ctrl-C would reach it twice, and cut its ending short
         )

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateSchema
 
 from seechange_core.errors import DatabaseBusyError, SettingsError
 from seechange_core.settings import Settings, get_settings
@@ -64,6 +65,17 @@ def normalize_url(url: str) -> URL:
     """Return a URL with the driver named: ``postgresql://`` alone means another one to SQLAlchemy 2.1."""
     parsed = make_url(url)
     return parsed.set(drivername="postgresql+psycopg2") if parsed.drivername == "postgresql" else parsed
+
+
+def own_schema(url: str, name: str) -> str:
+    """Return the URL of a schema of its own in a PostgreSQL database, made if it is not there.
+
+    Another program's tables can then live beside ours, whatever both call them.
+    """
+    with get_engine(url).begin() as connection:
+        connection.execute(CreateSchema(name, if_not_exists=True))
+    full = normalize_url(url).update_query_dict({"options": f"-csearch_path={name}"})
+    return full.render_as_string(hide_password=False)
 
 
 @contextmanager
