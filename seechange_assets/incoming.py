@@ -27,7 +27,7 @@ CHECK = "all_accepted"
 EVERY_S = 10
 #: A look ends so long after it began, but for the file at hand: Dagster ends a sensor after a minute.
 LOOK_S = 25.0
-RUN_KEY, RUN_KEY_TAG = "incoming", "dagster/run_key"
+RUN_KEY_TAG = "dagster/run_key"
 #: Rows of two writers may come a little out of order.
 OVERLAP = timedelta(seconds=30)
 #: Runs asked for at once; the others at the next tick.
@@ -134,29 +134,34 @@ def _ask(
         The requests, up to when all that arrived is settled, and how many wait.
     """
     arrivals = core.arrived(settings, instrument, since - OVERLAP)
-    asked = _asked(instance, [exposure.name for exposure in arrivals])
+    asked = _asked(instance, arrivals)
     coming = _nights_in_the_making(instance, settings, instrument) if arrivals else set()
     requests: list[dg.RunRequest] = []
     cursor, waiting = since, 0
     for exposure in arrivals:
-        if exposure.name not in asked:
+        if _run_key(exposure) not in asked:
             served_by = core.nights_serving(settings, instrument, [exposure.name]) if coming else ()
             if coming.intersection(served_by) or len(requests) >= MOST_RUNS:
                 waiting += 1
                 continue
-            requests.append(_request(exposure.name, sections))
+            requests.append(_request(exposure, sections))
         if not waiting:
             cursor = max(cursor, exposure.at)
     return requests, cursor, waiting
 
 
-def _asked(instance: dg.DagsterInstance, exposures: Sequence[str]) -> set[str]:
-    """Return those of some exposures that a run was requested for when they arrived."""
-    keys = {f"{RUN_KEY} {name}": name for name in exposures}
+def _run_key(exposure: core.Arrived) -> str:
+    """Name the run over an exposure as it came: one that is completed later gets another."""
+    return f"incoming {exposure.name} {exposure.version}"
+
+
+def _asked(instance: dg.DagsterInstance, exposures: Sequence[core.Arrived]) -> set[str]:
+    """Return the keys of those of some exposures' runs that were requested already."""
+    keys = [_run_key(exposure) for exposure in exposures]
     asked: set[str] = set()
-    for some in [list(keys)[i : i + KEYS_AT_ONCE] for i in range(0, len(keys), KEYS_AT_ONCE)]:
-        for run in instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: some})):
-            asked.add(keys[run.tags[RUN_KEY_TAG]])
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        tags = {RUN_KEY_TAG: keys[start : start + KEYS_AT_ONCE]}
+        asked |= {run.tags[RUN_KEY_TAG] for run in instance.get_runs(dg.RunsFilter(tags=tags))}
     return asked
 
 
@@ -168,12 +173,12 @@ def _nights_in_the_making(instance: dg.DagsterInstance, settings: Settings, inst
     return {master.key[1] for master in pending}
 
 
-def _request(exposure: str, sections: Sequence[str]) -> dg.RunRequest:
-    first, last = (partitions.key(exposure=exposure, section=s) for s in (sections[0], sections[-1]))
+def _request(exposure: core.Arrived, sections: Sequence[str]) -> dg.RunRequest:
+    first, last = (partitions.key(exposure=exposure.name, section=s) for s in (sections[0], sections[-1]))
     return dg.RunRequest(
-        run_key=f"{RUN_KEY} {exposure}",
+        run_key=_run_key(exposure),
         tags={
-            "seechange/exposure": exposure,
+            "seechange/exposure": exposure.name,
             partitions.RANGE_START: first,
             partitions.RANGE_END: last,
         },

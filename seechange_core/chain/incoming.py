@@ -40,6 +40,8 @@ from seechange_core.storage.server import Server
 _MAY_COME = (FileDamagedError, IncompleteError)
 #: Not looked at any more unless somebody asks.
 _SETTLED = ("registered", "ignored")
+#: Why an exposure that is registered is looked at all the same: the rest of it may still come.
+_LOST = "sections_lost"
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ class IncomingRow(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """A science exposure that arrived, and when."""
+    """A science exposure that arrived, when, and which content it came with: it may come whole later."""
 
     name: str
     night: str
     at: datetime
+    version: str
 
 
 class _Row(NamedTuple):
@@ -92,6 +95,18 @@ class _Row(NamedTuple):
     size_bytes: int | None
     stamp: str
     changed_at: datetime
+    reason: str = ""
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether nothing more is expected of it."""
+        return self.state in _SETTLED and self.reason != _LOST
+
+
+class _SectionsLostError(BadDataError):
+    """Some sections of an exposure are cut off, or not written yet."""
+
+    reason = _LOST
 
 
 class _Fate(NamedTuple):
@@ -140,14 +155,14 @@ def take_in(
         known = _known(settings, instrument, None if silent else places)
         registered: list[Ingested] = []
         refused: dict[str, SeeChangeError] = {}
-        settled = {address for address, row in known.items() if row.state in _SETTLED}
+        settled = {address for address, row in known.items() if row.is_settled}
         waiting = 0
         for place, address in ((p, a) for p in places for a in p.addresses):
             if address in settled:
                 continue
             row = _look(settings, instrument, place, address, known.get(address))
             late = len(registered) >= own.max_files or time.monotonic() > end or stopped()
-            if row is None or row.state == "refused":
+            if row is None or row.state != "waiting":
                 continue
             if late or now() - row.changed_at < timedelta(seconds=own.settle_seconds):
                 waiting += 1
@@ -165,7 +180,7 @@ def take_in(
 def arrived(settings: Settings, instrument: str, since: datetime) -> list[Arrived]:
     """Return the science exposures that arrived from some time on, in the order of their arrival."""
     query = (
-        select(Exposure.name, Exposure.night, IncomingFile.settled_at)
+        select(Exposure.name, Exposure.night, IncomingFile.settled_at, Exposure.checksum)
         .join(IncomingFile, IncomingFile.exposure_id == Exposure.id)
         .where(
             IncomingFile.instrument == instrument,
@@ -176,7 +191,7 @@ def arrived(settings: Settings, instrument: str, since: datetime) -> list[Arrive
         .order_by(IncomingFile.settled_at)
     )
     with use_settings(settings), open_session(settings, read_only=True) as session:
-        rows = [Arrived(name, night, _utc(at)) for name, night, at in session.execute(query)]
+        rows = [Arrived(name, night, _utc(at), f"{of}"[:8]) for name, night, at, of in session.execute(query)]
     return list({row.name: row for row in reversed(rows)}.values())[::-1]
 
 
@@ -341,10 +356,11 @@ def _register(settings: Settings, instrument: str, place: _Place, row: _Row, own
         fate = _Fate("waiting", error)
     except Exception as error:  # noqa: BLE001 - a file that meets a bug must not stop those behind it
         fate = _Fate("refused", BadDataError(f"bug: {type(error).__name__}: {error}", cure="report it"))
-    if fresh and fate.result is not None and fate.result.exposure.bitflag & ExposureFlag.SECTIONS_LOST:
+    if fate.result is not None and fate.result.exposure.bitflag & ExposureFlag.SECTIONS_LOST:
         lost = fate.result.exposure.unreadable_sections or {}
-        words = f"{len(lost)} sections cannot be read yet, the first is {next(iter(lost), '')}"
-        fate = _Fate("waiting", FileDamagedError(words))
+        words = f"{len(lost)} sections cannot be read, the first is {next(iter(lost), '')}"
+        problem = _SectionsLostError(words)
+        fate = _Fate("waiting", problem) if fresh else fate._replace(problem=problem)
     fate = fate._replace(addresses={row.address, *(place.address_of(path) for path in paths)})
     _settle(settings, fate)
     return fate

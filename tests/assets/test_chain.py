@@ -9,6 +9,7 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 
 from seechange_assets.chain import asset_key, split, steps_through
 from seechange_assets.definitions import define
+from seechange_assets.home import PROCESS_TAG, process_tag
 from seechange_assets.partitions import by_section
 from seechange_assets.run import Runner
 from seechange_core.chain.outcome import Outcome
@@ -191,6 +192,8 @@ def test_one_asset_of_one_section_from_python(settings, runner):
         resources=definitions.resources,
     )
     assert result.success
+    # Who finds the run unfinished after a power cut can tell that nobody works on it.
+    assert runner.instance.get_run_by_id(result.run_id).tags[PROCESS_TAG] == process_tag()[PROCESS_TAG]
     assert len(materialization(runner, "measurement", "e1|3")) == 2
     assert len(materialization(runner, "cutouts", "e1|3")) == 1
 

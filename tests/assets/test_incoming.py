@@ -31,11 +31,11 @@ class Night:
     newly: dict = field(default_factory=dict)
     retried: int = 0
 
-    def arrive(self, *names, night="2025-02-01", kind="science"):
+    def arrive(self, *names, night="2025-02-01", kind="science", version="1"):
         for name in names:
             self.fresh.append(Ingested(Exposure(name, night=night, type=kind), "new"))
             if kind == "science":
-                self.there.append(Arrived(name, night, START + timedelta(seconds=len(self.there))))
+                self.there.append(Arrived(name, night, START + timedelta(seconds=len(self.there)), version))
 
     def set_aside(self, name):
         self.newly[name] = HeaderError("no date")
@@ -128,6 +128,15 @@ def test_each_science_exposure_gets_a_partition_and_one_run_over_its_sections(ni
     night.arrive("e3")
     assert asked(tick()) == ["e3"]
     assert tick().skip_message == "nothing new"
+
+
+def test_an_exposure_that_comes_whole_later_is_processed_again(night, tick):
+    night.arrive("e1")
+    assert asked(tick()) == ["e1"]
+    night.there = []
+    night.arrive("e1", version="2")
+    assert asked(tick()) == ["e1"]
+    assert asked(tick()) == []
 
 
 def test_ended_before_its_runs_began_it_asks_again(night, tick):

@@ -127,6 +127,24 @@ def test_an_exposure_that_lacks_its_last_sections_is_not_there_yet(watched, fold
     assert [row.name for row in chain.arrived(watched, "demo", LONG_AGO)] == [result.exposure.name]
 
 
+def test_one_given_up_without_its_last_sections_is_completed_when_they_come(watched, folder):
+    path = write(folder, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 3 * len(whole) // 4])
+    age(path, 20)
+    (result,) = take(watched).registered
+    assert result.exposure.unreadable_sections
+    (before,) = chain.arrived(watched, "demo", LONG_AGO)
+    assert take(watched) == chain.Arrivals()
+    path.write_bytes(whole)
+    take(watched)
+    (result,) = take(watched, settle_seconds=0).registered
+    assert (result.outcome, result.exposure.unreadable_sections) == ("completed", None)
+    (after,) = chain.arrived(watched, "demo", LONG_AGO)
+    assert (after.name, after.version != before.version) == (before.name, True)
+    assert (take(watched), count(watched)) == (chain.Arrivals(), 1)
+
+
 def test_a_bad_file_is_set_aside_by_name_and_its_neighbours_go_on(watched, folder):
     write(folder, 1)
     bad = write(folder, 2, EXPTIME=-5.0)
