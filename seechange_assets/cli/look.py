@@ -70,7 +70,7 @@ def show(
     if calibrators + outdated + versions > 1:
         raise UserError(
             "--outdated, --versions and --calibrators are answers to different questions",
-            cure="ask for one of them at a time",
+            cure="ask for --calibrators or --outdated or --versions",
         )
     settings = get_settings()
     known = chain.exposures(settings, exposure or None, with_bad=True)
@@ -123,7 +123,7 @@ def _show_outdated(settings: "Settings", as_json: bool) -> int:
     elif rows:
         print_table([{**row, "exposure": row["name"]} for row in rows], ["exposure", "night", "step"])
         counts = Counter(row["step"] for row in rows)
-        typer.echo("; ".join(f"{n} from {step} on" for step, n in counts.items()))
+        typer.echo("; ".join(f"{n} from {step} on" for step, n in counts.items()), err=True)
     else:
         typer.echo("nothing is outdated")
     return 0

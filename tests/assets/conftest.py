@@ -2,31 +2,20 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
 import fake_core
 
-import seechange_core.chain
 from seechange_assets.home import make_home
 from seechange_core.settings import load_settings, use_settings
-
-FAKED = (
-    *("STEPS", "walk", "provenances", "look_for_masters", "build_master", "reference_reports"),
-    *("exposures", "references_wanted", "master_keys", "nights_serving", "standing_verdicts"),
-)
 
 
 @pytest.fixture
 def core(monkeypatch):
     """Put the core that needs no pixels in place of the real one."""
-    for name in FAKED:
-        monkeypatch.setattr(seechange_core.chain, name, getattr(fake_core, name))
-    monkeypatch.setattr("seechange_assets.run.is_cold", lambda: False)
-    camera = SimpleNamespace(get_section_ids=lambda: [0, 1, 2, 3])
-    monkeypatch.setattr("seechange_assets.definitions.get_instrument_instance", lambda name: camera)
+    fake_core.put_in_place(monkeypatch.setattr)
     return fake_core
 
 

@@ -3,16 +3,25 @@
 import json
 import os
 import signal
+import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import nan
+from types import SimpleNamespace
 
+from seechange_assets import definitions, run
+from seechange_core import chain
 from seechange_core.chain import LEFT_TO_LEAVE_OUT
 from seechange_core.chain.outcome import Outcome, StepReport
 from seechange_core.chain.wanted import MasterKey, WantedMaster
 from seechange_core.errors import NotFoundError
 from seechange_core.provenance import ProvenanceKey
+from seechange_core.settings import load_settings
 
+FAKED = (
+    *("STEPS", "walk", "provenances", "look_for_masters", "build_master", "reference_reports"),
+    *("exposures", "references_wanted", "master_keys", "nights_serving", "standing_verdicts"),
+)
 PNG = bytes.fromhex("89504e470d0a1a0a")
 
 
@@ -179,3 +188,21 @@ def references_wanted(settings, instrument, exposures=None):
 
 def make_plan(settings, fates):
     (settings.data_root / "fates.json").write_text(json.dumps(fates))
+
+
+def put_in_place(put):
+    """Let this be the core; ``put(object, name, value)`` sets an attribute."""
+    for name in FAKED:
+        put(chain, name, globals()[name])
+    put(run, "is_cold", lambda: False)
+    camera = SimpleNamespace(get_section_ids=lambda: [0, 1, 2, 3])
+    put(definitions, "get_instrument_instance", lambda name: camera)
+
+
+if __name__ == "__main__":
+    # A process of its own on this core: python fake_core.py EXPOSURE. Workers find it by this name.
+    import fake_core
+
+    fake_core.put_in_place(setattr)
+    with run.Runner(load_settings(), jobs=1) as runner:
+        runner.process("demo", sys.argv[1:])

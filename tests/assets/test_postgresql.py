@@ -1,9 +1,11 @@
 """Dagster on PostgreSQL, beside the survey's own tables: the same everything, written by several at once."""
 
-import multiprocessing
+import os
+import subprocess
+import sys
 
+import fake_core
 import pytest
-from fake_core import STEPS
 from sqlalchemy import inspect
 
 from seechange_assets import window
@@ -38,15 +40,15 @@ def process(settings, name):
 
 
 def test_several_processes_write_at_once(postgresql):
-    context = multiprocessing.get_context("fork")  # they need the core that stands in for the real one
-    workers = [context.Process(target=process, args=(postgresql, name)) for name in NAMES]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    environ = {
+        **os.environ,
+        "SEECHANGE_PATH__DATA_ROOT": str(postgresql.data_root),
+        "SEECHANGE_DATABASE_URL": postgresql.database_url,
+    }
+    workers = [subprocess.Popen([sys.executable, fake_core.__file__, name], env=environ) for name in NAMES]
+    assert [worker.wait() for worker in workers] == [0, 0]
     with open_instance(postgresql) as instance:
-        for step in STEPS:
+        for step in fake_core.STEPS:
             made = instance.get_materialized_partitions(asset_key("demo", step.name))
             assert sorted(made) == [f"{name}|{section}" for name in NAMES for section in range(4)]
         assert {run.status.value for run in instance.get_runs()} == {"SUCCESS"}

@@ -9,7 +9,7 @@ import pytest
 
 import seechange_core.chain
 from seechange_assets.cli import run
-from seechange_core.chain import LightCurveTable
+from seechange_core.chain import LightCurveTable, OutdatedExposure
 from seechange_core.chain.left_out import LeftOut
 from seechange_core.chain.queries import StatusRow
 from seechange_core.chain.reference_sets import ReferenceRow, UsedNow
@@ -192,7 +192,9 @@ def test_show_says_what_is_bad(rows, capsys):
     assert json.loads(capsys.readouterr().out)[1]["quality"] == ["trailed"]
 
 
-def test_show_gives_every_step_of_an_exposure(rows, capsys):
+def test_show_gives_every_step_of_an_exposure(rows, capsys, monkeypatch):
+    old = [OutdatedExposure("e1", "2025-01-01", "zero_point")]
+    monkeypatch.setattr(seechange_core.chain, "outdated_exposures", lambda *_: old)
     rows(
         status("image", metrics={"fwhm_pix": 2.5, "other": 1.0}),
         status("image", provenance="0123456789", current=False),
