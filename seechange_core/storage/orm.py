@@ -55,10 +55,14 @@ def _keep_plain(_kind: type[Base], _key: str, attribute: Any) -> None:
 
 
 def new_id() -> uuid.UUID:
-    """Make a time-ordered UUID (version 7, RFC 9562) without asking the database."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10))
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    """Make a time-ordered UUID (version 7, RFC 9562) without asking the database.
+
+    Its time goes down to a quarter of a microsecond (section 6.2, method 3): rows of one millisecond are in
+    order, too.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    value = (milliseconds << 80) | (0x7 << 76) | ((rest << 12) // 1_000_000 << 64)
+    value |= int.from_bytes(os.urandom(8))
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return uuid.UUID(int=value)
 

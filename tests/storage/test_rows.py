@@ -1,4 +1,5 @@
 import multiprocessing
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -130,3 +131,13 @@ def test_ids_are_ordered_in_time():
     assert len(set(ids)) == 3
     assert all(i.version == 7 for i in ids)
     assert ids[0].int >> 80 <= ids[2].int >> 80
+
+
+def test_ids_made_within_a_millisecond_are_in_order(monkeypatch):
+    times = [1_795_000_000_000_000_000 + n for n in (0, 250, 999_500, 999_999, 1_000_000)]
+    monkeypatch.setattr("seechange_core.storage.orm.time.time_ns", iter(times).__next__)
+    ids = [new_id() for _ in times]
+    assert ids[0] < ids[1] < ids[2] < ids[4]
+    assert ids[3] < ids[4]
+    assert {(i.version, i.variant) for i in ids} == {(7, uuid.RFC_4122)}
+    assert {i.int >> 80 for i in ids} == {1_795_000_000_000, 1_795_000_000_001}
